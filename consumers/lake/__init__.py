@@ -1,0 +1,1 @@
+"""The lake: storage, commit chains, Parquet layout, compaction, snapshots for readers."""

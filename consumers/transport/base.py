@@ -1,0 +1,76 @@
+"""What a collector needs of a log: partitions, offsets, messages in order. Kafka's words, Kafka's meaning."""
+
+from typing import NamedTuple, Protocol
+
+from schemas.errors import HypocenterError
+
+
+class Partition(NamedTuple):
+    """One partition of one topic."""
+
+    topic: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}-{self.number}"
+
+
+class Message(NamedTuple):
+    """One frame as the log holds it; `ts_ns` is the log's append time (CLOCK_REALTIME, ns)."""
+
+    offset: int
+    ts_ns: int
+    value: bytes
+
+
+class RetentionOvertookError(HypocenterError):
+    """The position asked for was deleted by retention; reading can go on from `start`."""
+
+    def __init__(self, partition: Partition, position: int, start: int) -> None:
+        super().__init__(f"{partition}: offset {position} is gone, the log starts at {start}")
+        self.partition, self.position, self.start = partition, position, start
+
+
+class LogReader(Protocol):
+    """A reader of one log. Not thread-safe."""
+
+    def log_id(self) -> str:
+        """Return an identity that changes when the log is another one (Kafka's cluster id, the directory's id)."""
+        ...
+
+    def partitions(self, topics: list[str]) -> list[Partition]:
+        """Return the partitions of those `topics` that exist."""
+        ...
+
+    def topic_id(self, topic: str) -> str:
+        """Return an identity that changes when the topic is deleted and created again."""
+        ...
+
+    def start_offset(self, partition: Partition) -> int:
+        """Return the oldest offset still held."""
+        ...
+
+    def end_offset(self, partition: Partition) -> int:
+        """Return the offset that the next message will get."""
+        ...
+
+    def seek(self, partition: Partition, offset: int) -> None:
+        """Read `partition` from `offset` on; a partition never sought is not read."""
+        ...
+
+    def forget(self, partition: Partition) -> None:
+        """Stop reading `partition`."""
+        ...
+
+    def poll(self, timeout_ms: int) -> dict[Partition, list[Message]]:
+        """Return the next messages of each sought partition, at most a few MiB, after at most `timeout_ms`.
+
+        Raises:
+            RetentionOvertookError: a position is below the log's start; seek to `start` and go on.
+            UnavailableError: the log cannot be reached.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release everything; the reader is not used again."""
+        ...

@@ -1,0 +1,20 @@
+"""Every limit of the wire, in one place. Each is checked on decode, before anything of that size is allocated."""
+
+from typing import Final
+
+#: Longest decompressed frame body.
+BODY_BYTES_MAX: Final = 1 << 20
+#: Longest encoded frame; leaves room under Kafka's `message.max.bytes` of 2 MiB set by `hypocenter topics create`.
+FRAME_BYTES_MAX: Final = BODY_BYTES_MAX + (1 << 17)
+#: Longest text field of a frame (machine, surface, instance, ...), in encoded bytes.
+TEXT_BYTES_MAX: Final = 255
+#: Most losses that one frame can carry; a producer with more sends another frame.
+FRAME_LOSSES_MAX: Final = 1024
+#: Most records in one frame.
+FRAME_RECORDS_MAX: Final = 1 << 16
+#: Positions, counts and times are signed 64-bit in Parquet.
+INT64_MAX: Final = (1 << 63) - 1
+#: Longest single record of a surface that keeps record lengths (/dev/kmsg gives at most 8 KiB today).
+RECORD_BYTES_MAX: Final = 1 << 16
+#: Bytes of a bad input kept in a dead letter.
+DEAD_LETTER_BYTES_MAX: Final = 256

@@ -1,0 +1,54 @@
+"""The registry of surfaces: one row each, and every other place finds a surface through its row.
+
+A surface named NAME is read by `producers/NAME.py` and decoded by `consumers/decode/NAME.py`.
+"""
+
+from typing import Final, NamedTuple
+
+from schemas.errors import UsageError
+
+TOPIC_LOG: Final = "hypocenter.log"
+TOPIC_TRACE: Final = "hypocenter.trace"
+TOPIC_STATE: Final = "hypocenter.state"
+TOPIC_INCIDENT: Final = "hypocenter.incident"
+TOPICS: Final = (TOPIC_LOG, TOPIC_TRACE, TOPIC_STATE, TOPIC_INCIDENT)
+
+
+class Surface(NamedTuple):
+    """One place that bytes come from.
+
+    `encoding` and `encoding_version` name the body's format on the wire; `position_unit` is what a stream position
+    counts; `clock` is the domain of its native timestamps.
+    """
+
+    name: str
+    topic: str
+    encoding: str
+    encoding_version: int
+    clock: str
+    position_unit: str
+    summary: str
+
+
+SURFACES: Final = {
+    row.name: row
+    for row in (
+        Surface("kmsg", TOPIC_LOG, "kmsg", 1, "printk", "record", "the kernel log, from /dev/kmsg"),
+    )
+}
+
+#: A frame of any stream with this encoding carries no records: its body says that the stream is being watched.
+HEARTBEAT_ENCODING: Final = "heartbeat"
+HEARTBEAT_VERSION: Final = 1
+
+
+def surface(name: str) -> Surface:
+    """Return the row of one surface.
+
+    Raises:
+        UsageError: no such surface; the message lists those that exist.
+    """
+    try:
+        return SURFACES[name]
+    except KeyError:
+        raise UsageError(f"no surface {name!r}; there is: {', '.join(SURFACES)}") from None
