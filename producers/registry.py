@@ -1,0 +1,47 @@
+"""From a surface's name to its source: `producers/NAME.py` offers `open_source` and `check`."""
+
+import importlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from producers.source import Source
+from schemas.stream import Stream
+from schemas.surfaces import surface
+
+
+class Known(NamedTuple):
+    """What the log remembers of a stream: its next position and the last frame's number."""
+
+    next: int
+    number: int
+
+
+class Identity(NamedTuple):
+    """Whose streams the sources emit."""
+
+    machine: str
+    boot_id: str
+    layer: str
+
+
+def open_sources(name: str, identity: Identity, known: Mapping[Stream, Known]) -> list[Source]:
+    """Return the sources of the surface `name`, each at the position where the log ends.
+
+    Raises:
+        UsageError: no such surface.
+        AccessError: the machine does not let us read it.
+    """
+    module = importlib.import_module(f"producers.{surface(name).name}")
+    sources: list[Source] = module.open_sources(identity, known)
+    return sources
+
+
+def check(name: str) -> str:
+    """Return one sentence about an available surface.
+
+    Raises:
+        AccessError: not available; the message says what is missing and how to get it.
+    """
+    module = importlib.import_module(f"producers.{surface(name).name}")
+    sentence: str = module.check()
+    return sentence

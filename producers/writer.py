@@ -1,0 +1,96 @@
+"""The thread between the drain and the disk: frames in, appended and synced in groups, never a wait for the drain."""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from producers.log import LogWriter
+from schemas.errors import StorageError
+from schemas.frame import Frame
+from schemas.surfaces import SURFACES
+
+log = logging.getLogger(__name__)
+_RETRY_S: Final = 1.0
+_RETAIN_EVERY_NS: Final = 10_000_000_000
+
+
+class WriterThread:
+    """Appends frames to `writer` in order; `queued_bytes` bounds what waits, by the caller's hand.
+
+    A disk that refuses is retried for ever: what waits stays in memory, and the caller stops reading at its bound, so the
+    kernel's ring counts what does not fit. `on_durable` is called from the thread after each sync.
+    """
+
+    def __init__(self, writer: LogWriter, on_durable: Callable[[], None]) -> None:
+        self._writer = writer
+        self._on_durable = on_durable
+        self._queue: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self.queued_bytes = 0
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+        self._thread.start()
+
+    def put(self, frame: Frame) -> None:
+        """Queue one frame; never waits."""
+        with self._lock:
+            self.queued_bytes += len(frame.body)
+        self._queue.put(frame)
+
+    def stop(self, timeout_s: float) -> bool:
+        """Append what waits, sync, end the thread; False when the disk did not take it in time."""
+        self._stopping.set()
+        self._queue.put(None)
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive() and self.queued_bytes == 0
+
+    def _run(self) -> None:
+        try:
+            self._loop()
+        except BaseException as e:
+            self.error = e
+            log.exception("the log writer failed")
+            raise
+
+    def _loop(self) -> None:
+        retain_at_ns = 0
+        while True:
+            group = [self._queue.get()]
+            while not self._queue.empty():
+                group.append(self._queue.get())
+            frames = [frame for frame in group if frame is not None]
+            for frame in frames:
+                if not self._retried(lambda frame=frame: self._writer.append(SURFACES[frame.stream.surface].topic, frame)):  # type: ignore[misc]
+                    return
+            if not self._retried(self._writer.sync):
+                return
+            with self._lock:
+                self.queued_bytes -= sum(len(frame.body) for frame in frames)
+            if frames:
+                self._on_durable()
+            if time.monotonic_ns() >= retain_at_ns:
+                self._writer.retain(time.time_ns())
+                retain_at_ns = time.monotonic_ns() + _RETAIN_EVERY_NS
+            if None in group:
+                return
+
+    # True when `step` was done; False when the agent is stopping and the disk still refuses.
+    def _retried(self, step: Callable[[], None]) -> bool:
+        refused = False
+        while True:
+            try:
+                step()
+            except StorageError as e:
+                if not refused:
+                    log.error("%s; records wait in memory, then in the kernel's ring, until it can be written", e)  # noqa: TRY400
+                refused = True
+                if self._stopping.wait(0 if self._stopping.is_set() else _RETRY_S):
+                    return False
+            else:
+                if refused:
+                    log.warning("the log can be written again")
+                return True

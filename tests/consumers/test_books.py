@@ -1,0 +1,122 @@
+"""The books close whatever happens to the frames of a stream on the way."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumers.books import Books
+from schemas.frame import Frame
+from schemas.loss import Loss
+from schemas.stream import Stream
+
+STREAM = Stream("m", "b", "guest-kernel", "kmsg", "", "printk")
+
+
+def frame(first, next_, number, losses=(), run="r"):
+    return Frame(STREAM, run, number, first, next_, next_ - first, "kmsg", 1, b"", list(losses))
+
+
+def test_contiguous_frames_are_stored_whole():
+    books = Books()
+    assert books.offer(frame(5, 9, 0)).store_from == 5
+    assert books.offer(frame(9, 12, 1)) == (9, False, [])
+    assert (books.streams[STREAM].first, books.streams[STREAM].next) == (5, 12)
+
+
+def test_a_loss_named_by_the_producer_is_the_loss_recorded():
+    books = Books()
+    books.offer(frame(0, 4, 0))
+    loss = Loss("overwrite", 4, 6, "ring-overwritten", "agent")
+    assert books.offer(frame(10, 12, 1, [loss])).losses == [loss]
+    assert books.streams[STREAM].lost == {"overwrite": 6}
+
+
+def test_what_the_producer_does_not_explain_is_a_gap():
+    books = Books()
+    books.offer(frame(0, 4, 0))
+    loss = Loss("overwrite", 6, 2, "ring-overwritten", "agent")
+    found = books.offer(frame(10, 12, 1, [loss])).losses
+    assert found == [
+        Loss("gap", 4, 2, "unexplained", "collector"),
+        loss,
+        Loss("gap", 8, 2, "unexplained", "collector"),
+    ]
+
+
+def test_a_heartbeat_finds_the_loss_at_the_tail():
+    books = Books()
+    books.offer(frame(0, 4, 0))
+    assert books.offer(frame(9, 9, 1)).losses == [Loss("gap", 4, 5, "unexplained", "collector")]
+
+
+def test_a_gap_after_retention_is_called_retention_once():
+    books = Books()
+    books.offer(frame(0, 4, 0))
+    books.retentions += 1
+    assert books.offer(frame(6, 7, 5)).losses[0].kind == "retention"
+    assert books.offer(frame(9, 10, 6)).losses[0].kind == "gap"
+
+
+def test_a_gap_after_an_unreadable_message_is_called_dead_letter():
+    books = Books()
+    books.offer(frame(0, 4, 0))
+    books.unreadable += 1
+    assert books.offer(frame(6, 7, 5)).losses[0].kind == "dead-letter"
+
+
+def test_a_frame_sent_again_is_a_duplicate_with_its_losses():
+    books = Books()
+    loss = Loss("overwrite", 0, 3, "before-first-read", "agent")
+    books.offer(frame(3, 6, 0, [loss]))
+    again = books.offer(frame(3, 6, 0, [loss]))
+    assert again.duplicate and not again.losses
+    book = books.streams[STREAM]
+    assert (book.first, book.duplicates, book.lost) == (0, 3, {"overwrite": 3})
+
+
+def test_a_heartbeat_sent_again_is_a_duplicate_although_it_holds_no_position():
+    books = Books()
+    books.offer(frame(3, 6, 0))
+    assert not books.offer(frame(6, 6, 1)).duplicate
+    assert books.offer(frame(6, 6, 1)).duplicate
+
+
+def test_an_overlap_from_another_run_is_trimmed():
+    books = Books()
+    books.offer(frame(0, 6, 0))
+    decision = books.offer(frame(4, 9, 0, run="s"))
+    assert (decision.store_from, decision.duplicate) == (6, False)
+    assert books.streams[STREAM].duplicates == 2
+
+
+def test_an_unknown_count_is_not_zero():
+    books = Books()
+    books.offer(frame(0, 6, 0, [Loss("overwrite", 0, None, "unknown", "agent")]))
+    assert books.streams[STREAM].unknown_losses == 1
+
+
+def test_kinds_from_the_wire_cannot_grow_the_book():
+    books = Books()
+    for i in range(100):
+        books.offer(frame(2 * i + 1, 2 * i + 2, i, [Loss(f"kind{i}", 2 * i, 1, "", "")]))
+    assert books.streams[STREAM].lost == {"other": 100}
+
+
+FRAMES = st.lists(
+    st.tuples(
+        st.integers(0, 60),
+        st.integers(0, 10),
+        st.lists(st.tuples(st.integers(0, 60), st.none() | st.integers(0, 20)), max_size=3),
+    ),
+    max_size=30,
+)
+
+
+@given(FRAMES)
+def test_every_history_closes_and_survives_json(history):
+    books = Books()
+    for number, (first, length, losses) in enumerate(history):
+        offered = frame(first, first + length, number, [Loss("overwrite", a, n, "x", "agent") for a, n in losses])
+        decision = books.offer(offered)
+        books.stored(STREAM, offered.next - decision.store_from, offered.next - decision.store_from)
+        assert books.streams[STREAM].closes()
+        books = Books.from_json(books.take_changed(), books.partition_json())
