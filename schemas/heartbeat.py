@@ -1,7 +1,7 @@
 """The body encoding "heartbeat", version 1: the span in which a stream was watched, though it may have said nothing.
 
-The body is empty (the frame carries losses only), or a msgpack map from text to integer with the keys of `Heartbeat`, where
-`counters` is a map from text to integer. Unknown keys are ignored, so that a later producer may say more.
+The body is empty (the frame carries losses only), or a msgpack map from text to integer with the keys of `Heartbeat`,
+where `counters` is a map from text to integer. Unknown keys are ignored, so that a later producer may say more.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -22,7 +22,8 @@ class Heartbeat:
     """One span of watching and one reading of the clocks.
 
     The stream was read from `since_realtime_ns` to `until_realtime_ns`, beginning at `first_position`. `realtime_ns`,
-    `monotonic_ns` and `boottime_ns` were read one after the other within `bracket_ns`. `counters` are the producer's own.
+    `monotonic_ns` and `boottime_ns` were read one after the other within `bracket_ns`. `counters` are the
+    producer's own.
     """
 
     since_realtime_ns: int

@@ -1,11 +1,12 @@
-"""The body encoding "kmsg", version 1: records exactly as read(2) on /dev/kmsg gave them, none parsed by the producer.
+r"""The body encoding "kmsg", version 1: records exactly as read(2) on /dev/kmsg gave them, none parsed by the producer.
 
     u32   n        number of records, little endian
     u32   length   n times: bytes of each record, little endian
     bytes          the records, concatenated in the order of `length`; nothing follows
 
 The position of a record is the kernel's sequence number. A frame is contiguous: record i has number `frame.first + i`.
-A record is `prio,seq,ts_us,flags[,field...];text\\n` and then lines ` KEY=value\\n` (Documentation/ABI/testing/dev-kmsg).
+A record is `prio,seq,ts_us,flags[,field...];text\n` and then lines ` KEY=value\n`.
+Source: Documentation/ABI/testing/dev-kmsg.
 """
 
 import re
@@ -30,7 +31,7 @@ def pack(records: list[bytes]) -> bytes:
     return b"".join((words.tobytes(), *records))
 
 
-def unpack(body: bytes) -> tuple[array[int], memoryview]:
+def unpack(body: bytes) -> "tuple[array[int], memoryview]":
     """Return the lengths of the records in `body` and a view of their bytes; the lengths add up to the view's.
 
     Raises:
