@@ -1,0 +1,55 @@
+"""Store what the log holds into a lake: exactly once, in order, losses as rows. Follows for ever unless told --until-end."""
+
+import argparse
+import dataclasses
+import logging
+import signal
+import threading
+from pathlib import Path
+
+from consumers.commands.sources import add_source, open_reader, read_config
+from consumers.follow import Follower
+from consumers.lake.layout import open_lake
+from consumers.progress import ProgressBar
+from schemas.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+
+def add_arguments(sub: argparse.ArgumentParser) -> None:
+    """Add this verb's flags."""
+    sub.add_argument("--lake", type=Path, metavar="DIR", help="the lake's directory, created if absent [collect.lake]")
+    add_source(sub)
+    sub.add_argument("--until-end", action="store_true", help="stop at the end of the log as it is now")
+    sub.add_argument("--group", metavar="NAME", help="share partitions through this Kafka consumer group [collect.group]")
+    sub.add_argument(
+        "--partitions", metavar="TOPIC:N,...", help="collect only these partitions; default all [collect.partitions]"
+    )
+    sub.add_argument("--cut-age-s", type=float, metavar="S", help="commit at least so often while data comes [collect.cut_age_s]")
+    sub.add_argument("--cut-rows", type=int, metavar="N", help="commit at so many rows [collect.cut_rows]")
+    sub.add_argument("--cut-bytes", type=int, metavar="N", help="commit at so many bytes of frames [collect.cut_bytes]")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Collect until stopped or until the end."""
+    config = read_config(args)
+    flags = {key: getattr(args, key) for key in ("lake", "group", "cut_age_s", "cut_rows", "cut_bytes")}
+    flags["partitions"] = tuple(args.partitions.split(",")) if args.partitions else None
+    collect = dataclasses.replace(config.collect, **{key: value for key, value in flags.items() if value is not None})
+    if collect.lake is None:
+        raise UsageError("where to? give --lake DIR or [collect] lake in the config file")
+    storage = open_lake(collect.lake, create=True)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    reader = open_reader(args, config, collect)
+    follower = Follower(reader, storage, collect)
+    if collect.group:
+        reader.listen(follower)  # type: ignore[attr-defined]
+    log.info("collecting into %s", collect.lake)
+    try:
+        follower.run(stop, until_end=args.until_end, progress=ProgressBar("messages") if args.until_end else None)
+    finally:
+        reader.close()
+    log.info("stopped; what was read is committed")
+    return 0

@@ -1,0 +1,25 @@
+"""Run SQL (DuckDB) over exactly the committed rows: one view per table, `describe kmsg` shows the columns.
+
+tables: kmsg, losses, coverage, dead_letters (README.md documents every column, with worked queries)
+"""
+
+import argparse
+
+from consumers import render
+from consumers.cli import add_format, add_lake
+from consumers.lake.layout import open_lake
+from consumers.views import run_query
+
+
+def add_arguments(sub: argparse.ArgumentParser) -> None:
+    """Add this verb's flags."""
+    add_lake(sub)
+    sub.add_argument("sql", metavar="SQL", help="one statement")
+    add_format(sub)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the answer."""
+    columns, rows = run_query(open_lake(args.lake, create=False), args.sql)
+    render.print_rows(columns, rows, args.format)
+    return 0

@@ -1,0 +1,78 @@
+"""Follow decoded records as text, like dmesg: straight from the log, before any commit."""
+
+import argparse
+import sys
+import time
+
+from consumers.commands.sources import add_source, open_reader, read_config
+from consumers.decode import registry
+from consumers.decode.base import FrameIn
+from consumers.transport.base import Message, Partition, RetentionOvertookError
+from schemas.errors import BadInputError
+from schemas.frame import decode
+from schemas.surfaces import HEARTBEAT_ENCODING, SURFACES, surface
+
+_POLL_MS = 20
+
+
+def add_arguments(sub: argparse.ArgumentParser) -> None:
+    """Add this verb's flags."""
+    add_source(sub)
+    sub.add_argument("--surface", default="kmsg", metavar="NAME", help=f"one of {', '.join(SURFACES)} [kmsg]")
+    sub.add_argument("--from-start", action="store_true", help="begin with the oldest record that the log holds")
+    sub.add_argument("--until-end", action="store_true", help="stop at the end of the log as it is now")
+    sub.add_argument("--for", dest="for_s", type=float, metavar="SECONDS", help="stop after so long")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print records until stopped."""
+    row = surface(args.surface)
+    reader = open_reader(args, read_config(args))
+    deadline_s = time.monotonic() + args.for_s if args.for_s is not None else None
+    try:
+        ends = {partition: reader.end_offset(partition) for partition in reader.partitions([row.topic])}
+        at: dict[Partition, int] = {}
+        for partition, end in ends.items():
+            at[partition] = reader.start_offset(partition) if args.from_start or args.until_end else end
+            reader.seek(partition, at[partition])
+        while deadline_s is None or time.monotonic() < deadline_s:
+            if args.until_end and all(at[partition] >= end for partition, end in ends.items()):
+                break
+            try:
+                polled = reader.poll(_POLL_MS)
+            except RetentionOvertookError as e:
+                print(f"--- offsets {e.position} to {e.start - 1} were deleted before they were read ---")
+                at[e.partition] = e.start
+                reader.seek(e.partition, e.start)
+                continue
+            for partition, messages in polled.items():
+                for message in messages:
+                    _print(row.name, partition, message)
+                    at[partition] = message.offset + 1
+            sys.stdout.flush()
+    finally:
+        reader.close()
+    return 0
+
+
+def _print(name: str, partition: Partition, message: Message) -> None:
+    try:
+        frame = decode(message.value)
+        if frame.stream.surface != name:
+            return
+        for loss in frame.losses:
+            count = "an unknown number of" if loss.count is None else loss.count
+            if loss.count != 0:
+                print(f"--- {count} lost from {loss.first_position} on: {loss.kind}, {loss.reason} ---")
+            else:
+                print(f"--- {loss.kind}: {loss.reason} ---")
+        if frame.encoding == HEARTBEAT_ENCODING:
+            return
+        decoder = registry.decoder_for(frame.encoding, frame.encoding_version)
+    except BadInputError as e:
+        print(f"--- dead letter at {partition} offset {message.offset}: {e} ---")
+        return
+    decoded = decoder.decode_many([FrameIn(frame, message.ts_ns, partition, message.offset)])
+    sys.stdout.writelines(f"{line}\n" for line in decoder.text_lines(decoded.tables[decoder.SPEC.name]))
+    for bad in decoded.bad:
+        print(f"--- dead letter at {partition} offset {message.offset}, position {bad.position}: {bad.detail} ---")

@@ -1,0 +1,31 @@
+"""Create Kafka's topics with the settings that exactness needs (no compaction, large messages), or verify them."""
+
+import argparse
+from pathlib import Path
+
+from consumers.commands.sources import kafka_config, read_config
+from consumers.topics import create_topics, verify_topics
+from schemas.errors import UsageError
+
+
+def add_arguments(sub: argparse.ArgumentParser) -> None:
+    """Add this verb's flags."""
+    sub.add_argument("action", choices=("create", "verify"), help="create what is missing, or only compare")
+    sub.add_argument("--config", type=Path, metavar="FILE", help="TOML file; flags override its keys")
+    sub.add_argument("--kafka", metavar="HOST:PORT", help="the broker [kafka.bootstrap]")
+    sub.add_argument("--partitions", type=int, default=1, metavar="N", help="partitions of each topic [1]")
+    sub.add_argument("--replication", type=int, default=1, metavar="N", help="replicas of each partition [1]")
+    sub.set_defaults(log=None)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Create or verify."""
+    kafka = kafka_config(args, read_config(args))
+    if kafka is None:
+        raise UsageError("which broker? give --kafka HOST:PORT or [kafka] bootstrap in the config file")
+    if args.action == "create":
+        for name in create_topics(kafka, partitions=args.partitions, replication=args.replication):
+            print(f"created {name}")
+    verify_topics(kafka)
+    print("every topic is as it must be")
+    return 0

@@ -1,0 +1,46 @@
+"""Fixtures for tests that write to the real kernel log."""
+
+import os
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PRINTK_DEVKMSG = Path("/proc/sys/kernel/printk_devkmsg")
+
+_WRITE = """
+import os, sys
+fd = os.open("/dev/kmsg", os.O_WRONLY)
+tag, start, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+for i in range(start, start + count):
+    os.write(fd, b"<14>%s record %d of the test, about as long as most kernel lines are\\n" % (tag.encode(), i))
+"""
+
+
+class KernelLog:
+    """Writes records that carry `tag` to /dev/kmsg from another process."""
+
+    def __init__(self):
+        self.tag = f"hypocenter-test-{secrets.token_hex(6)}"
+
+    def write(self, count, start=0):
+        subprocess.run([sys.executable, "-c", _WRITE, self.tag, str(start), str(count)], check=True)
+
+    def write_one(self, text: bytes):
+        fd = os.open("/dev/kmsg", os.O_WRONLY)
+        os.write(fd, text)
+        os.close(fd)
+
+
+@pytest.fixture
+def kernel_log():
+    if os.geteuid() != 0 or not os.access("/dev/kmsg", os.R_OK | os.W_OK):
+        pytest.skip("needs root and a /dev/kmsg that can be read and written")
+    before = PRINTK_DEVKMSG.read_text().strip()
+    PRINTK_DEVKMSG.write_text("on\n")
+    if PRINTK_DEVKMSG.read_text().strip() != "on":
+        pytest.skip(f"kernel.printk_devkmsg is locked at {before}")
+    yield KernelLog()
+    PRINTK_DEVKMSG.write_text(before + "\n")
