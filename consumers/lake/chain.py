@@ -1,0 +1,246 @@
+"""The chain of commits of one partition: each created exclusively under its start offset, so two owners can never both win.
+
+A commit is JSON: {v, n, topic, partition, start, end, prev_sha256, attempt, writer, wall_ns, files, streams, totals, notes}.
+`streams` holds the streams that changed, [six names, state] each; a checkpoint holds all of them.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, NamedTuple
+
+from consumers.lake import layout
+from consumers.lake.storage import Storage
+from schemas.crashpoints import crash_point
+from schemas.errors import StorageError
+from schemas.stream import Stream
+
+VERSION: Final = 1
+CHECKPOINT_COMMITS: Final = 256
+_GENERATIONS_MAX: Final = 10_000
+
+
+class FileEntry(NamedTuple):
+    """One data file as a commit or a manifest names it."""
+
+    table: str
+    key: str
+    rows: int
+    size_bytes: int
+    sha256: str
+    min_ts_ns: int | None = None
+    max_ts_ns: int | None = None
+
+
+class Commit(NamedTuple):
+    """What one commit adds; `streams` has the states that changed."""
+
+    start: int
+    end: int
+    files: list[FileEntry]
+    streams: dict[Stream, dict[str, Any]]
+    notes: dict[str, int]
+    attempt: str
+    writer: str
+    wall_ns: int
+
+
+@dataclass(slots=True)
+class ChainState:
+    """Where a chain ends: next offset, hash and number of the last commit, states of all streams, rows by table."""
+
+    frontier: int
+    prev_sha: str = ""
+    number: int = 0
+    last_start: int = -1
+    streams: dict[Stream, dict[str, Any]] = field(default_factory=dict)
+    totals: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, int] = field(default_factory=dict)
+
+    def apply(self, commit: dict[str, Any], data: bytes) -> None:
+        """Advance by one commit, whose bytes are `data`."""
+        self.frontier = commit["end"]
+        self.prev_sha = hashlib.sha256(data).hexdigest()
+        self.number = commit["n"]
+        self.last_start = commit["start"]
+        self.streams.update(decode_streams(commit["streams"]))
+        self.totals = dict(commit["totals"])
+        self.notes = dict(commit["notes"])
+
+
+def encode_streams(streams: dict[Stream, dict[str, Any]]) -> list[Any]:
+    """Return `streams` as JSON values."""
+    return [[list(stream), state] for stream, state in sorted(streams.items())]
+
+
+def decode_streams(values: list[Any]) -> dict[Stream, dict[str, Any]]:
+    """Return what `encode_streams` took."""
+    return {Stream(*names): state for names, state in values}
+
+
+def encode(value: dict[str, Any]) -> bytes:
+    """Return `value` as the bytes of an object."""
+    return json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
+
+
+def parse(key: str, data: bytes) -> dict[str, Any]:
+    """Return the JSON object in `data`.
+
+    Raises:
+        StorageError: it is none.
+    """
+    try:
+        value = json.loads(data)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise StorageError(f"{key}: damaged, it is not a JSON object")
+    return value
+
+
+def from_checkpoint(value: dict[str, Any]) -> ChainState:
+    """Return the state that a checkpoint holds."""
+    streams = decode_streams(value["streams"])
+    totals, notes = dict(value["totals"]), dict(value["notes"])
+    return ChainState(value["end"], value["sha256"], value["n"], value["last_start"], streams, totals, notes)
+
+
+class Chain:
+    """One partition's chain. `log_id` and `topic_id` pin it: another log or topic under the same name opens a new generation."""
+
+    def __init__(
+        self, storage: Storage, topic: str, partition: int, *, log_id: str, topic_id: str, first_offset: int
+    ) -> None:
+        self.topic, self.partition = topic, partition
+        self._storage = storage
+        self._identity = {"log_id": log_id, "topic_id": topic_id}
+        self._genesis = {**self._identity, "first_offset": first_offset}
+        self.folder, self._first = self._open()
+        self.state = ChainState(self._first)
+        self._checkpoint_number = 0
+
+    def load(self) -> ChainState:
+        """Find the chain's end; reads the newest checkpoint and the commits after it, however long the history.
+
+        Raises:
+            StorageError: the disk refuses, or an object is damaged.
+        """
+        state = self._checkpoint() or ChainState(self._first)
+        self._checkpoint_number = state.number
+        while True:
+            key = layout.commit_key(self.folder, state.frontier)
+            try:
+                data = self._storage.read(key)
+            except KeyError:
+                break
+            state.apply(parse(key, data), data)
+        self.state = state
+        return replace(state, streams=dict(state.streams))
+
+    def commit(self, commit: Commit) -> bool:
+        """Create `commit` at the chain's end; False when another writer has been there, then `load` again.
+
+        Raises:
+            StorageError: the disk refuses; nothing is committed.
+        """
+        state = self.state
+        assert commit.start == state.frontier < commit.end
+        if not self._predecessor_exists() or not all(self._storage.exists(entry.key) for entry in commit.files):
+            return False
+        value = self._value(commit)
+        data = encode(value)
+        key = layout.commit_key(self.folder, commit.start)
+        try:
+            won = self._storage.put_exclusive(key, data) or self._is_mine(key, commit.attempt)
+        except StorageError:
+            # Refused half way: whether it counts is for the disk to say.
+            if not self._is_mine(key, commit.attempt):
+                raise
+            won = True
+        if not won:
+            return False
+        crash_point("chain:created")
+        state.apply(value, data)
+        if state.number - self._checkpoint_number >= CHECKPOINT_COMMITS:
+            self._write_checkpoint()
+        return True
+
+    def has(self, start: int, attempt: str) -> bool:
+        """Return whether the commit at `start` is the one of `attempt`."""
+        return self._is_mine(layout.commit_key(self.folder, start), attempt)
+
+    def _open(self) -> tuple[str, int]:
+        for generation in range(_GENERATIONS_MAX):
+            folder = layout.chain_dir(self.topic, self.partition, generation)
+            key = folder + layout.GENESIS
+            self._storage.put_exclusive(key, encode(self._genesis))
+            found = parse(key, self._storage.read(key))
+            if all(found.get(name) == value for name, value in self._identity.items()):
+                return folder, int(found["first_offset"])
+        raise StorageError(f"{layout.chain_dir(self.topic, self.partition, 0)}: more than {_GENERATIONS_MAX} generations")
+
+    def _checkpoint(self) -> ChainState | None:
+        try:
+            hint = parse(self.folder + layout.LATEST, self._storage.read(self.folder + layout.LATEST))
+            key = layout.checkpoint_key(self.folder, int(hint["end"]))
+            return from_checkpoint(parse(key, self._storage.read(key)))
+        except KeyError:
+            found = self._checkpoint_keys()
+        if not found:
+            return None
+        return from_checkpoint(parse(found[-1], self._storage.read(found[-1])))
+
+    def _checkpoint_keys(self) -> list[str]:
+        return [key for key in self._storage.list(self.folder) if key.startswith(f"{self.folder}ckpt-")]
+
+    # Expiry deletes checkpoints first and commits oldest first, so whoever is behind it misses its predecessor.
+    def _predecessor_exists(self) -> bool:
+        if self.state.number == 0:
+            return not self._checkpoint_keys()
+        if self._storage.exists(layout.checkpoint_key(self.folder, self.state.frontier)):
+            return True
+        return self._storage.exists(layout.commit_key(self.folder, self.state.last_start))
+
+    def _is_mine(self, key: str, attempt: str) -> bool:
+        try:
+            return bool(parse(key, self._storage.read(key)).get("attempt") == attempt)
+        except KeyError:
+            return False
+
+    def _value(self, commit: Commit) -> dict[str, Any]:
+        totals = dict(self.state.totals)
+        for entry in commit.files:
+            totals[entry.table] = totals.get(entry.table, 0) + entry.rows
+        return {
+            "v": VERSION,
+            "n": self.state.number + 1,
+            "topic": self.topic,
+            "partition": self.partition,
+            "start": commit.start,
+            "end": commit.end,
+            "prev_sha256": self.state.prev_sha,
+            "attempt": commit.attempt,
+            "writer": commit.writer,
+            "wall_ns": commit.wall_ns,
+            "files": [entry._asdict() for entry in commit.files],
+            "streams": encode_streams(commit.streams),
+            "totals": totals,
+            "notes": commit.notes,
+        }
+
+    def _write_checkpoint(self) -> None:
+        state = self.state
+        value = {
+            "v": VERSION,
+            "n": state.number,
+            "end": state.frontier,
+            "last_start": state.last_start,
+            "sha256": state.prev_sha,
+            "streams": encode_streams(state.streams),
+            "totals": state.totals,
+            "notes": state.notes,
+        }
+        self._storage.put_exclusive(layout.checkpoint_key(self.folder, state.frontier), encode(value))
+        crash_point("chain:checkpoint")
+        self._storage.replace(self.folder + layout.LATEST, encode({"end": state.frontier}))
+        self._checkpoint_number = state.number

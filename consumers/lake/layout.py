@@ -1,0 +1,87 @@
+"""Names of the lake's objects, and the mark that makes a directory a lake."""
+
+import json
+import uuid
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from consumers.lake.storage import LocalStorage
+from schemas.errors import StorageError, UsageError
+
+LAKE: Final = "lake.json"
+FORMAT: Final = 1
+COMMITS: Final = "commits/"
+DATA: Final = "data/"
+MANIFESTS: Final = "manifests/"
+GENESIS: Final = "genesis.json"
+LATEST: Final = "latest.json"
+HOUR_NS: Final = 3_600_000_000_000
+
+
+def open_lake(path: Path, *, create: bool) -> LocalStorage:
+    """Return the lake in the directory `path`, made if `create` says so and nothing is there.
+
+    Raises:
+        UsageError: there is none, or the directory holds something else, or a newer format.
+        StorageError: the disk refuses.
+    """
+    storage = LocalStorage(path)
+    if not (path / LAKE).exists():
+        if path.exists() and (not path.is_dir() or any(item.name != "tmp" for item in path.iterdir())):
+            raise UsageError(f"{path} is not a lake: it is not empty and has no {LAKE}")
+        if not create:
+            raise UsageError(f"{path} is not a lake: it has no {LAKE}")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise StorageError(f"{path}: {e.strerror}") from e
+        storage.put_exclusive(LAKE, json.dumps({"format": FORMAT, "id": str(uuid.uuid4())}).encode())
+    try:
+        mark = json.loads(storage.read(LAKE))
+        found = mark["format"]
+    except (ValueError, TypeError, KeyError):
+        raise UsageError(f"{path} is not a lake: its {LAKE} cannot be read") from None
+    if found != FORMAT:
+        raise UsageError(f"{path} has lake format {found}, this program knows {FORMAT}")
+    return storage
+
+
+def chain_dir(topic: str, partition: int, generation: int) -> str:
+    """Return the folder of one chain; generation 0 has no suffix."""
+    return f"{COMMITS}{topic}/{partition}{f'.{generation}' if generation else ''}/"
+
+
+def commit_key(folder: str, start: int) -> str:
+    """Return the key of the commit that starts at offset `start`."""
+    return f"{folder}{start:020d}.json"
+
+
+def checkpoint_key(folder: str, end: int) -> str:
+    """Return the key of the checkpoint taken at offset `end`."""
+    return f"{folder}ckpt-{end:020d}.json"
+
+
+def manifest_key(number: int) -> str:
+    """Return the key of manifest `number`."""
+    return f"{MANIFESTS}{number:012d}.json"
+
+
+def hour_dir(table: str, hour: int) -> str:
+    """Return the folder of `table` for `hour`, counted in hours since 1970 UTC."""
+    date = _date(hour // 24)
+    return f"{DATA}{table}/date={date}/hour={hour % 24:02d}/"
+
+
+def data_key(table: str, hour: int, topic: str, partition: int, start: int, end: int, k: int, attempt: str) -> str:
+    """Return the key of the `k`-th file of a commit."""
+    return f"{hour_dir(table, hour)}{topic}-{partition}-{start:020d}-{end:020d}-{k}-{attempt[:8]}.parquet"
+
+
+def compact_key(table: str, hour: int, number: int, k: int, attempt: str) -> str:
+    """Return the key of the `k`-th file that manifest `number` adds."""
+    return f"{hour_dir(table, hour)}compact-{number:012d}-{k}-{attempt[:8]}.parquet"
+
+
+def _date(day: int) -> str:
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day)).strftime("%Y-%m-%d")

@@ -1,0 +1,64 @@
+"""One Arrow table into one Parquet file, with the encodings of its `TableSpec`."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from consumers.lake.tables import TableSpec
+from schemas.errors import StorageError
+
+#: DuckDB's vector group: one scan unit of its readers.
+ROW_GROUP_ROWS: Final = 122_880
+
+
+class FileStats(NamedTuple):
+    """What a commit says of a file; the ranges are None where the table has no such column or no rows."""
+
+    rows: int
+    size_bytes: int
+    sha256: str
+    min_ts_ns: int | None
+    max_ts_ns: int | None
+    min_seq: int | None
+    max_seq: int | None
+
+
+def write_table(table: pa.Table, spec: TableSpec, path: Path, metadata: dict[str, str] | None = None) -> FileStats:
+    """Write `table` to the new file `path`; not synced.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    if metadata:
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
+    present = set(table.column_names)
+    try:
+        pq.write_table(
+            table,
+            path,
+            compression="zstd",
+            compression_level=1,
+            row_group_size=ROW_GROUP_ROWS,
+            use_dictionary=[name for name in spec.dictionary_columns if name in present],
+            column_encoding={name: "DELTA_BINARY_PACKED" for name in spec.delta_columns if name in present},
+            write_page_index=True,
+            write_page_checksum=True,
+            sorting_columns=pq.SortingColumn.from_ordering(table.schema, [(name, "ascending") for name in spec.sort_keys]),
+        )
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size_bytes = path.stat().st_size
+    except OSError as e:
+        raise StorageError(f"{path}: {e.strerror or e}") from e
+    return FileStats(table.num_rows, size_bytes, digest, *_range(table, "ts_ns"), *_range(table, "seq"))
+
+
+def _range(table: pa.Table, name: str) -> tuple[Any, Any]:
+    if name not in table.column_names:
+        return None, None
+    found = pc.min_max(table[name])
+    return found["min"].as_py(), found["max"].as_py()

@@ -1,0 +1,107 @@
+"""Arrow schemas and Parquet layout of the tables that every lake has; decoders add their own `TableSpec`."""
+
+from typing import Final, NamedTuple
+
+import pyarrow as pa
+
+
+class TableSpec(NamedTuple):
+    """One table: schema, the order of rows in a file, and the Parquet encodings by column."""
+
+    name: str
+    schema: pa.Schema
+    sort_keys: tuple[str, ...]
+    dictionary_columns: tuple[str, ...]
+    delta_columns: tuple[str, ...]
+
+
+WORD: Final = pa.dictionary(pa.int32(), pa.string())
+STREAM_COLUMNS: Final = ("machine", "boot_id", "layer", "surface", "instance", "clock")
+
+
+def _schema(**columns: pa.DataType) -> pa.Schema:
+    return pa.schema([pa.field(name, kind) for name, kind in columns.items()])
+
+
+_WHERE: Final = {"topic": pa.string(), "partition": pa.int32(), "offset": pa.int64()}
+_IDENTITY: Final = {name: pa.string() for name in STREAM_COLUMNS}
+_LOSSES: Final = _schema(
+    machine=pa.string(),
+    boot_id=pa.string(),
+    layer=pa.string(),
+    surface=pa.string(),
+    instance=pa.string(),
+    kind=pa.string(),
+    first_position=pa.int64(),
+    count=pa.int64(),
+    reason=pa.string(),
+    found_by=pa.string(),
+    clock=pa.string(),
+    arrival_ns=pa.int64(),
+    **_WHERE,
+)
+_COVERAGE: Final = _schema(
+    **_IDENTITY,
+    run=pa.string(),
+    number=pa.int64(),
+    since_realtime_ns=pa.int64(),
+    until_realtime_ns=pa.int64(),
+    first_position=pa.int64(),
+    next_position=pa.int64(),
+    realtime_ns=pa.int64(),
+    monotonic_ns=pa.int64(),
+    boottime_ns=pa.int64(),
+    bracket_ns=pa.int64(),
+    counters=pa.map_(pa.string(), pa.int64()),
+    arrival_ns=pa.int64(),
+    **_WHERE,
+)
+_DEAD_LETTERS: Final = _schema(
+    **_WHERE,
+    position=pa.int64(),
+    **_IDENTITY,
+    reason=pa.string(),
+    detail=pa.string(),
+    size_bytes=pa.int64(),
+    head=pa.binary(),
+    arrival_ns=pa.int64(),
+)
+_COVERAGE_DELTA: Final = (
+    "number",
+    "since_realtime_ns",
+    "until_realtime_ns",
+    "first_position",
+    "next_position",
+    "realtime_ns",
+    "monotonic_ns",
+    "boottime_ns",
+    "arrival_ns",
+    "offset",
+)
+
+TABLES: Final = {
+    spec.name: spec
+    for spec in (
+        TableSpec(
+            "losses",
+            _LOSSES,
+            (*STREAM_COLUMNS, "first_position"),
+            (*STREAM_COLUMNS, "kind", "reason", "found_by", "topic"),
+            ("first_position", "arrival_ns", "offset"),
+        ),
+        TableSpec(
+            "coverage",
+            _COVERAGE,
+            (*STREAM_COLUMNS, "since_realtime_ns"),
+            (*STREAM_COLUMNS, "run", "topic"),
+            _COVERAGE_DELTA,
+        ),
+        TableSpec(
+            "dead_letters",
+            _DEAD_LETTERS,
+            ("topic", "partition", "offset"),
+            (*STREAM_COLUMNS, "topic", "reason"),
+            ("offset", "arrival_ns"),
+        ),
+    )
+}

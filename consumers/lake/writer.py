@@ -1,0 +1,105 @@
+"""One batch into the lake: its files, hour by hour of the log's append time, then the one commit that makes them visible."""
+
+import os
+import socket
+import time
+import uuid
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from consumers.decode import registry
+from consumers.lake import layout
+from consumers.lake.chain import Chain, Commit, FileEntry
+from consumers.lake.parquet import write_table
+from consumers.lake.storage import Storage
+from consumers.lake.tables import TABLES, TableSpec
+from schemas.crashpoints import crash_point
+from schemas.errors import StorageError
+from schemas.stream import Stream
+
+
+class Batch(NamedTuple):
+    """The offsets from `start` to `end` as rows by table, the stream states that changed, and the partition's notes."""
+
+    start: int
+    end: int
+    tables: dict[str, pa.Table]
+    streams: dict[Stream, dict[str, Any]]
+    notes: dict[str, int]
+
+
+def spec_of(name: str) -> TableSpec:
+    """Return the spec of table `name`; KeyError when nobody has such a table."""
+    if name in TABLES:
+        return TABLES[name]
+    return {spec.name: spec for spec in registry.tables()}[name]
+
+
+class CommitWriter:
+    """Writes batches into `storage`."""
+
+    def __init__(self, storage: Storage, specs: dict[str, TableSpec] | None = None) -> None:
+        self.storage = storage
+        self._specs = specs or {}
+        self._writer = f"{socket.gethostname()}:{os.getpid()}"
+
+    def commit(self, chain: Chain, batch: Batch) -> bool:
+        """Write and commit `batch`; False when another writer won, whose commit stands and whose files alone count.
+
+        Raises:
+            StorageError: the disk refuses; nothing is committed, what was written is removed.
+        """
+        attempt = uuid.uuid4().hex
+        files: list[FileEntry] = []
+        won = False
+        try:
+            for table, hour, rows in _by_hour(batch.tables):
+                files.append(self._write(chain, batch, attempt, table, hour, len(files), rows))
+                crash_point("writer:file")
+            crash_point("writer:files")
+            won = chain.commit(
+                Commit(batch.start, batch.end, files, batch.streams, batch.notes, attempt, self._writer, time.time_ns())
+            )
+        except StorageError:
+            self._drop(chain, batch, attempt, files)
+            raise
+        if not won:
+            self._drop(chain, batch, attempt, files)
+        crash_point("writer:committed")
+        return won
+
+    def _write(
+        self, chain: Chain, batch: Batch, attempt: str, table: str, hour: int, k: int, rows: pa.Table
+    ) -> FileEntry:
+        key = layout.data_key(table, hour, chain.topic, chain.partition, batch.start, batch.end, k, attempt)
+        local = self.storage.scratch() / f"{attempt}-{k}.parquet"
+        metadata = {"topic": chain.topic, "partition": str(chain.partition), "range": f"{batch.start}-{batch.end}"}
+        try:
+            stats = write_table(rows, self._specs.get(table) or spec_of(table), local, {**metadata, "writer": self._writer})
+            self.storage.put_file(local, key)
+        finally:
+            local.unlink(missing_ok=True)
+        return FileEntry(table, key, stats.rows, stats.size_bytes, stats.sha256, stats.min_ts_ns, stats.max_ts_ns)
+
+    # A checkpoint can fail after its commit stands: files of a standing commit stay.
+    def _drop(self, chain: Chain, batch: Batch, attempt: str, files: list[FileEntry]) -> None:
+        if not chain.has(batch.start, attempt):
+            for entry in files:
+                self.storage.delete(entry.key)
+
+
+def _by_hour(tables: dict[str, pa.Table]) -> list[tuple[str, int, pa.Table]]:
+    found = []
+    for name, table in tables.items():
+        if not table.num_rows:
+            continue
+        span = pc.min_max(table["arrival_ns"])
+        low, high = (span[end].as_py() // layout.HOUR_NS for end in ("min", "max"))
+        if low == high:
+            found.append((name, low, table))
+            continue
+        hours = pc.divide(table["arrival_ns"], layout.HOUR_NS)
+        found += [(name, hour.as_py(), table.filter(pc.equal(hours, hour))) for hour in pc.unique(hours).sort()]
+    return found
