@@ -1,0 +1,91 @@
+"""The settings that our topics must have: offsets without holes, room for a frame, the broker's own append time."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, NewTopic
+from kafka.errors import KafkaError, TopicAlreadyExistsError
+
+from schemas.errors import UnavailableError, UsageError
+from schemas.kafka_config import KafkaConfig
+from schemas.surfaces import TOPICS
+
+#: Settings that exactness needs; `verify_topics` insists on them.
+REQUIRED: Final = {
+    "cleanup.policy": "delete",
+    "message.timestamp.type": "LogAppendTime",
+}
+MESSAGE_BYTES_MIN: Final = 2 << 20
+#: Settings that `create_topics` gives beside them; the operator may choose others.
+DEFAULTS: Final = {"retention.ms": str(7 * 24 * 3600 * 1000), "retention.bytes": str(64 << 30)}
+
+
+def create_topics(
+    config: KafkaConfig, *, partitions: int, replication: int, names: Sequence[str] = TOPICS
+) -> list[str]:
+    """Create those of `names` that are missing and return them.
+
+    Raises:
+        UnavailableError: the broker does not answer or refuses.
+    """
+    settings = {**DEFAULTS, **REQUIRED, "max.message.bytes": str(MESSAGE_BYTES_MIN)}
+    settings["min.insync.replicas"] = str(min(2, replication))
+    created = []
+    with admin(config) as client:
+        for name in names:
+            topic = NewTopic(name, partitions, replication, topic_configs=settings)
+            try:
+                client.create_topics([topic])
+            except TopicAlreadyExistsError:
+                continue
+            created.append(name)
+        if created:
+            client.wait_for_topics(created)
+    return created
+
+
+def verify_topics(config: KafkaConfig, names: Sequence[str] = TOPICS) -> None:
+    """Compare the topics' settings with what exactness needs.
+
+    Raises:
+        UsageError: a topic is missing or has another setting; the text names topic, setting, found and wanted value.
+        UnavailableError: the broker does not answer.
+    """
+    with admin(config) as client:
+        existing = set(client.list_topics())
+        for name in names:
+            if name not in existing:
+                raise UsageError(f"topic {name} does not exist: run `hypocenter topics create`")
+            _verify(name, _settings(client, name))
+
+
+def _verify(name: str, found: dict[str, str]) -> None:
+    for key, wanted in REQUIRED.items():
+        if found.get(key) != wanted:
+            raise UsageError(f"topic {name}: {key} is {found.get(key)!r}, wanted {wanted!r}")
+    size_bytes = int(found.get("max.message.bytes", 0))
+    if size_bytes < MESSAGE_BYTES_MIN:
+        raise UsageError(f"topic {name}: max.message.bytes is {size_bytes}, wanted at least {MESSAGE_BYTES_MIN}")
+
+
+def _settings(client: KafkaAdminClient, name: str) -> dict[str, str]:
+    resource = ConfigResource(ConfigResourceType.TOPIC, name)
+    answer = client.describe_configs([resource], config_filter="all")
+    entries: dict[str, Any] = answer[ConfigResourceType.TOPIC.name.lower()][name]
+    return {key: str(entry["value"]) for key, entry in entries.items()}
+
+
+@contextmanager
+def admin(config: KafkaConfig) -> Iterator[KafkaAdminClient]:
+    """Open an admin client for the block; Kafka's errors leave it as UnavailableError."""
+    try:
+        client = KafkaAdminClient(bootstrap_timeout_ms=10_000, **config.client_kwargs())
+    except (KafkaError, OSError, ValueError) as e:
+        raise UnavailableError(f"no broker answers at {config.bootstrap}: {e}") from None
+    try:
+        yield client
+    except KafkaError as e:
+        raise UnavailableError(f"the broker at {config.bootstrap} refused: {e}") from None
+    finally:
+        client.close()
