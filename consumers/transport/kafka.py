@@ -43,7 +43,12 @@ class KafkaReader:
     """Reads `config`'s cluster; with `group`, only what the group assigns once `listen` was called."""
 
     def __init__(
-        self, config: KafkaConfig, *, group: str | None = None, instance: str | None = None, session_timeout_ms: int = 30_000
+        self,
+        config: KafkaConfig,
+        *,
+        group: str | None = None,
+        instance: str | None = None,
+        session_timeout_ms: int = 30_000,
     ) -> None:
         self._where = config.bootstrap
         self._group = group
@@ -134,7 +139,9 @@ class KafkaReader:
             partition = Partition(at.topic, at.partition)
             raise RetentionOvertookError(partition, _offset(position), self.start_offset(partition)) from None
         return {
-            Partition(at.topic, at.partition): [Message(each.offset, each.timestamp * 1_000_000, each.value) for each in found]
+            Partition(at.topic, at.partition): [
+                Message(each.offset, each.timestamp * 1_000_000, each.value) for each in found
+            ]
             for at, found in polled.items()
         }
 
@@ -149,7 +156,7 @@ class KafkaReader:
         self._consumer.close(autocommit=False)
 
     def _cluster(self) -> Any:
-        return self._consumer._client.cluster  # noqa: SLF001
+        return self._consumer._client.cluster
 
     @contextmanager
     def _reached(self) -> Iterator[None]:

@@ -4,6 +4,7 @@
 """
 
 import argparse
+import contextlib
 import os
 import shutil
 import signal
@@ -38,7 +39,15 @@ def fetch_jars() -> None:
     if shutil.which("mvn") is None:
         raise BrokerError("no Maven to fetch the broker's jars: run `make setup-kafka` (Debian: maven)")
     part = LIBS.with_name(f"{LIBS.name}.{os.getpid()}")
-    command = ["mvn", "-q", "-B", "-f", str(HERE / "pom.xml"), "dependency:copy-dependencies", f"-DoutputDirectory={part}"]
+    command = [
+        "mvn",
+        "-q",
+        "-B",
+        "-f",
+        str(HERE / "pom.xml"),
+        "dependency:copy-dependencies",
+        f"-DoutputDirectory={part}",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         shutil.rmtree(part, ignore_errors=True)
@@ -84,7 +93,9 @@ def configure(base: Path, port: int, tls: Path | None, user: str | None, tls_por
     )
     (base / "server.properties").write_text(text + extra, encoding="utf-8")
     (base / "port").write_text(f"{port}\n", encoding="utf-8")
-    identity = subprocess.run([*_java(), "kafka.tools.StorageTool", "random-uuid"], capture_output=True, text=True, check=True)
+    identity = subprocess.run(
+        [*_java(), "kafka.tools.StorageTool", "random-uuid"], capture_output=True, text=True, check=True
+    )
     tool = [*_java(), "kafka.tools.StorageTool", "format", "-t", identity.stdout.split()[-1], "-c"]
     done = subprocess.run([*tool, str(base / "server.properties"), *scram], capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -152,10 +163,8 @@ def stop(base: Path, number: signal.Signals = signal.SIGTERM) -> None:
 def _pid(base: Path) -> int | None:
     try:
         pid = int((base / "pid").read_text(encoding="utf-8"))
-        try:
+        with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
-        except ChildProcessError:
-            pass
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except (OSError, ValueError):
         return None
@@ -188,10 +197,8 @@ def main() -> int:
         print(f"broker.py: {e}", file=sys.stderr)
         return 69
     if args.action == "run":
-        try:
-            signal.sigwait({signal.SIGINT, signal.SIGTERM})
-        except KeyboardInterrupt:
-            pass
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        signal.sigwait({signal.SIGINT, signal.SIGTERM})
         stop(base)
     return 0
 

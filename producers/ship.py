@@ -1,0 +1,236 @@
+"""The agent's child that ships the spool to Kafka: `python -m producers.ship --log DIR --config-json JSON`.
+
+Standard input is a pipe from the agent: a byte says that there is new data, end of file that the agent is gone.
+What is acknowledged is kept in DIR/shipped.json; frames are sent as they lie in the spool.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import select
+import sys
+import time
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+from schemas.log_cursor import LogCursor
+
+from producers.kafka import FrameProducer
+from schemas import frame as frames
+from schemas import logs
+from schemas.errors import BadInputError, HypocenterError, LockedError
+from schemas.frame import Frame
+from schemas.kafka_config import KafkaConfig
+from schemas.loss import Loss, LossKind
+from schemas.stream import Stream
+from schemas.surfaces import HEARTBEAT_ENCODING, HEARTBEAT_VERSION
+
+log = logging.getLogger(__name__)
+_READ_BYTES: Final = 1 << 20
+_SAVE_S: Final = 0.1
+_IDLE_S: Final = 30.0
+_GOODBYE_S: Final = 8.0
+
+
+@dataclass(slots=True)
+class _Ack:
+    """What an acknowledged frame moves forward; `offset` None where it is no frame of the spool."""
+
+    where: str
+    offset: int | None
+    stream: Stream | None
+    next: int
+
+
+class Shipper:
+    """Ships every partition of the log in `directory`; holds its lock until `close`."""
+
+    def __init__(self, directory: Path, config: KafkaConfig) -> None:
+        self._dir = directory
+        self._lock = os.open(directory / "shipper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            raise LockedError(f"another shipper reads {directory}") from None
+        self._ack_read, self._ack_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._offsets: dict[str, int] = {}
+        self._streams: dict[Stream, int] = {}
+        self._cursors: dict[str, LogCursor] = {}
+        self._read: dict[str, int] = {}
+        self._dirty, self._saved_s = False, 0.0
+        try:
+            self._run = f"ship-{json.loads((directory / 'log.json').read_text())['id']}"
+            self._load()
+            self._sent = dict(self._streams)
+            self._producer = FrameProducer(config, on_ack=self._wake)
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def run(self) -> None:
+        """Ship until standard input ends, then what is left for some seconds."""
+        deadline_s = None
+        while deadline_s is None or time.monotonic() < deadline_s:
+            more = self._send()
+            self._take_acks()
+            if deadline_s is not None and not more and not self._producer.waiting:
+                break
+            if more and self._producer.room():
+                continue
+            busy = more or self._producer.waiting or self._dirty
+            inputs = [self._ack_read] if deadline_s is not None else [self._ack_read, 0]
+            ready, _, _ = select.select(inputs, [], [], _SAVE_S if busy else _IDLE_S)
+            if self._ack_read in ready:
+                os.read(self._ack_read, 4096)
+            if 0 in ready and not os.read(0, 65536):
+                deadline_s = time.monotonic() + _GOODBYE_S
+        self._save()
+
+    def close(self) -> None:
+        """Release client and lock."""
+        self._producer.close()
+        for descriptor in (self._ack_read, self._ack_write, self._lock):
+            os.close(descriptor)
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # a full pipe wakes as well
+            os.write(self._ack_write, b"\n")
+
+    # Returns whether there may be more to read at once.
+    def _send(self) -> bool:
+        self._find()
+        more = False
+        for where, cursor in self._cursors.items():
+            if not self._producer.room():
+                return True
+            if cursor.start_offset() > self._read[where]:
+                self._account(where, cursor)
+            try:
+                entries = cursor.read(_READ_BYTES)
+            except HypocenterError:
+                if cursor.start_offset() <= self._read[where]:
+                    raise
+                self._account(where, cursor)
+                entries = cursor.read(_READ_BYTES)
+            for offset, _, payload in entries:
+                self._ship(where, offset, payload)
+            more = more or bool(entries)
+        return more
+
+    def _find(self) -> None:
+        for path in self._dir.glob("*/*/end"):
+            where = f"{path.parent.parent.name}/{path.parent.name}"
+            if where not in self._cursors:
+                topic, number = where.split("/")
+                cursor = LogCursor(self._dir, topic, int(number))
+                self._read[where] = self._offsets.get(where, 0)
+                if cursor.start_offset() <= self._read[where]:
+                    cursor.seek(self._read[where])
+                self._cursors[where] = cursor
+
+    def _ship(self, where: str, offset: int, payload: bytes) -> None:
+        try:
+            frame = frames.decode(payload)
+            ack, key = _Ack(where, offset + 1, frame.stream, frame.next), frame.stream.machine.encode()
+            self._sent[frame.stream] = frame.next
+        except BadInputError:
+            # The collector makes a dead letter of it.
+            ack, key = _Ack(where, offset + 1, None, 0), b""
+        self._read[where] = offset + 1
+        self._producer.send(ack, where.partition("/")[0], key, payload)
+
+    # Retention evicted what was not shipped: say so, stream by stream. The number is the spool's start, so the same
+    # account sent twice is recognised.
+    def _account(self, where: str, cursor: LogCursor) -> None:
+        start = cursor.start_offset()
+        cursor.seek(start)
+        self._read[where] = start
+        for stream, position in cursor.segment_positions().items():
+            known = self._sent.get(stream)
+            if known is not None and known >= position:
+                continue
+            loss = Loss(LossKind.DROP, position, None, "spool-full", "shipper")
+            if known is not None:
+                loss = Loss(LossKind.DROP, known, position - known, "spool-full", "shipper")
+            frame = Frame(
+                stream,
+                self._run,
+                start,
+                position,
+                position,
+                0,
+                HEARTBEAT_ENCODING,
+                HEARTBEAT_VERSION,
+                b"",
+                [loss],
+                realtime_ns=time.time_ns(),
+            )
+            log.error("the spool gave up frames of %s before position %d", stream.surface, position)
+            self._sent[stream] = position
+            ack = _Ack(where, None, stream, position)
+            self._producer.send(ack, where.partition("/")[0], stream.machine.encode(), frames.encode(frame))
+
+    def _take_acks(self) -> None:
+        for ack in self._producer.acked():
+            if ack.offset is not None:
+                self._offsets[ack.where] = ack.offset
+            if ack.stream is not None:
+                self._streams[ack.stream] = ack.next
+            self._dirty = True
+        if self._dirty and time.monotonic() - self._saved_s >= _SAVE_S:
+            self._save()
+
+    def _load(self) -> None:
+        try:
+            state = json.loads((self._dir / "shipped.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return
+        if state["run"] != self._run:
+            return  # of another log that lay here before
+        self._offsets = state["offsets"]
+        self._streams = {Stream(*entry[:-1]): entry[-1] for entry in state["streams"]}
+
+    def _save(self) -> None:
+        state = {
+            "run": self._run,
+            "offsets": self._offsets,
+            "streams": [[*stream, at] for stream, at in self._streams.items()],
+        }
+        part = self._dir / "shipped.json.part"
+        part.write_text(json.dumps(state), encoding="utf-8")
+        part.replace(self._dir / "shipped.json")
+        self._dirty, self._saved_s = False, time.monotonic()
+        for where, offset in self._offsets.items():
+            segments = sorted((self._dir / where).glob("*.seg"))
+            for segment, after in pairwise(segments):
+                if int(after.stem) <= offset:
+                    segment.unlink(missing_ok=True)
+
+
+def main() -> int:
+    """Run the shipper; the exit code is that of the error that ended it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--log", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--config-json", required=True, metavar="JSON")
+    args = parser.parse_args()
+    logs.setup()
+    try:
+        shipper = Shipper(args.log, KafkaConfig(**json.loads(args.config_json)))
+        try:
+            shipper.run()
+        finally:
+            shipper.close()
+    except HypocenterError as e:
+        log.error("%s", e)
+        return e.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
