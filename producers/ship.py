@@ -227,7 +227,7 @@ def main() -> int:
         finally:
             shipper.close()
     except HypocenterError as e:
-        log.error("%s", e)
+        log.error("%s", e)  # noqa: TRY400
         return e.exit_code
     return 0
 

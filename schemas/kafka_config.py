@@ -31,7 +31,9 @@ class KafkaConfig:
             UsageError: the protocol is unknown, or the password's variable is not set.
         """
         if self.security_protocol not in _PROTOCOLS:
-            raise UsageError(f"kafka.security_protocol is one of {', '.join(_PROTOCOLS)}, not {self.security_protocol!r}")
+            raise UsageError(
+                f"kafka.security_protocol is one of {', '.join(_PROTOCOLS)}, not {self.security_protocol!r}"
+            )
         kwargs: dict[str, Any] = {
             "bootstrap_servers": self.bootstrap.split(","),
             "security_protocol": self.security_protocol,

@@ -156,7 +156,7 @@ class KafkaReader:
         self._consumer.close(autocommit=False)
 
     def _cluster(self) -> Any:
-        return self._consumer._client.cluster
+        return self._consumer._client.cluster  # noqa: SLF001
 
     @contextmanager
     def _reached(self) -> Iterator[None]:

@@ -1,0 +1,50 @@
+"""The frame producer against a real broker that dies by SIGKILL under load."""
+
+import time
+
+import pytest
+
+from consumers.topics import create_topics
+from consumers.transport.base import Partition
+from consumers.transport.kafka import KafkaReader
+from producers.kafka import FrameProducer
+from schemas.errors import UnavailableError
+from schemas.kafka_config import KafkaConfig
+
+
+@pytest.mark.broker
+def test_a_broker_killed_for_ten_seconds_loses_and_reorders_nothing(broker_factory, topics):
+    broker = broker_factory()
+    config, name = KafkaConfig(broker.bootstrap), topics()
+    create_topics(config, partitions=1, replication=1, names=[name])
+    producer = FrameProducer(config)
+    acked, sent, deadline_s = [], 0, time.monotonic() + 90
+    killed_s = None
+    while len(acked) < 400 and time.monotonic() < deadline_s:
+        if sent < 400 and producer.room():
+            producer.send(sent, name, b"m", sent.to_bytes(4, "big") * 4096)
+            sent += 1
+        acked += producer.acked()
+        if sent == 200 and killed_s is None:
+            broker.kill()
+            killed_s = time.monotonic()
+        if killed_s and time.monotonic() - killed_s > 10:
+            broker.start()
+            killed_s = float("inf")
+        time.sleep(0.002)
+    producer.close()
+    assert acked == list(range(400))
+    reader = KafkaReader(config)
+    reader.seek(Partition(name, 0), 0)
+    found = []
+    while len(found) < 400:
+        polled = reader.poll(2000)
+        assert polled
+        found += [int.from_bytes(each.value[:4], "big") for each in polled[Partition(name, 0)]]
+    reader.close()
+    assert list(dict.fromkeys(found)) == list(range(400))
+
+
+def test_no_broker_at_start_is_one_sentence():
+    with pytest.raises(UnavailableError, match="no broker answers at 127.0.0.1:1"):
+        FrameProducer(KafkaConfig("127.0.0.1:1"))
