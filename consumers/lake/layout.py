@@ -83,5 +83,12 @@ def compact_key(table: str, hour: int, number: int, k: int, attempt: str) -> str
     return f"{hour_dir(table, hour)}compact-{number:012d}-{k}-{attempt[:8]}.parquet"
 
 
+def hour_of(key: str) -> int:
+    """Return the hour since 1970 UTC whose folder holds the data file `key`."""
+    _, _, date, hour, _ = key.split("/")
+    day = datetime.strptime(date, "date=%Y-%m-%d").replace(tzinfo=UTC)
+    return int(day.timestamp()) // 3600 + int(hour.removeprefix("hour="))
+
+
 def _date(day: int) -> str:
     return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day)).strftime("%Y-%m-%d")

@@ -1,4 +1,4 @@
-"""Where the lake's objects lie: durable, atomic, exclusive creation. A directory, and a twin in memory for simulations."""
+"""Where the lake's objects lie: durable, atomic, created exclusively. A directory, and a twin in memory."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""One batch into the lake: its files, hour by hour of the log's append time, then the one commit that makes them visible."""
+"""One batch into the lake: its files, by hour of the log's append time, then the commit that makes them visible."""
 
 import os
 import socket
@@ -77,7 +77,8 @@ class CommitWriter:
         local = self.storage.scratch() / f"{attempt}-{k}.parquet"
         metadata = {"topic": chain.topic, "partition": str(chain.partition), "range": f"{batch.start}-{batch.end}"}
         try:
-            stats = write_table(rows, self._specs.get(table) or spec_of(table), local, {**metadata, "writer": self._writer})
+            spec = self._specs.get(table) or spec_of(table)
+            stats = write_table(rows, spec, local, {**metadata, "writer": self._writer})
             self.storage.put_file(local, key)
         finally:
             local.unlink(missing_ok=True)

@@ -1,0 +1,186 @@
+"""Do the books close, does every chain hold together, is every file there with the rows that commits name?"""
+
+import hashlib
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from consumers.lake import layout
+from consumers.lake.chain import ChainState, FileEntry, from_checkpoint, parse
+from consumers.lake.snapshot import Snapshot, snapshot
+from consumers.lake.storage import Storage
+from schemas.errors import StorageError
+
+
+@dataclass(slots=True)
+class Book:
+    """One stream in one chain: positions between `first` and `next`, and what became of them."""
+
+    name: str
+    chain: str
+    first: int
+    next: int
+    stored: int
+    duplicates: int
+    dead: int
+    lost: dict[str, int]
+    unknown_losses: int
+    rows: int
+
+    @property
+    def closes(self) -> bool:
+        """Return whether every position is stored, a dead letter, or a counted loss."""
+        return self.next - self.first == self.stored + self.dead + sum(self.lost.values())
+
+
+@dataclass(slots=True)
+class AuditReport:
+    """The books, what is wrong with the lake, and the sums."""
+
+    books: list[Book] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    rows: dict[str, int] = field(default_factory=dict)
+    files: int = 0
+
+    @property
+    def closes(self) -> bool:
+        """Return whether every book closes and nothing is wrong."""
+        return not self.problems and all(book.closes for book in self.books)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        books = [{**asdict(book), "closes": book.closes} for book in self.books]
+        return {"closes": self.closes, "books": books, "problems": self.problems, "rows": self.rows, "files": self.files}
+
+
+def audit(storage: Storage, *, deep: bool = False) -> AuditReport:
+    """Verify the lake; `deep` also reads every file and compares its SHA-256.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    report = AuditReport()
+    try:
+        taken = snapshot(storage)
+    except (StorageError, KeyError, TypeError) as e:
+        report.problems.append(f"no snapshot: {e}")
+        return report
+    totals: Counter[str] = Counter()
+    rows: dict[str, int] = {}
+    manifest_frontiers = taken.manifest.get("frontiers", {})
+    for folder, frontier in sorted(taken.chains.items()):
+        try:
+            state = _chain(storage, folder, manifest_frontiers.get(folder), report)
+        except (StorageError, KeyError, TypeError, AttributeError) as e:
+            report.problems.append(f"{folder}: {type(e).__name__}: {e}")
+            continue
+        if state.frontier != frontier:
+            report.problems.append(f"{folder}: the commits end at {state.frontier}, the files at {frontier}")
+        totals.update(state.totals)
+        _add_books(folder, state, report, rows)
+    _files(storage, taken, report, deep=deep)
+    _sums(report, totals, rows)
+    return report
+
+
+def _chain(storage: Storage, folder: str, manifest_frontier: int | None, report: AuditReport) -> ChainState:
+    genesis = folder + layout.GENESIS
+    first = int(parse(genesis, storage.read(genesis))["first_offset"])
+    keys = [key for key in storage.list(folder) if key[len(folder) :].removesuffix(".json").isdigit()]
+    checkpoints = {}
+    for key in [key for key in storage.list(folder) if key.startswith(f"{folder}ckpt-")]:
+        state = from_checkpoint(parse(key, storage.read(key)))
+        checkpoints[state.frontier] = state
+    oldest = int(keys[0][len(folder) :].removesuffix(".json")) if keys else first
+    newest = max(checkpoints, default=None)
+    state = ChainState(first)
+    if oldest != first:
+        # Older commits have expired; that is only right behind a checkpoint and a manifest.
+        if newest is None or manifest_frontier is None or oldest > min(newest, manifest_frontier):
+            report.problems.append(f"{folder}: commits before offset {oldest} are missing")
+        state = checkpoints.get(oldest, ChainState(oldest))
+    for key in keys:
+        data = storage.read(key)
+        commit = parse(key, data)
+        if commit["start"] != state.frontier or layout.commit_key(folder, commit["start"]) != key:
+            report.problems.append(f"{key}: starts at {commit['start']}, the commit before it ended at {state.frontier}")
+        elif state.prev_sha != commit["prev_sha256"] and (state.prev_sha or oldest == first):
+            report.problems.append(f"{key}: the commit before it was changed")
+        state.apply(commit, data)
+        covering = checkpoints.get(state.frontier)
+        if covering and covering.prev_sha != state.prev_sha:
+            report.problems.append(f"{key}: differs from what the checkpoint at {state.frontier} says")
+        if covering:
+            if oldest == first and covering.streams != state.streams:
+                report.problems.append(f"{folder}: the checkpoint at {state.frontier} holds other books than its commits")
+            state.streams = {**covering.streams, **state.streams}
+    if not keys and newest is not None:
+        return checkpoints[newest]
+    return state
+
+
+def _add_books(folder: str, state: ChainState, report: AuditReport, rows: dict[str, int]) -> None:
+    chain = folder.removeprefix(layout.COMMITS).rstrip("/")
+    for stream, book in sorted(state.streams.items()):
+        rows[stream.surface] = rows.get(stream.surface, 0) + book["rows"]
+        report.books.append(
+            Book(
+                name="/".join(part for part in stream if part),
+                chain=chain,
+                first=book["first"],
+                next=book["next"],
+                stored=book["stored"],
+                duplicates=book["duplicates"],
+                dead=book["dead"],
+                lost=book["lost"],
+                unknown_losses=book["unknown_losses"],
+                rows=book["rows"],
+            )
+        )
+
+
+def _files(storage: Storage, taken: Snapshot, report: AuditReport, *, deep: bool) -> None:
+    named = Counter(entry.key for entries in taken.files.values() for entry in entries)
+    report.problems += [f"{key}: named {times} times" for key, times in named.items() if times > 1]
+    for table, entries in taken.files.items():
+        report.rows[table] = sum(entry.rows for entry in entries)
+        report.files += len(entries)
+        for entry in entries:
+            problem = _file(storage, entry, deep=deep)
+            if problem:
+                report.problems.append(f"{entry.key}: {problem}")
+
+
+def _file(storage: Storage, entry: FileEntry, *, deep: bool) -> str | None:
+    try:
+        size_bytes = storage.size_bytes(entry.key)
+    except KeyError:
+        return "missing"
+    if size_bytes != entry.size_bytes:
+        return f"{size_bytes} bytes, its commit says {entry.size_bytes}"
+    path = storage.local_path(entry.key)
+    try:
+        rows = pq.read_metadata(path).num_rows
+        if rows != entry.rows:
+            return f"{rows} rows, its commit says {entry.rows}"
+        if deep:
+            with open(path, "rb") as file:  # noqa: PTH123
+                if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
+                    return "its SHA-256 is not the one in its commit"
+    except (OSError, pa.ArrowException) as e:
+        return f"cannot be read: {e}"
+    return None
+
+
+# Rows by three ways: the chains' running totals, the files that are live, and the streams' books.
+def _sums(report: AuditReport, totals: Counter[str], rows: dict[str, int]) -> None:
+    for table in sorted({*totals, *report.rows}):
+        live = report.rows.get(table, 0)
+        if live != totals[table]:
+            report.problems.append(f"table {table}: {live} rows live, {totals[table]} committed")
+    for surface, count in sorted(rows.items()):
+        if (surface in totals or count) and totals[surface] != count:
+            report.problems.append(f"table {surface}: {totals[surface]} rows committed, {count} in the books")

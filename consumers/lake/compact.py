@@ -1,0 +1,255 @@
+"""Merge the small files of past hours into large sorted ones; delete what nothing names any more.
+
+A manifest is JSON: {v, n, wall_ns, frontiers: {chain folder: next offset}, files, replaced: [[key, wall_ns], ...]}.
+"""
+
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from consumers.lake import layout
+from consumers.lake.chain import FileEntry, encode
+from consumers.lake.parquet import write_table
+from consumers.lake.snapshot import Snapshot, snapshot
+from consumers.lake.storage import Storage
+from consumers.lake.tables import TableSpec
+from consumers.lake.writer import spec_of
+from schemas.crashpoints import crash_point
+from schemas.errors import StorageError
+
+_NS_PER_MS: Final = 1_000_000
+_ATTEMPTS_MAX: Final = 3
+_VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CompactReport:
+    """What `compact` did; `manifest` is 0 when there was nothing to do."""
+
+    manifest: int = 0
+    files_in: int = 0
+    files_out: int = 0
+    rows: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    races_lost: int = 0
+
+
+@dataclass(slots=True)
+class ExpireReport:
+    """How many objects `expire` deleted, by sort."""
+
+    replaced: int = 0
+    orphans: int = 0
+    scratch: int = 0
+    commits: int = 0
+    checkpoints: int = 0
+    manifests: int = 0
+
+
+def compact(
+    storage: Storage,
+    now_ns: int,
+    *,
+    lateness_ms: int = 600_000,
+    rows_max: int = 4_000_000,
+    specs: dict[str, TableSpec] | None = None,
+) -> CompactReport:
+    """Merge files of hours that ended `lateness_ms` before `now_ns`, at most `rows_max` rows each.
+
+    Raises:
+        StorageError: the disk refuses, or rows before and after differ; nothing is replaced.
+    """
+    sealed = (now_ns - lateness_ms * _NS_PER_MS) // layout.HOUR_NS
+    for lost in range(_ATTEMPTS_MAX):
+        taken = snapshot(storage)
+        merges = _plan(taken, sealed, rows_max)
+        if not merges:
+            return CompactReport(races_lost=lost)
+        number, attempt, added = taken.number + 1, uuid.uuid4().hex, []
+        try:
+            for k, (table, hour, entries) in enumerate(merges):
+                key = layout.compact_key(table, hour, number, k, attempt)
+                added.append(_merge(storage, key, entries, (specs or {}).get(table) or spec_of(table)))
+                crash_point("compact:file")
+            crash_point("compact:files")
+            replaced = [entry for _, _, entries in merges for entry in entries]
+            won = storage.put_exclusive(layout.manifest_key(number), encode(_manifest(taken, added, replaced, now_ns)))
+        except StorageError:
+            # Also after a manifest that may stand in spite of the error: what nothing names is an orphan, `expire` finds it.
+            if not storage.exists(layout.manifest_key(number)):
+                _drop(storage, added)
+            raise
+        if won:
+            crash_point("compact:manifest")
+            return CompactReport(
+                number,
+                len(replaced),
+                len(added),
+                sum(entry.rows for entry in added),
+                sum(entry.size_bytes for entry in replaced),
+                sum(entry.size_bytes for entry in added),
+                lost,
+            )
+        _drop(storage, added)
+    return CompactReport(races_lost=_ATTEMPTS_MAX)
+
+
+def expire(storage: Storage, now_ns: int, grace_ms: int = 3_600_000) -> ExpireReport:
+    """Delete what was replaced, orphaned or covered by a checkpoint longer than `grace_ms` ago.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    taken, report = snapshot(storage), ExpireReport()
+    before_ns = now_ns - grace_ms * _NS_PER_MS
+    live = {entry.key for entries in taken.files.values() for entry in entries}
+    replaced = dict(taken.manifest.get("replaced", []))
+    for key in list(storage.list(layout.DATA)):
+        if key in live or _since_ns(storage, key, replaced) > before_ns:
+            continue
+        storage.delete(key)
+        crash_point("expire:deleted")
+        if key in replaced:
+            report.replaced += 1
+        else:
+            report.orphans += 1
+    manifests = list(storage.list(layout.MANIFESTS))[:-1]
+    report.manifests = _delete_old(storage, manifests, before_ns)
+    report.scratch = _delete_old(storage, list(storage.list("tmp/")), before_ns)
+    for folder, frontier in taken.manifest.get("frontiers", {}).items():
+        _expire_chain(storage, folder, frontier, before_ns, report)
+    return report
+
+
+# Older checkpoints go first and commits oldest first: a writer far behind then misses its predecessor and cannot commit.
+def _expire_chain(storage: Storage, folder: str, frontier: int, before_ns: int, report: ExpireReport) -> None:
+    keys = list(storage.list(folder))
+    checkpoints = [key for key in keys if key.startswith(f"{folder}ckpt-")]
+    if not checkpoints:
+        return
+    covered = min(frontier, int(checkpoints[-1].removeprefix(f"{folder}ckpt-").removesuffix(".json")))
+    report.checkpoints += _delete_old(storage, checkpoints[:-1], before_ns, stop=True)
+    if any(storage.exists(key) for key in checkpoints[:-1]):
+        return
+    starts = [key for key in keys if key[len(folder) :].removesuffix(".json").isdigit()]
+    # The last covered commit stays while its end may be after `covered`: only those with a covered successor go.
+    done = [key for key, after in zip(starts, starts[1:], strict=False) if _start(folder, after) <= covered]
+    report.commits += _delete_old(storage, done, before_ns, stop=True)
+
+
+def _start(folder: str, key: str) -> int:
+    return int(key.removeprefix(folder).removesuffix(".json"))
+
+
+def _delete_old(storage: Storage, keys: list[str], before_ns: int, *, stop: bool = False) -> int:
+    deleted = 0
+    for key in keys:
+        if _since_ns(storage, key, {}) > before_ns:
+            if stop:
+                break
+            continue
+        storage.delete(key)
+        crash_point("expire:deleted")
+        deleted += 1
+    return deleted
+
+
+def _since_ns(storage: Storage, key: str, replaced: dict[str, int]) -> int:
+    if key in replaced:
+        return replaced[key]
+    try:
+        return storage.modified_ns(key)
+    except KeyError:
+        return 0
+
+
+def _plan(taken: Snapshot, sealed: int, rows_max: int) -> list[tuple[str, int, list[FileEntry]]]:
+    hours: dict[tuple[str, int], list[FileEntry]] = {}
+    for table, entries in taken.files.items():
+        for entry in entries:
+            hour = layout.hour_of(entry.key)
+            if hour < sealed and entry.rows <= rows_max // 2:
+                hours.setdefault((table, hour), []).append(entry)
+    merges = []
+    for (table, hour), entries in sorted(hours.items()):
+        group: list[FileEntry] = []
+        rows = 0
+        for entry in sorted(entries, key=lambda entry: entry.key):
+            if group and rows + entry.rows > rows_max:
+                merges.append((table, hour, group))
+                group, rows = [], 0
+            group.append(entry)
+            rows += entry.rows
+        merges.append((table, hour, group))
+    return [merge for merge in merges if len(merge[2]) > 1]
+
+
+def _merge(storage: Storage, key: str, entries: list[FileEntry], spec: TableSpec) -> FileEntry:
+    local = storage.scratch() / Path(key).name
+    sources = [storage.local_path(entry.key) for entry in entries]
+    try:
+        table = pa.concat_tables([pq.read_table(path, partitioning=None) for path in sources], promote_options="permissive")
+        table = _sorted(table.unify_dictionaries(), spec)
+        stats = write_table(table, spec, local)
+        before, after = _digest(sources), _digest([str(local)])
+        expected = sum(entry.rows for entry in entries)
+        if before != after or after[0] != expected:
+            raise StorageError(f"{key}: not compacted, rows or digest differ: {expected} rows named, {before}, {after}")
+        storage.put_file(local, key)
+    except (OSError, pa.ArrowException, duckdb.Error) as e:
+        raise StorageError(f"{key}: cannot be compacted: {e}") from e
+    finally:
+        local.unlink(missing_ok=True)
+    return FileEntry(spec.name, key, stats.rows, stats.size_bytes, stats.sha256, stats.min_ts_ns, stats.max_ts_ns)
+
+
+# Arrow sorts no dictionary columns by several keys: sort plain copies of the keys.
+def _sorted(table: pa.Table, spec: TableSpec) -> pa.Table:
+    keys = {}
+    for name in spec.sort_keys:
+        column = table[name]
+        keys[name] = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+    indices = pc.sort_indices(pa.table(keys), sort_keys=[(name, "ascending") for name in keys])
+    return table.take(indices)
+
+
+# Independent of order: (rows, sum of the rows' hashes).
+def _digest(paths: list[str]) -> tuple[Any, ...]:
+    connection = duckdb.connect()
+    try:
+        connection.execute("set threads to 1")
+        found = connection.execute(
+            "select count(*), sum(hash(t)::hugeint) from read_parquet(?, hive_partitioning=false, union_by_name=true) t",
+            [paths],
+        ).fetchone()
+    finally:
+        connection.close()
+    assert found is not None
+    return tuple(found)
+
+
+def _manifest(taken: Snapshot, added: list[FileEntry], replaced: list[FileEntry], now_ns: int) -> dict[str, Any]:
+    gone = {entry.key for entry in replaced}
+    live = [entry for entries in taken.files.values() for entry in entries if entry.key not in gone]
+    # What `expire` has deleted since would be carried on for ever; a day is longer than any reader.
+    kept = [item for item in taken.manifest.get("replaced", []) if item[1] > now_ns - 24 * layout.HOUR_NS]
+    return {
+        "v": _VERSION,
+        "n": taken.number + 1,
+        "wall_ns": now_ns,
+        "frontiers": taken.chains,
+        "files": [entry._asdict() for entry in [*live, *added]],
+        "replaced": [*kept, *([key, now_ns] for key in sorted(gone))],
+    }
+
+
+def _drop(storage: Storage, added: list[FileEntry]) -> None:
+    for entry in added:
+        storage.delete(entry.key)

@@ -1,0 +1,108 @@
+import random
+
+import pyarrow.parquet as pq
+import pytest
+
+from _lakes import ARRIVAL_NS, batch, chain
+
+from consumers.lake.audit import audit
+from consumers.lake.compact import compact, expire
+from consumers.lake.snapshot import snapshot
+from consumers.lake.writer import CommitWriter
+
+LATER_NS = ARRIVAL_NS + 10**14
+
+
+def offsets(storage):
+    files = snapshot(storage).files.get("losses", [])
+    return sorted(o for e in files for o in pq.read_table(storage.local_path(e.key), partitioning=None)["offset"].to_pylist())
+
+
+def test_of_two_owners_at_one_frontier_one_wins(storage):
+    writer, a, b = CommitWriter(storage), chain(storage), chain(storage)
+    assert writer.commit(a, batch(0, 5))
+    assert not writer.commit(b, batch(0, 7))
+    assert b.load().frontier == 5
+    assert writer.commit(b, batch(5, 7))
+    assert offsets(storage) == list(range(7))
+    assert len(list(storage.list("data/"))) == 2
+    assert audit(storage, deep=True).closes
+
+
+def test_takeover_reads_do_not_grow_with_history(memory):
+    writer, owner = CommitWriter(memory), chain(memory)
+    reads = {}
+    for i in range(1000):
+        assert writer.commit(owner, batch(i, i + 1)._replace(tables={}))
+        if i + 1 in (10, 1000):
+            memory.reads = memory.lists = 0
+            chain(memory)
+            reads[i + 1] = memory.reads
+    assert reads[1000] <= 256 + 4
+    assert memory.lists == 0
+
+
+def test_a_zombie_behind_expired_commits_cannot_commit(memory):
+    writer, owner = CommitWriter(memory), chain(memory)
+    memory.now_ns = ARRIVAL_NS
+    assert writer.commit(owner, batch(0, 1))
+    zombie, newborn = chain(memory), chain(memory)
+    newborn.state = type(newborn.state)(0)
+    for i in range(1, 600):
+        assert writer.commit(owner, batch(i, i + 1))
+    compact(memory, LATER_NS)
+    assert expire(memory, LATER_NS + 10**14).commits > 500
+    assert not memory.exists("commits/topic/0/" + f"{1:020d}.json")
+    assert not writer.commit(zombie, batch(1, 3))
+    assert not writer.commit(newborn, batch(0, 3))
+    assert chain(memory).state.frontier == 600
+    assert offsets(memory) == list(range(600))
+    assert audit(memory, deep=True).closes
+
+
+def test_a_recreated_topic_opens_a_new_generation(memory):
+    CommitWriter(memory).commit(chain(memory), batch(0, 5))
+    again = chain(memory, topic_id="t2")
+    assert (again.folder, again.state.frontier) == ("commits/topic/0.1/", 0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_row_once_whatever_the_order_of_writers_compactors_and_expiry(memory, seed):
+    print("seed", seed)
+    rng = random.Random(seed)
+    writer, owners = CommitWriter(memory), [chain(memory) for _ in range(3)]
+    memory.now_ns = LATER_NS
+    for step in range(150):
+        memory.now_ns += 10**12
+        i, dice = rng.randrange(3), rng.random()
+        if dice < 0.1:
+            compact(memory, memory.now_ns)
+        elif dice < 0.15:
+            expire(memory, memory.now_ns)
+        elif dice < 0.3:
+            owners[i] = chain(memory)
+        else:
+            at = owners[i].state.frontier
+            if not writer.commit(owners[i], batch(at, at + rng.randint(1, 9))) and rng.random() < 0.5:
+                owners[i].load()
+    assert offsets(memory) == list(range(chain(memory).state.frontier))
+    report = audit(memory, deep=True)
+    assert report.closes, report.problems
+
+
+@pytest.mark.parametrize("damage", ["missing", "size", "commit", "link"])
+def test_audit_finds_damage(memory, damage):
+    writer, owner = CommitWriter(memory), chain(memory)
+    for i in range(4):
+        assert writer.commit(owner, batch(i, i + 1))
+    assert audit(memory).closes
+    data, second = next(memory.list("data/")), f"commits/topic/0/{1:020d}.json"
+    if damage == "missing":
+        memory.delete(data)
+    elif damage == "size":
+        memory.replace(data, memory.read(data) + b"x")
+    elif damage == "commit":
+        memory.replace(second, memory.read(second).replace(b'"wall_ns":1', b'"wall_ns":2'))
+    else:
+        memory.delete(second)
+    assert not audit(memory).closes

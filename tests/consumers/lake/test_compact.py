@@ -1,0 +1,64 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from _lakes import ARRIVAL_NS, batch, chain
+
+from consumers.lake.audit import audit
+from consumers.lake.compact import compact, expire
+from consumers.lake.layout import open_lake
+from consumers.lake.writer import CommitWriter
+
+LATER_NS = ARRIVAL_NS + 10**14
+CODE = """
+import sys
+from pathlib import Path
+from _lakes import batch, chain
+from consumers.lake.compact import compact, expire
+from consumers.lake.layout import open_lake
+from consumers.lake.writer import CommitWriter
+storage = open_lake(Path(sys.argv[1]), create=True)
+owner = chain(storage)
+at = owner.state.frontier
+for i in range(at, at + 3):
+    assert CommitWriter(storage).commit(owner, batch(i, i + 1))
+now = int(sys.argv[2])
+compact(storage, now)
+expire(storage, now + 10**14, grace_ms=0)
+"""
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "writer:file", "writer:files:2", "chain:created:2", "writer:committed:3",
+        "compact:file", "compact:files", "compact:manifest", "expire:deleted", "expire:deleted:2",
+    ],
+)  # fmt: skip
+def test_a_kill_anywhere_loses_and_doubles_nothing(tmp_path, point):
+    root = Path(__file__).parents[3]
+    environment = {**os.environ, "PYTHONPATH": f"{root}:{Path(__file__).parent}", "HYPOCENTER_CRASH_AT": point}
+    command = [sys.executable, "-c", CODE, tmp_path / "lake", str(LATER_NS)]
+    assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
+    del environment["HYPOCENTER_CRASH_AT"]
+    subprocess.run(command, env=environment, check=True)
+    storage = open_lake(tmp_path / "lake", create=False)
+    report = audit(storage, deep=True)
+    assert report.closes, report.problems
+    assert report.rows == {"losses": chain(storage).state.frontier}
+    assert len(list(storage.list("data/"))) == report.files
+
+
+def test_open_hours_stay_and_sealed_hours_merge_once(storage):
+    owner = chain(storage)
+    for i in range(3):
+        CommitWriter(storage).commit(owner, batch(i, i + 1))
+    assert compact(storage, ARRIVAL_NS).manifest == 0
+    assert compact(storage, LATER_NS).files_in == 3
+    assert compact(storage, LATER_NS).manifest == 0
+    assert expire(storage, LATER_NS + 1).replaced == 0
+    assert expire(storage, LATER_NS + 10**14).replaced == 3
+    assert audit(storage, deep=True).closes

@@ -1,0 +1,67 @@
+import os
+import subprocess
+
+import pytest
+
+from consumers.lake.layout import open_lake
+from consumers.lake.storage import LocalStorage
+from schemas.errors import StorageError, UsageError
+
+
+def test_exclusive_creation_has_one_winner(storage):
+    assert storage.put_exclusive("a/b", b"1") is True
+    assert storage.put_exclusive("a/b", b"2") is False
+    assert storage.read("a/b") == b"1"
+
+
+def test_put_file_moves_and_never_overwrites(storage):
+    for content, refused in ((b"one", False), (b"two", True)):
+        local = storage.scratch() / "x"
+        local.write_bytes(content)
+        if refused:
+            with pytest.raises(StorageError, match="d/x"):
+                storage.put_file(local, "d/x")
+        else:
+            storage.put_file(local, "d/x")
+            assert not local.exists()
+    assert storage.read("d/x") == b"one"
+    assert storage.size_bytes("d/x") == 3
+
+
+def test_list_replace_delete_and_missing(storage):
+    storage.replace("p/2", b"")
+    storage.replace("p/1", b"x")
+    storage.replace("p/1", b"y")
+    storage.replace("q/1", b"")
+    assert list(storage.list("p/")) == ["p/1", "p/2"]
+    assert storage.read("p/1") == b"y"
+    storage.delete("p/1")
+    storage.delete("p/1")
+    assert not storage.exists("p/1")
+    for call in (storage.read, storage.size_bytes, storage.modified_ns):
+        with pytest.raises(KeyError):
+            call("p/1")
+    assert list(storage.list("none/")) == []
+
+
+def test_a_directory_that_is_no_lake_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="not a lake"):
+        open_lake(tmp_path / "none", create=False)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match="not empty"):
+        open_lake(tmp_path, create=True)
+
+
+def test_a_full_disk_is_a_storage_error_that_names_the_path(tmp_path):
+    if os.geteuid():
+        pytest.skip("mounting a tmpfs needs root")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", tmp_path], check=False).returncode:
+        pytest.skip("this machine does not let us mount a tmpfs")
+    try:
+        storage = LocalStorage(tmp_path)
+        with pytest.raises(StorageError, match="big: No space"):
+            storage.put_exclusive("big", b"x" * 200_000)
+        assert not storage.exists("big")
+        assert storage.put_exclusive("small", b"x")
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
