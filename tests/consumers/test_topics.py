@@ -33,5 +33,5 @@ def test_a_missing_topic_is_named(broker, topics):
 
 
 def test_a_broker_that_is_not_there_is_said_to_be_absent():
-    with pytest.raises(UnavailableError, match="no broker answers at 127.0.0.1:1"):
+    with pytest.raises(UnavailableError, match=r"no broker answers at 127\.0\.0\.1:1"):
         verify_topics(KafkaConfig("127.0.0.1:1"), ["t"])

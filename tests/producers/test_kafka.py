@@ -46,5 +46,5 @@ def test_a_broker_killed_for_ten_seconds_loses_and_reorders_nothing(broker_facto
 
 
 def test_no_broker_at_start_is_one_sentence():
-    with pytest.raises(UnavailableError, match="no broker answers at 127.0.0.1:1"):
+    with pytest.raises(UnavailableError, match=r"no broker answers at 127\.0\.0\.1:1"):
         FrameProducer(KafkaConfig("127.0.0.1:1"))
