@@ -53,7 +53,13 @@ class AuditReport:
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values."""
         books = [{**asdict(book), "closes": book.closes} for book in self.books]
-        return {"closes": self.closes, "books": books, "problems": self.problems, "rows": self.rows, "files": self.files}
+        return {
+            "closes": self.closes,
+            "books": books,
+            "problems": self.problems,
+            "rows": self.rows,
+            "files": self.files,
+        }
 
 
 def audit(storage: Storage, *, deep: bool = False) -> AuditReport:
@@ -106,7 +112,9 @@ def _chain(storage: Storage, folder: str, manifest_frontier: int | None, report:
         data = storage.read(key)
         commit = parse(key, data)
         if commit["start"] != state.frontier or layout.commit_key(folder, commit["start"]) != key:
-            report.problems.append(f"{key}: starts at {commit['start']}, the commit before it ended at {state.frontier}")
+            report.problems.append(
+                f"{key}: starts at {commit['start']}, the commit before it ended at {state.frontier}"
+            )
         elif state.prev_sha != commit["prev_sha256"] and (state.prev_sha or oldest == first):
             report.problems.append(f"{key}: the commit before it was changed")
         state.apply(commit, data)
@@ -115,7 +123,9 @@ def _chain(storage: Storage, folder: str, manifest_frontier: int | None, report:
             report.problems.append(f"{key}: differs from what the checkpoint at {state.frontier} says")
         if covering:
             if oldest == first and covering.streams != state.streams:
-                report.problems.append(f"{folder}: the checkpoint at {state.frontier} holds other books than its commits")
+                report.problems.append(
+                    f"{folder}: the checkpoint at {state.frontier} holds other books than its commits"
+                )
             state.streams = {**covering.streams, **state.streams}
     if not keys and newest is not None:
         return checkpoints[newest]

@@ -1,6 +1,7 @@
-"""The chain of commits of one partition: each created exclusively under its start offset, so two owners can never both win.
+"""The commits of one partition: each created exclusively under its start offset, so two owners can never both win.
 
-A commit is JSON: {v, n, topic, partition, start, end, prev_sha256, attempt, writer, wall_ns, files, streams, totals, notes}.
+A commit is JSON: {v, n, topic, partition, start, end, prev_sha256, attempt, writer, wall_ns, files, streams, totals,
+notes}.
 `streams` holds the streams that changed, [six names, state] each; a checkpoint holds all of them.
 """
 
@@ -106,7 +107,7 @@ def from_checkpoint(value: dict[str, Any]) -> ChainState:
 
 
 class Chain:
-    """One partition's chain. `log_id` and `topic_id` pin it: another log or topic under the same name opens a new generation."""
+    """One partition's chain, pinned by `log_id` and `topic_id`: others under the same name open a new generation."""
 
     def __init__(
         self, storage: Storage, topic: str, partition: int, *, log_id: str, topic_id: str, first_offset: int
@@ -177,7 +178,9 @@ class Chain:
             found = parse(key, self._storage.read(key))
             if all(found.get(name) == value for name, value in self._identity.items()):
                 return folder, int(found["first_offset"])
-        raise StorageError(f"{layout.chain_dir(self.topic, self.partition, 0)}: more than {_GENERATIONS_MAX} generations")
+        raise StorageError(
+            f"{layout.chain_dir(self.topic, self.partition, 0)}: more than {_GENERATIONS_MAX} generations"
+        )
 
     def _checkpoint(self) -> ChainState | None:
         try:

@@ -82,7 +82,7 @@ def compact(
             replaced = [entry for _, _, entries in merges for entry in entries]
             won = storage.put_exclusive(layout.manifest_key(number), encode(_manifest(taken, added, replaced, now_ns)))
         except StorageError:
-            # Also after a manifest that may stand in spite of the error: what nothing names is an orphan, `expire` finds it.
+            # The manifest may stand in spite of the error; what nothing names is an orphan for `expire`.
             if not storage.exists(layout.manifest_key(number)):
                 _drop(storage, added)
             raise
@@ -195,7 +195,9 @@ def _merge(storage: Storage, key: str, entries: list[FileEntry], spec: TableSpec
     local = storage.scratch() / Path(key).name
     sources = [storage.local_path(entry.key) for entry in entries]
     try:
-        table = pa.concat_tables([pq.read_table(path, partitioning=None) for path in sources], promote_options="permissive")
+        table = pa.concat_tables(
+            [pq.read_table(path, partitioning=None) for path in sources], promote_options="permissive"
+        )
         table = _sorted(table.unify_dictionaries(), spec)
         stats = write_table(table, spec, local)
         before, after = _digest(sources), _digest([str(local)])

@@ -47,7 +47,9 @@ def write_table(table: pa.Table, spec: TableSpec, path: Path, metadata: dict[str
             column_encoding={name: "DELTA_BINARY_PACKED" for name in spec.delta_columns if name in present},
             write_page_index=True,
             write_page_checksum=True,
-            sorting_columns=pq.SortingColumn.from_ordering(table.schema, [(name, "ascending") for name in spec.sort_keys]),
+            sorting_columns=pq.SortingColumn.from_ordering(
+                table.schema, [(name, "ascending") for name in spec.sort_keys]
+            ),
         )
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,7 +2,6 @@ import random
 
 import pyarrow.parquet as pq
 import pytest
-
 from _lakes import ARRIVAL_NS, batch, chain
 
 from consumers.lake.audit import audit
@@ -72,7 +71,7 @@ def test_every_row_once_whatever_the_order_of_writers_compactors_and_expiry(memo
     rng = random.Random(seed)
     writer, owners = CommitWriter(memory), [chain(memory) for _ in range(3)]
     memory.now_ns = LATER_NS
-    for step in range(150):
+    for _ in range(150):
         memory.now_ns += 10**12
         i, dice = rng.randrange(3), rng.random()
         if dice < 0.1:
