@@ -1,0 +1,77 @@
+"""What every decoder takes and gives.
+
+A decoder is a module `consumers/decode/NAME.py` for the encoding NAME, with
+`TABLES` (a tuple of `TableSpec`), `check(frame)`, `head(frame, end)`, `trim(frame, start)` and `decode_many(frames)`.
+"""
+
+from typing import NamedTuple, Protocol
+
+import pyarrow as pa
+
+from consumers.lake.tables import TableSpec
+from consumers.transport.base import Partition
+from schemas.frame import Frame
+from schemas.stream import Stream
+
+
+class FrameIn(NamedTuple):
+    """A frame and where the log holds it; `arrival_ns` is the log's append time (CLOCK_REALTIME, ns)."""
+
+    frame: Frame
+    arrival_ns: int
+    partition: Partition
+    offset: int
+
+
+class BadRecord(NamedTuple):
+    """`count` positions from `position` on that cannot be read, in a frame whose other records can; `data` is their bytes."""
+
+    stream: Stream
+    position: int
+    reason: str
+    detail: str
+    data: bytes
+    offset: int
+    arrival_ns: int
+    count: int = 1
+
+
+class Decoded(NamedTuple):
+    """Complete tables by name, rows in the order of the frames and their records, and what could not be read."""
+
+    tables: dict[str, pa.Table]
+    bad: list[BadRecord]
+
+
+class Decoder(Protocol):
+    """The functions of a decoder module. All are pure."""
+
+    TABLES: tuple[TableSpec, ...]
+
+    def check(self, frame: Frame) -> None:
+        """Verify that the body has the form that the encoding demands, without looking into records.
+
+        Raises:
+            BadInputError: `reason` is `body`.
+        """
+        ...
+
+    def head(self, frame: Frame, end: int) -> Frame:
+        """Return the part of `frame` before position `end`.
+
+        Raises:
+            BadInputError: as `check`.
+        """
+        ...
+
+    def trim(self, frame: Frame, start: int) -> Frame:
+        """Return the part of `frame` from position `start` on.
+
+        Raises:
+            BadInputError: as `check`.
+        """
+        ...
+
+    def decode_many(self, frames: list[FrameIn]) -> Decoded:
+        """Return the rows of `frames`, of any number of streams. A frame that `check` refuses is one bad record."""
+        ...

@@ -1,0 +1,70 @@
+"""Heartbeat frames to rows of the table `coverage`: which span of a stream was watched, and what the clocks said."""
+
+from dataclasses import asdict
+from typing import Any, Final
+
+import pyarrow as pa
+
+from consumers.decode.base import BadRecord, Decoded, FrameIn
+from consumers.lake.tables import TABLES as LAKE_TABLES
+from schemas import heartbeat
+from schemas.errors import BadInputError
+from schemas.frame import Frame
+
+SPEC: Final = LAKE_TABLES["coverage"]
+TABLES: Final = (SPEC,)
+
+
+def check(frame: Frame) -> None:
+    """Verify that the frame holds no records and its body is a heartbeat, or empty.
+
+    Raises:
+        BadInputError: `reason` is `body`.
+    """
+    if frame.first != frame.next or frame.count:
+        raise BadInputError("body", f"a heartbeat holds no records, this one [{frame.first}, {frame.next})")
+    heartbeat.unpack(frame.body)
+
+
+def head(frame: Frame, end: int) -> Frame:  # noqa: ARG001 - every decoder has this signature
+    """Return `frame`: it covers no position that could be cut off."""
+    return frame
+
+
+def trim(frame: Frame, start: int) -> Frame:  # noqa: ARG001 - every decoder has this signature
+    """Return `frame`: it covers no position that could be cut off."""
+    return frame
+
+
+def decode_many(frames: list[FrameIn]) -> Decoded:
+    """Return one row of `coverage` for each heartbeat that is not empty."""
+    rows: list[dict[str, Any]] = []
+    bad: list[BadRecord] = []
+    for item in frames:
+        frame = item.frame
+        try:
+            check(frame)
+            beat = heartbeat.unpack(frame.body)
+        except BadInputError as e:
+            count = frame.next - frame.first
+            where = (item.offset, item.arrival_ns)
+            bad.append(BadRecord(frame.stream, frame.first, e.reason, e.detail, frame.body, *where, count))
+            continue
+        if beat is not None:
+            rows.append(_row(item, beat))
+    return Decoded({SPEC.name: pa.Table.from_pylist(rows, schema=SPEC.schema)}, bad)
+
+
+def _row(item: FrameIn, beat: heartbeat.Heartbeat) -> dict[str, Any]:
+    return {
+        **item.frame.stream._asdict(),
+        **asdict(beat),
+        "counters": list(beat.counters.items()),
+        "run": item.frame.run,
+        "number": item.frame.number,
+        "next_position": item.frame.next,
+        "arrival_ns": item.arrival_ns,
+        "topic": item.partition.topic,
+        "partition": item.partition.number,
+        "offset": item.offset,
+    }

@@ -1,0 +1,107 @@
+r"""Texts of /dev/kmsg records: `\xNN` is one byte, any other backslash is itself; dictionary lines are ` KEY=value`.
+
+Source: Documentation/ABI/testing/dev-kmsg. A record cut at the reader's limit may end within an escape, which then stays.
+"""
+
+import re
+from typing import Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from consumers.decode.slices import WORD_BYTES, Bytes, positions
+
+_ESCAPE: Final = re.compile(rb"\\x([0-9a-fA-F]{2})")
+_TAIL_BYTES: Final = 3  # of an escape, after the backslash
+# The value of a hexadecimal digit; 16 for every other byte.
+_HEX: Final = np.full(256, 16, np.uint8)
+_HEX[[*b"0123456789abcdefABCDEF"]] = [*range(16), *range(10, 16)]
+
+
+class Texts(NamedTuple):
+    """`message` as string; `raw` as binary, null where the message's UTF-8 has the same meaning."""
+
+    message: pa.Array
+    raw: pa.Array
+
+
+def unescape(text: bytes) -> bytes:
+    r"""Return `text` with every whole `\xNN` replaced by its byte."""
+    if b"\\" not in text:
+        return text
+    return _ESCAPE.sub(lambda match: bytes((int(match[1], 16),)), text)
+
+
+def dictionary(lines: bytes) -> list[tuple[str, str]]:
+    """Return the keys and values of dictionary lines, in order of first sight.
+
+    A line without `=` is a key with an empty value; the values of a key that comes again are joined by a newline.
+    """
+    fields: dict[str, str] = {}
+    for line in lines.split(b"\n"):
+        if line:
+            key, _, value = line.removeprefix(b" ").partition(b"=")
+            name, text = (unescape(part).decode("utf-8", "replace") for part in (key, value))
+            fields[name] = f"{fields[name]}\n{text}" if name in fields else text
+    return list(fields.items())
+
+
+def texts(escaped: pa.Array) -> Texts:
+    """Return the decoded form of `escaped`, a binary array without nulls."""
+    unescaped, torn = _unescape_all(escaped)
+    try:
+        message, invalid = unescaped.cast(pa.string()), ()
+    except pa.ArrowInvalid:
+        values, invalid = _replace_invalid(unescaped)
+        message = pa.array(values, pa.string())
+    faithful = ~torn
+    faithful[list(invalid)] = False
+    raw = unescaped if not faithful.any() else pa.array(
+        [value.as_py() if not same else None for value, same in zip(unescaped, faithful, strict=True)], pa.binary()
+    )
+    return Texts(message, raw)
+
+
+def _replace_invalid(unescaped: pa.Array) -> tuple[list[str], list[int]]:
+    values, invalid = [], []
+    for i, value in enumerate(unescaped.to_pylist()):
+        try:
+            values.append(value.decode())
+        except UnicodeDecodeError:
+            values.append(value.decode("utf-8", "replace"))
+            invalid.append(i)
+    return values, invalid
+
+
+# All texts at once: escapes never overlap, as each holds one backslash. Also says in which rows a backslash begins none.
+def _unescape_all(escaped: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    offsets, octets = _buffers(escaped)
+    size = int(offsets[-1])
+    at = positions(octets == ord("\\"))
+    rows = np.searchsorted(offsets, at, side="right") - 1
+    # Zero bytes follow the last text, and a text's end is checked before its digits are believed.
+    high, low = _HEX[octets[at + 2]], _HEX[octets[at + 3]]
+    whole = (octets[at + 1] == ord("x")) & (high < 16) & (low < 16) & (at + _TAIL_BYTES < offsets[rows + 1])
+    torn = np.zeros(len(escaped), np.bool_)
+    torn[rows[~whole]] = True
+    at = at[whole]
+    octets[at] = high[whole] << 4 | low[whole]
+    keep = np.ones(size, np.bool_)
+    for i in range(1, _TAIL_BYTES + 1):
+        keep[at + i] = False
+    removed = np.zeros(len(offsets), np.int64)
+    removed[1:] = np.cumsum(np.bincount(rows[whole], minlength=len(escaped))) * _TAIL_BYTES
+    new_offsets = (offsets - removed).astype(np.int32)
+    buffers = [None, pa.py_buffer(new_offsets), pa.py_buffer(octets[:size][keep])]
+    return pa.Array.from_buffers(pa.binary(), len(escaped), buffers), torn
+
+
+# Offsets from zero, and a padded copy of the bytes that may be written.
+def _buffers(values: pa.Array) -> tuple[np.ndarray, Bytes]:
+    _, offset_buffer, data = values.buffers()
+    offsets = np.frombuffer(offset_buffer, np.int32, len(values) + 1, values.offset * 4).astype(np.int64)
+    size = int(offsets[-1] - offsets[0])
+    octets = np.zeros((size + _TAIL_BYTES + WORD_BYTES) // WORD_BYTES * WORD_BYTES, np.uint8)
+    if size:
+        octets[:size] = np.frombuffer(data, np.uint8, size, int(offsets[0]))
+    return offsets - offsets[0], octets

@@ -1,0 +1,36 @@
+"""Which decoder reads which encoding, by the name of its module."""
+
+from importlib import import_module
+from typing import Final, cast
+
+from consumers.decode.base import Decoder
+from consumers.lake.tables import TableSpec
+from schemas.errors import BadInputError
+from schemas.surfaces import HEARTBEAT_ENCODING, HEARTBEAT_VERSION, SURFACES
+
+_VERSIONS: Final = {row.encoding: row.encoding_version for row in SURFACES.values()} | {
+    HEARTBEAT_ENCODING: HEARTBEAT_VERSION
+}
+
+
+def decoder_for(encoding: str, version: int) -> Decoder:
+    """Return the module that decodes bodies of `encoding`, every version up to today's.
+
+    Raises:
+        BadInputError: `reason` is `encoding`: no surface has it, or the version is newer than this reader.
+    """
+    known = _VERSIONS.get(encoding)
+    if known is None:
+        raise BadInputError("encoding", f"unknown encoding {encoding!r:.60}")
+    if not 1 <= version <= known:
+        raise BadInputError("encoding", f"{encoding} version {version}, this reader knows 1 to {known}")
+    return cast("Decoder", import_module(f"consumers.decode.{encoding}"))
+
+
+def tables() -> tuple[TableSpec, ...]:
+    """Return the tables that any decoder fills, each once."""
+    specs: dict[str, TableSpec] = {}
+    for encoding, version in _VERSIONS.items():
+        for spec in decoder_for(encoding, version).TABLES:
+            specs.setdefault(spec.name, spec)
+    return tuple(specs.values())
