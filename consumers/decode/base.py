@@ -24,7 +24,7 @@ class FrameIn(NamedTuple):
 
 
 class BadRecord(NamedTuple):
-    """`count` positions from `position` on that cannot be read, in a frame whose other records can; `data` is their bytes."""
+    """Unreadable: `positions` of them from `position` on, with the bytes `data`; the frame's other records are rows."""
 
     stream: Stream
     position: int
@@ -33,7 +33,7 @@ class BadRecord(NamedTuple):
     data: bytes
     offset: int
     arrival_ns: int
-    count: int = 1
+    positions: int = 1
 
 
 class Decoded(NamedTuple):

@@ -1,7 +1,7 @@
 """Frames of the kernel log to rows of the table `kmsg`, column by column.
 
 The usual record costs no Python object: its header is parsed by `kmsg_header`, its text is a slice of the bodies. Only
-records with escapes, dictionary lines, unknown fields or bad headers are looked at more closely, together where possible.
+records with escapes, dictionary lines, unknown fields or bad headers are looked at more closely.
 """
 
 import dataclasses
@@ -99,10 +99,8 @@ def trim(frame: Frame, start: int) -> Frame:
 def decode_many(frames: list[FrameIn]) -> Decoded:
     """Return the table `kmsg` of `frames`; `fields` is null for a record without dictionary lines."""
     tags = [list(dict.fromkeys(item.frame.stream[i] for item in frames)) for i in range(len(Stream._fields))]
-    batches: list[pa.RecordBatch] = []
     bad: list[BadRecord] = []
-    for group in _groups(frames, bad):
-        batches.append(_decode(group, tags, bad))
+    batches = [_decode(group, tags, bad) for group in _groups(frames, bad)]
     return Decoded({SPEC.name: pa.Table.from_batches(batches, SCHEMA)}, bad)
 
 

@@ -1,7 +1,7 @@
 """Headers of /dev/kmsg records, `prio,seq,ts_us,flag[,caller=...];`, parsed for many records at once.
 
-The first bytes of every record are loaded as 64-bit words; where the separators are becomes one bit mask per record, and
-numbers are read eight digits at a time. What is not of the usual form is left to `parse_one`.
+The first bytes of every record are loaded as 64-bit words; where the separators are becomes one bit mask per record,
+and numbers are read eight digits at a time. What is not of the usual form is left to `parse_one`.
 """
 
 import re
@@ -15,7 +15,7 @@ from schemas import limits
 from schemas.errors import BadInputError
 
 Words = npt.NDArray[np.uint64]
-#: Bytes that must lie behind the last record: a window of 64 and a word after its end are loaded from there, and masked.
+#: Bytes that must lie behind the last record: a window of 64 and a word after its end are loaded, and masked.
 PAD_BYTES: Final = 80
 _WINDOWS_BYTES: Final = (32, 64)
 _CALLER: Final = b"caller="
@@ -135,7 +135,7 @@ def _parse(words: Words, starts: Ints, sizes: Ints, window_bytes: int) -> Header
 
 # One bit per byte of the window, the first byte lowest.
 def _bits(flags: Mask, window_bytes: int) -> Words:
-    return np.packbits(flags.ravel(), bitorder="little").view(f"<u{window_bytes // 8}")  # type: ignore[return-value]
+    return np.packbits(flags.ravel(), bitorder="little").view(f"<u{window_bytes // 8}")
 
 
 # All bits below the lowest set one; all bits where none is set.
@@ -156,7 +156,7 @@ def _digits(words: Words, ends: Ints, count: Ints) -> Ints:
     return value
 
 
-# The number in the first `count` bytes of `word`, at most eight; 0 for none. Digits are added in pairs, then fours, then all.
+# The number in the first `count` bytes of `word`, at most eight; 0 for none. Digits become pairs, then fours, then one.
 def _eight_digits(word: Words, count: Ints) -> Ints:
     shift = (np.clip(8 - count, 0, 7) * 8).astype(np.uint64)
     value = np.where(count > 0, word << shift, np.uint64(0)) & np.uint64(0x0F0F0F0F0F0F0F0F)

@@ -1,6 +1,6 @@
 r"""Texts of /dev/kmsg records: `\xNN` is one byte, any other backslash is itself; dictionary lines are ` KEY=value`.
 
-Source: Documentation/ABI/testing/dev-kmsg. A record cut at the reader's limit may end within an escape, which then stays.
+Source: Documentation/ABI/testing/dev-kmsg. A record cut at the reader's limit may end within an escape, which stays.
 """
 
 import re
@@ -8,8 +8,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from consumers.decode.slices import WORD_BYTES, Bytes, positions
+from consumers.decode.slices import WORD_BYTES, Bytes, Ints, Mask, positions
 
 _ESCAPE: Final = re.compile(rb"\\x([0-9a-fA-F]{2})")
 _TAIL_BYTES: Final = 3  # of an escape, after the backslash
@@ -19,7 +20,7 @@ _HEX[[*b"0123456789abcdefABCDEF"]] = [*range(16), *range(10, 16)]
 
 
 class Texts(NamedTuple):
-    """`message` as string; `raw` as binary, null where the message's UTF-8 has the same meaning."""
+    """`message` as string; `raw` as binary, null where `message` says the same."""
 
     message: pa.Array
     raw: pa.Array
@@ -37,29 +38,25 @@ def dictionary(lines: bytes) -> list[tuple[str, str]]:
 
     A line without `=` is a key with an empty value; the values of a key that comes again are joined by a newline.
     """
-    fields: dict[str, str] = {}
+    fields: dict[str, list[str]] = {}
     for line in lines.split(b"\n"):
         if line:
             key, _, value = line.removeprefix(b" ").partition(b"=")
             name, text = (unescape(part).decode("utf-8", "replace") for part in (key, value))
-            fields[name] = f"{fields[name]}\n{text}" if name in fields else text
-    return list(fields.items())
+            fields.setdefault(name, []).append(text)
+    return [(name, "\n".join(values)) for name, values in fields.items()]
 
 
 def texts(escaped: pa.Array) -> Texts:
     """Return the decoded form of `escaped`, a binary array without nulls."""
     unescaped, torn = _unescape_all(escaped)
     try:
-        message, invalid = unescaped.cast(pa.string()), ()
+        message = unescaped.cast(pa.string())
     except pa.ArrowInvalid:
         values, invalid = _replace_invalid(unescaped)
         message = pa.array(values, pa.string())
-    faithful = ~torn
-    faithful[list(invalid)] = False
-    raw = unescaped if not faithful.any() else pa.array(
-        [value.as_py() if not same else None for value, same in zip(unescaped, faithful, strict=True)], pa.binary()
-    )
-    return Texts(message, raw)
+        torn[invalid] = True
+    return Texts(message, pc.if_else(pa.array(torn), unescaped, pa.scalar(None, pa.binary())))
 
 
 def _replace_invalid(unescaped: pa.Array) -> tuple[list[str], list[int]]:
@@ -73,8 +70,8 @@ def _replace_invalid(unescaped: pa.Array) -> tuple[list[str], list[int]]:
     return values, invalid
 
 
-# All texts at once: escapes never overlap, as each holds one backslash. Also says in which rows a backslash begins none.
-def _unescape_all(escaped: pa.Array) -> tuple[pa.Array, np.ndarray]:
+# All texts at once: escapes never overlap, as each holds one backslash. Also says where a backslash begins none.
+def _unescape_all(escaped: pa.Array) -> tuple[pa.Array, Mask]:
     offsets, octets = _buffers(escaped)
     size = int(offsets[-1])
     at = positions(octets == ord("\\"))
@@ -97,7 +94,7 @@ def _unescape_all(escaped: pa.Array) -> tuple[pa.Array, np.ndarray]:
 
 
 # Offsets from zero, and a padded copy of the bytes that may be written.
-def _buffers(values: pa.Array) -> tuple[np.ndarray, Bytes]:
+def _buffers(values: pa.Array) -> tuple[Ints, Bytes]:
     _, offset_buffer, data = values.buffers()
     offsets = np.frombuffer(offset_buffer, np.int32, len(values) + 1, values.offset * 4).astype(np.int64)
     size = int(offsets[-1] - offsets[0])

@@ -51,7 +51,7 @@ def agree(frames: list[tuple[int, list[bytes]]]) -> None:
             else:
                 rows.append(row)
     assert table.select(OWN).to_pylist() == rows
-    assert [(b.position, b.reason, b.data, b.offset, b.arrival_ns, b.count) for b in decoded.bad] == bad
+    assert [(b.position, b.reason, b.data, b.offset, b.arrival_ns, b.positions) for b in decoded.bad] == bad
 
 
 def seq_of(record: bytes) -> int:
@@ -67,7 +67,23 @@ def mutate(rng: random.Random, record: bytes) -> bytes:
         at = rng.randint(0, min(len(data), 60) if rng.random() < 0.6 else len(data))
         kind = rng.randrange(4)
         if kind == 0:
-            data[at:at] = rng.choice([b",", b";", b"\n", b"\\x", b"\\x41", b"caller=", b",caller=T9", b"1", b"\xe4", b" ", b"\n X=", b"=", b"\x00"])
+            data[at:at] = rng.choice(
+                [
+                    b",",
+                    b";",
+                    b"\n",
+                    b"\\x",
+                    b"\\x41",
+                    b"caller=",
+                    b",caller=T9",
+                    b"1",
+                    b"\xe4",
+                    b" ",
+                    b"\n X=",
+                    b"=",
+                    b"\x00",
+                ]
+            )
         elif kind == 1:
             del data[at : at + rng.randint(1, 8)]
         elif kind == 2:
@@ -113,7 +129,23 @@ def test_bad_records_leave_their_neighbours():
 
 
 def test_a_record_sees_nothing_of_the_next_one():
-    agree([(1, [b"6,1,2", b",-;x\n", b"6,3,1,-", b";6,4,1,-;\n", b"6,5,1,-;\\x4", b"1,6,1,-;\n", b"6,7,1,-;\\", b"x41,8"])])
+    agree(
+        [
+            (
+                1,
+                [
+                    b"6,1,2",
+                    b",-;x\n",
+                    b"6,3,1,-",
+                    b";6,4,1,-;\n",
+                    b"6,5,1,-;\\x4",
+                    b"1,6,1,-;\n",
+                    b"6,7,1,-;\\",
+                    b"x41,8",
+                ],
+            )
+        ]
+    )
 
 
 def test_mutated_records():
@@ -132,7 +164,9 @@ def test_any_bytes(records, first):
     agree([(first, records)])
 
 
-@given(st.lists(st.tuples(st.integers(0, 99), st.text(max_size=30), st.sampled_from(["-", "c", "+", "zz"])), max_size=20))
+@given(
+    st.lists(st.tuples(st.integers(0, 99), st.text(max_size=30), st.sampled_from(["-", "c", "+", "zz"])), max_size=20)
+)
 def test_well_formed_texts_come_back(rows):
     def escape(text: str) -> bytes:
         return b"".join(bytes([c]) if 0x20 <= c < 0x7F and c != 0x5C else b"\\x%02x" % c for c in text.encode())
@@ -180,7 +214,7 @@ def test_a_body_that_is_not_the_frames_is_one_bad_record(changes):
     assert caught.value.reason == "body"
     decoded = decoder.decode_many([FrameIn(frame, 4, PARTITION, 6)])
     assert decoded.tables["kmsg"].num_rows == 0
-    assert [(b.position, b.count, b.reason, b.offset) for b in decoded.bad] == [(7, frame.next - 7, "body", 6)]
+    assert [(b.position, b.positions, b.reason, b.offset) for b in decoded.bad] == [(7, frame.next - 7, "body", 6)]
 
 
 @pytest.mark.kernel
