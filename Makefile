@@ -1,5 +1,7 @@
 # Every command of a working day; `make help` lists them.
-PYTHON ?= $(shell for v in 3.14 3.13 3.12 3.11; do command -v python$$v && break; done || command -v python3)
+# The first that runs and is new enough: a name on the PATH alone may be a version manager's empty shim.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BROKER = python3 deploy/kafka/broker.py
 RUNNING = $(if $(KAFKA),--kafka $(KAFKA),--log var/log)
 
@@ -11,8 +13,7 @@ help: ## list the targets
 setup: .venv/.done ## create .venv with everything in it
 
 .venv/.done: pyproject.toml
-	@test -n "$(PYTHON)" || { echo "no Python: 3.11 or newer is needed" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer was found; install it or give PYTHON=path" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install -q -e '.[dev]'
 	@touch $@
