@@ -14,7 +14,7 @@ class Batch(NamedTuple):
 
     first: int
     next: int
-    count: int
+    count: int  # type: ignore[assignment]  # shadows tuple.count
     body: bytes
     losses: list[Loss]
     ts_first_ns: int

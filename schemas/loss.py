@@ -24,6 +24,6 @@ class Loss(NamedTuple):
 
     kind: str
     first_position: int
-    count: int | None
+    count: int | None  # type: ignore[assignment]  # shadows tuple.count
     reason: str
     found_by: str

@@ -2,7 +2,7 @@ import random
 
 import pyarrow.parquet as pq
 import pytest
-from _lakes import ARRIVAL_NS, batch, chain
+from tests.consumers.lake._lakes import ARRIVAL_NS, batch, chain
 
 from consumers.lake.audit import audit
 from consumers.lake.compact import compact, expire

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from _lakes import ARRIVAL_NS, batch, chain
+from tests.consumers.lake._lakes import ARRIVAL_NS, batch, chain
 
 from consumers.lake.audit import audit
 from consumers.lake.compact import compact, expire
@@ -16,7 +16,7 @@ LATER_NS = ARRIVAL_NS + 10**14
 CODE = """
 import sys
 from pathlib import Path
-from _lakes import batch, chain
+from tests.consumers.lake._lakes import batch, chain
 from consumers.lake.compact import compact, expire
 from consumers.lake.layout import open_lake
 from consumers.lake.writer import CommitWriter
@@ -40,7 +40,7 @@ expire(storage, now + 10**14, grace_ms=0)
 )  # fmt: skip
 def test_a_kill_anywhere_loses_and_doubles_nothing(tmp_path, point):
     root = Path(__file__).parents[3]
-    environment = {**os.environ, "PYTHONPATH": f"{root}:{Path(__file__).parent}", "HYPOCENTER_CRASH_AT": point}
+    environment = {**os.environ, "PYTHONPATH": str(root), "HYPOCENTER_CRASH_AT": point}
     command = [sys.executable, "-c", CODE, tmp_path / "lake", str(LATER_NS)]
     assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
     del environment["HYPOCENTER_CRASH_AT"]
