@@ -18,12 +18,16 @@ _KINDS: Final = frozenset(LossKind)
 
 @dataclass(slots=True)
 class StreamBook:
-    """The sums of one stream: positions, except `rows`, `frames` and `unknown_losses` (losses without a count)."""
+    """The sums of one stream: positions, except `rows`, `frames` and `unknown_losses` (losses without a count).
+
+    `duplicates` came again with the content that is stored, `contradicted` with other content.
+    """
 
     first: int
     next: int
     stored: int = 0
     duplicates: int = 0
+    contradicted: int = 0
     dead: int = 0
     lost: dict[str, int] = field(default_factory=dict)
     unknown_losses: int = 0
@@ -93,8 +97,10 @@ class Books:
         self.streams[stream].dead += positions
 
     def contradicted(self, stream: Stream, positions: int) -> None:
-        """Move `positions` from the duplicates to the dead letters beside the range: same place, other content."""
-        self.streams[stream].duplicates -= positions
+        """Enter that `positions` of the duplicates have other content than what is stored at their place."""
+        book = self.streams[stream]
+        book.duplicates -= positions
+        book.contradicted += positions
 
     def take_changed(self) -> dict[Stream, dict[str, Any]]:
         """Return the books changed since the last call, as JSON values."""

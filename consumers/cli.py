@@ -74,9 +74,9 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
-def add_lake(sub: argparse.ArgumentParser) -> None:
+def add_lake(sub: argparse.ArgumentParser, what: str = "the lake's directory") -> None:
     """Add `--lake`, which every verb over a lake has."""
-    sub.add_argument("--lake", type=Path, required=True, metavar="DIR", help="the lake's directory")
+    sub.add_argument("--lake", type=Path, required=True, metavar="DIR", help=what)
 
 
 def add_format(sub: argparse.ArgumentParser) -> None:

@@ -1,23 +1,23 @@
 """From messages to commits: one partition's frames are entered in its books, buffered, decoded together and committed.
 
-Order of a cut: decode all buffered frames, write the files, then the one commit that makes them visible. Whoever loses the commit to another
-collector forgets what it buffered and goes on behind the winner.
+Order of a cut: decode all buffered frames, write the files, then the one commit that makes them visible. Whoever loses
+the commit to another collector forgets what it buffered and goes on behind the winner.
 """
 
 import logging
 import zlib
 from collections import OrderedDict
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import pyarrow as pa
 
 from consumers.books import Books
 from consumers.decode import registry
-from consumers.decode.base import BadRecord, FrameIn
+from consumers.decode.base import BadRecord, Decoder, FrameIn
 from consumers.lake import rows
 from consumers.lake.chain import Chain
 from consumers.lake.writer import Batch, CommitWriter
-from consumers.stored import same_as_stored
+from consumers.stored import Suspect, differing
 from consumers.transport.base import Message, Partition
 from schemas import limits
 from schemas.crashpoints import crash_point
@@ -28,6 +28,9 @@ from schemas.stream import Stream
 
 log = logging.getLogger(__name__)
 _RECENT_MAX: Final = 1024
+#: Streams of one partition; whoever invents more has its frames buried, because every checkpoint holds all of them.
+STREAMS_MAX: Final = 1 << 18
+_FOUND_BY: Final = "collector"
 
 
 class Cut(NamedTuple):
@@ -39,7 +42,7 @@ class Cut(NamedTuple):
 
 
 class PartitionCollector:
-    """Collects one partition into `chain`. `now_ns` is CLOCK_MONOTONIC, by the caller's hand."""
+    """Collects one partition into `chain`. Times are CLOCK_MONOTONIC, by the caller's hand."""
 
     def __init__(self, partition: Partition, chain: Chain, writer: CommitWriter, cut: Cut) -> None:
         self.partition = partition
@@ -48,6 +51,8 @@ class PartitionCollector:
         self._cut = cut
         # Checksums of recent frames, to know a re-sent frame without reading the lake.
         self._recent: OrderedDict[tuple[Stream, str, int], int] = OrderedDict()
+        self._oldest_ns: int | None = None
+        self.records = 0  # entered since the start, for people to look at
         self.reload()
 
     def reload(self) -> None:
@@ -55,11 +60,7 @@ class PartitionCollector:
         state = self._chain.load()
         self.position = self._committed = state.frontier
         self._books = Books.from_json(state.streams, state.notes)
-        self._frames: list[tuple[int, FrameIn]] = []
-        self._losses: list[rows.LossRow] = []
-        self._dead: list[rows.DeadRow] = []
-        self._bytes = self._rows = 0
-        self._oldest_ns: int | None = None
+        self._clear()
 
     @property
     def buffered(self) -> int:
@@ -72,7 +73,7 @@ class PartitionCollector:
             if message.offset < self.position:
                 continue
             if message.offset > self.position:
-                self._books.retentions += 1
+                self._skipped(message.offset, message.ts_ns, LossKind.GAP, "offsets-missing")
             self.position = message.offset + 1
             self._add(message)
         if messages and self._oldest_ns is None:
@@ -80,11 +81,9 @@ class PartitionCollector:
         crash_point("collector:added")
 
     def overtaken(self, start: int, arrival_ns: int) -> None:
-        """Enter that the log's retention deleted everything before `start`; committed like any data, so never forgotten."""
-        lost = Loss(LossKind.RETENTION, self.position, start - self.position, "offsets-deleted-unread", "collector")
-        self._losses.append(rows.LossRow(None, lost, self.position, arrival_ns))
-        self._books.retentions += 1
-        log.error("%s: retention deleted offsets %d to %d before they were read", self.partition, self.position, start - 1)
+        """Enter that retention deleted what lies before offset `start`: committed like any data, so never forgotten."""
+        log.error("%s: retention deleted offsets %d to %d unread", self.partition, self.position, start - 1)
+        self._skipped(start, arrival_ns, LossKind.RETENTION, "offsets-deleted-unread")
         self.position = start
 
     def due(self, now_ns: int) -> bool:
@@ -95,74 +94,106 @@ class PartitionCollector:
         return full or now_ns - self._oldest_ns >= self._cut.age_ns
 
     def commit(self) -> bool:
-        """Commit what is buffered; False when another collector had committed these offsets, and we follow it now."""
+        """Commit what is buffered; False when another collector had committed these offsets, and we follow it now.
+
+        Raises:
+            StorageError: the disk refuses; nothing is committed, `reload` before going on.
+        """
         if not self.buffered:
             return True
+        self._contradict()
         tables = self._decode()
-        batch = Batch(self._committed, self.position, tables, self._books.take_changed(), self._books.partition_json())
+        changed = self._books.take_changed()
+        batch = Batch(self._committed, self.position, tables, changed, self._books.partition_json())
         if not self._writer.commit(self._chain, batch):
-            log.warning("%s: offset %d was committed by another collector; following it", self.partition, self._committed)
+            log.warning("%s: another collector committed offset %d; following it", self.partition, self._committed)
             self.reload()
             return False
         self._committed = self.position
-        self._frames, self._losses, self._dead = [], [], []
-        self._bytes = self._rows = 0
-        self._oldest_ns = None
+        self._clear()
         return True
 
+    def _clear(self) -> None:
+        self._frames: list[FrameIn] = []
+        self._suspects: list[Suspect] = []
+        self._losses: list[rows.LossRow] = []
+        self._dead: list[rows.DeadRow] = []
+        self._bytes = self._rows = 0
+        self._oldest_ns = None
+
+    # Whole messages are missing and nobody knows whose: the stream positions that turn out to be missing point here.
+    def _skipped(self, offset: int, arrival_ns: int, kind: LossKind, reason: str) -> None:
+        lost = Loss(kind, self.position, offset - self.position, reason, _FOUND_BY)
+        self._losses.append(rows.LossRow(None, lost, self.position, arrival_ns))
+        self._books.retentions += 1
+
     def _add(self, message: Message) -> None:
+        self._rows += 1
         try:
-            frame = decode(message.value)
+            frame = self._known(decode(message.value))
         except BadInputError as e:
             self._books.unreadable += 1
             self._bury(message, e, None, None, message.value)
             return
-        known = self._recent.get((frame.stream, frame.run, frame.number)) == zlib.crc32(frame.body)
-        before = self._books.streams[frame.stream].next if frame.stream in self._books.streams else frame.first
+        known_to = self._books.streams[frame.stream].next if frame.stream in self._books.streams else frame.first
         decision = self._books.offer(frame)
         self._losses += [rows.LossRow(frame.stream, loss, message.offset, message.ts_ns) for loss in decision.losses]
+        self._rows += len(decision.losses)
         try:
             decoder = registry.decoder_for(frame.encoding, frame.encoding_version)
-            overlap_end = min(before, frame.next)
-            if frame.first < overlap_end and not known:
-                self._compare(message, frame, decoder, overlap_end)
-            if decision.duplicate:
-                return
-            if decision.store_from > frame.first:
-                frame = decoder.trim(frame, decision.store_from)
+            decoder.check(frame)
+            self._suspect(message, frame, decoder, min(known_to, frame.next))
+            if not decision.duplicate:
+                self._keep(message, decoder.trim(frame, decision.store_from))
         except BadInputError as e:
             self._books.dead(frame.stream, frame.next - decision.store_from)
             self._bury(message, e, frame.stream, decision.store_from, frame.body)
-            return
-        self._remember(frame)
-        self._books.stored(frame.stream, frame.next - frame.first, frame.count)
-        self._frames.append((message.offset, FrameIn(frame, message.ts_ns, self.partition, message.offset)))
-        self._bytes += len(frame.body)
-        self._rows += frame.count
 
-    # The same positions again: silent when the content is the stored one, an overwrite and a dead letter when not.
-    def _compare(self, message: Message, frame: Frame, decoder: Any, end: int) -> None:
-        head = decoder.head(frame, end)
-        if same_as_stored(head, decoder, [frame_in for _, frame_in in self._frames], self._writer.storage):
-            return
-        loss = Loss(LossKind.OVERWRITE, head.first, head.next - head.first, "content-differs", "collector")
-        self._losses.append(rows.LossRow(frame.stream, loss, message.offset, message.ts_ns))
-        self._bury(message, BadInputError("content-differs", "positions already stored with other content"), frame.stream, head.first, head.body)
+    def _known(self, frame: Frame) -> Frame:
+        if frame.stream not in self._books.streams and len(self._books.streams) >= STREAMS_MAX:
+            raise BadInputError("too-many-streams", f"this partition has {STREAMS_MAX} streams already")
+        return frame
 
-    def _remember(self, frame: Frame) -> None:
+    def _keep(self, message: Message, frame: Frame) -> None:
         self._recent[(frame.stream, frame.run, frame.number)] = zlib.crc32(frame.body)
         if len(self._recent) > _RECENT_MAX:
             self._recent.popitem(last=False)
+        self._books.stored(frame.stream, frame.next - frame.first, frame.count)
+        self._frames.append(FrameIn(frame, message.ts_ns, self.partition, message.offset))
+        self._bytes += len(frame.body)
+        self._rows += frame.count
+        self.records += frame.count
 
-    def _bury(self, message: Message, error: BadInputError, stream: Stream | None, position: int | None, data: bytes) -> None:
+    # Positions that came before, up to `end`: looked at before the commit unless this very frame was just stored.
+    def _suspect(self, message: Message, frame: Frame, decoder: Decoder, end: int) -> None:
+        seen = self._recent.get((frame.stream, frame.run, frame.number))
+        if frame.first >= end or seen == zlib.crc32(frame.body):
+            return
+        head = decoder.head(frame, end)
+        self._suspects.append(Suspect(FrameIn(head, message.ts_ns, self.partition, message.offset), decoder))
+        self._bytes += len(head.body)
+
+    # The same positions again: silent when the content is the stored one, an overwrite and a dead letter when not.
+    def _contradict(self) -> None:
+        for item, _ in differing(self._suspects, self._frames, self._writer.storage):
+            frame, where = item.frame, Message(item.offset, item.arrival_ns, b"")
+            count = frame.next - frame.first
+            loss = Loss(LossKind.OVERWRITE, frame.first, count, "content-differs", _FOUND_BY)
+            self._losses.append(rows.LossRow(frame.stream, loss, item.offset, item.arrival_ns))
+            self._books.contradicted(frame.stream, count)
+            error = BadInputError("content-differs", f"{count} positions are stored already with other content")
+            self._bury(where, error, frame.stream, frame.first, frame.body)
+
+    def _bury(
+        self, message: Message, error: BadInputError, stream: Stream | None, position: int | None, data: bytes
+    ) -> None:
         head = data[: limits.DEAD_LETTER_BYTES_MAX]
-        self._dead.append(
-            rows.DeadRow(stream, position, error.reason, error.detail, len(data), head, message.offset, message.ts_ns)
-        )
+        where = (message.offset, message.ts_ns)
+        self._dead.append(rows.DeadRow(stream, position, error.reason, error.detail, len(data), head, *where))
 
     def _decode(self) -> dict[str, pa.Table]:
         tables: dict[str, list[pa.Table]] = {}
-        for decoder, frames in _by_decoder([frame_in for _, frame_in in self._frames]):
+        for decoder, frames in _by_decoder(self._frames):
             decoded = decoder.decode_many(frames)
             for name, table in decoded.tables.items():
                 tables.setdefault(name, []).append(table)
@@ -175,20 +206,18 @@ class PartitionCollector:
 
     # A record of a good frame that cannot be read: its position is dead, its neighbours are stored.
     def _bury_record(self, bad: BadRecord) -> None:
-        self._books.stored(bad.stream, -1, -1)
-        self._books.dead(bad.stream, 1)
-        head = bad.data[: limits.DEAD_LETTER_BYTES_MAX]
-        self._dead.append(
-            rows.DeadRow(bad.stream, bad.position, bad.reason, bad.detail, len(bad.data), head, bad.offset, bad.arrival_ns)
-        )
+        self._books.stored(bad.stream, -bad.positions, -bad.positions)
+        self._books.dead(bad.stream, bad.positions)
+        where = Message(bad.offset, bad.arrival_ns, b"")
+        self._bury(where, BadInputError(bad.reason, bad.detail), bad.stream, bad.position, bad.data)
 
 
-# Frames of one decoder together, streams in order of first sight, each stream's frames in log order: sorted rows for free.
-def _by_decoder(frames: list[FrameIn]) -> list[tuple[Any, list[FrameIn]]]:
+# Frames of one decoder together, streams sorted, each stream's frames in log order: sorted rows for free.
+def _by_decoder(frames: list[FrameIn]) -> list[tuple[Decoder, list[FrameIn]]]:
     groups: dict[tuple[str, int], dict[Stream, list[FrameIn]]] = {}
-    for frame_in in frames:
-        key = (frame_in.frame.encoding, frame_in.frame.encoding_version)
-        groups.setdefault(key, {}).setdefault(frame_in.frame.stream, []).append(frame_in)
+    for item in frames:
+        key = (item.frame.encoding, item.frame.encoding_version)
+        groups.setdefault(key, {}).setdefault(item.frame.stream, []).append(item)
     return [
         (registry.decoder_for(*key), [item for stream in sorted(streams) for item in streams[stream]])
         for key, streams in groups.items()

@@ -7,24 +7,23 @@ from collections.abc import Callable
 from typing import Final
 
 from consumers.collector import Cut, PartitionCollector
+from consumers.housekeeping import Housekeeper
 from consumers.lake.chain import Chain
-from consumers.lake.compact import compact, expire
 from consumers.lake.storage import Storage
 from consumers.lake.writer import CommitWriter
 from consumers.transport.base import LogReader, Partition, RetentionOvertookError
 from schemas.config import CollectConfig
-from schemas.errors import StorageError, UnavailableError
+from schemas.errors import HypocenterError, StorageError, UnavailableError, UsageError
 from schemas.surfaces import TOPICS
 
 log = logging.getLogger(__name__)
 _POLL_MS: Final = 100
 _RETRY_S: Final = 1.0
-_RELIST_S: Final = 30.0
-_COMPACT_S: Final = 600.0
+_RELIST_S: Final = 5.0
 
 
 class Follower:
-    """Collects the partitions of `reader` into `storage`."""
+    """Collects the partitions of `reader` into `storage`; a consumer group's listener where the reader has a group."""
 
     def __init__(self, reader: LogReader, storage: Storage, config: CollectConfig) -> None:
         self._reader = reader
@@ -33,78 +32,120 @@ class Follower:
         self._cut = Cut(config.cut_bytes, config.cut_rows, int(config.cut_age_s * 1e9))
         self._writer = CommitWriter(storage)
         self._collectors: dict[Partition, PartitionCollector] = {}
-        self.rows = 0
+        self._waiting: set[Partition] = set()  # ours, but not yet taken over
+        self._given_up = 0  # records of partitions that are no longer ours
 
-    def run(self, stop: threading.Event, *, until_end: bool, progress: Callable[[int, int], None] | None = None) -> None:
+    def run(
+        self, stop: threading.Event, *, until_end: bool, progress: Callable[[int, int], None] | None = None
+    ) -> None:
         """Collect until `stop` is set, or until the ends seen at the start; what is buffered is committed first.
 
         Raises:
             StorageError, UnavailableError: with `until_end`; without, both are waited out.
+            UsageError: the configuration names a partition that the log does not have.
         """
-        self._assign(self._wanted())
-        ends = {partition: self._reader.end_offset(partition) for partition in self._collectors}
-        starts = {partition: each.position for partition, each in self._collectors.items()}
-        total = sum(max(0, end - starts[partition]) for partition, end in ends.items())
-        relist_s = compact_s = time.monotonic()
-        while not stop.is_set():
-            behind = sum(max(0, end - self._collectors[partition].position) for partition, end in ends.items())
-            if progress:
-                progress(total - behind, total)
-            if until_end and behind == 0:
-                break
-            self._guarded(self._step, until_end=until_end, stop=stop)
-            now_s = time.monotonic()
-            if not until_end and now_s - relist_s > _RELIST_S:
-                relist_s = now_s
-                self._guarded(lambda: self._assign(self._wanted()), until_end=False, stop=stop)
-            if not until_end and self._config.compact and now_s - compact_s > _COMPACT_S:
-                compact_s = now_s
-                self._guarded(self._compact, until_end=False, stop=stop)
+        if until_end:
+            self._to_the_end(stop, progress or (lambda _done, _total: None))
+        else:
+            self._for_ever(stop)
         for partition in list(self._collectors):
             self._commit(partition)
 
+    @property
+    def records(self) -> int:
+        """Return how many records were entered since the start, committed or not."""
+        return self._given_up + sum(each.records for each in self._collectors.values())
+
     def assigned(self, partitions: list[Partition]) -> None:
         """Take over `partitions` (a consumer group's callback): go on where their chains end."""
-        self._assign(partitions)
+        for partition in partitions:
+            self._waiting.add(partition)
+            try:
+                self._take_over(partition)
+            except (StorageError, UnavailableError) as e:
+                # Never read from a position that is not the chain's; the loop tries again.
+                log.error("%s: not taken over yet: %s", partition, e)  # noqa: TRY400
+                self._reader.forget(partition)
 
     def revoked(self, partitions: list[Partition]) -> None:
         """Give up `partitions` in good order: commit, then forget."""
+        self._waiting.difference_update(partitions)
         for partition in partitions:
             if partition in self._collectors:
-                self._commit(partition)
-                del self._collectors[partition]
+                try:
+                    self._commit(partition)
+                except (StorageError, UnavailableError) as e:
+                    log.error("%s: given up uncommitted, its next owner reads it again: %s", partition, e)  # noqa: TRY400
+                self._forget(partition)
 
     def lost(self, partitions: list[Partition]) -> None:
         """Forget `partitions` that somebody else owns by now, without writing."""
+        self._waiting.difference_update(partitions)
         for partition in partitions:
-            self._collectors.pop(partition, None)
+            self._forget(partition)
 
-    def _wanted(self) -> list[Partition]:
-        if self._config.group:
-            return []
-        found = self._reader.partitions(list(TOPICS))
+    def _forget(self, partition: Partition) -> None:
+        collector = self._collectors.pop(partition, None)
+        self._given_up += collector.records if collector else 0
+
+    def _to_the_end(self, stop: threading.Event, progress: Callable[[int, int], None]) -> None:
+        self._find_partitions()
+        ends = {partition: self._reader.end_offset(partition) for partition in self._collectors}
+        first = {partition: each.position for partition, each in self._collectors.items()}
+        total = sum(max(0, end - first[partition]) for partition, end in ends.items())
+        while not stop.is_set():
+            behind = sum(max(0, end - self._collectors[partition].position) for partition, end in ends.items())
+            progress(total - behind, total)
+            if behind == 0:
+                return
+            self._step()
+
+    def _for_ever(self, stop: threading.Event) -> None:
+        housekeeper = Housekeeper(self._storage) if self._config.compact else None
+        relist_s = float("-inf")
+        while not stop.is_set():
+            try:
+                if time.monotonic() - relist_s > _RELIST_S:
+                    relist_s = time.monotonic()
+                    self._find_partitions()
+                self._step()
+                if housekeeper:
+                    housekeeper.tick(time.monotonic())
+            except (StorageError, UnavailableError) as e:
+                log.error("%s; trying again, the log keeps what is not yet stored", e)  # noqa: TRY400
+                stop.wait(_RETRY_S)
+
+    def _find_partitions(self) -> None:
+        if not self._config.group:
+            found = self._reader.partitions(list(TOPICS))
+            self._waiting.update(partition for partition in self._wanted(found) if partition not in self._collectors)
+        for partition in sorted(self._waiting):
+            self._take_over(partition)
+
+    def _wanted(self, found: list[Partition]) -> list[Partition]:
         if not self._config.partitions:
             return found
-        return [partition for partition in found if f"{partition.topic}:{partition.number}" in self._config.partitions]
+        by_name = {f"{partition.topic}:{partition.number}": partition for partition in found}
+        absent = [name for name in self._config.partitions if name not in by_name]
+        if absent:
+            raise UsageError(f"the log has no partition {absent[0]!r}; it has: {', '.join(by_name) or 'none'}")
+        return [by_name[name] for name in self._config.partitions]
 
-    def _assign(self, partitions: list[Partition]) -> None:
-        for partition in partitions:
-            if partition in self._collectors:
-                continue
-            chain = Chain(
-                self._storage,
-                partition.topic,
-                partition.number,
-                log_id=self._reader.log_id(),
-                topic_id=self._reader.topic_id(partition.topic),
-                first_offset=self._reader.start_offset(partition),
-            )
-            collector = PartitionCollector(partition, chain, self._writer, self._cut)
-            self._collectors[partition] = collector
-            self._reader.seek(partition, collector.position)
+    def _take_over(self, partition: Partition) -> None:
+        chain = Chain(
+            self._storage,
+            partition.topic,
+            partition.number,
+            log_id=self._reader.log_id(),
+            topic_id=self._reader.topic_id(partition.topic),
+            first_offset=self._reader.start_offset(partition),
+        )
+        collector = PartitionCollector(partition, chain, self._writer, self._cut)
+        self._reader.seek(partition, collector.position)
+        self._collectors[partition] = collector
+        self._waiting.discard(partition)
 
     def _step(self) -> None:
-        now_ns = time.monotonic_ns()
         try:
             polled = self._reader.poll(_POLL_MS)
         except RetentionOvertookError as e:
@@ -113,7 +154,7 @@ class Follower:
             return
         for partition, messages in polled.items():
             if partition in self._collectors:
-                self._collectors[partition].add(messages, now_ns)
+                self._collectors[partition].add(messages, time.monotonic_ns())
         for partition, collector in list(self._collectors.items()):
             if collector.due(time.monotonic_ns()):
                 self._commit(partition)
@@ -121,24 +162,14 @@ class Follower:
     def _commit(self, partition: Partition) -> None:
         collector = self._collectors[partition]
         try:
-            if not collector.commit():
-                self._reader.seek(partition, collector.position)
-        except StorageError:
-            # The log still holds what was buffered: read it again when the disk takes it.
-            collector.reload()
-            self._reader.seek(partition, collector.position)
+            won = collector.commit()
+        except HypocenterError:
+            # The log still holds what was buffered: take the partition over anew when the disk takes it.
+            self._forget(partition)
+            self._waiting.add(partition)
+            self._reader.forget(partition)
             raise
-
-    def _guarded(self, step: Callable[[], None], *, until_end: bool, stop: threading.Event) -> None:
-        try:
-            step()
-        except (StorageError, UnavailableError) as e:
-            if until_end:
-                raise
-            log.error("%s; trying again, the log keeps what is not yet stored", e)  # noqa: TRY400
-            stop.wait(_RETRY_S)
-
-    def _compact(self) -> None:
-        report = compact(self._storage, time.time_ns())
-        expire(self._storage, time.time_ns())
-        log.info("compacted: %s", report)
+        if won:
+            self._reader.commit_advisory(partition, collector.position)
+        else:
+            self._reader.seek(partition, collector.position)

@@ -24,4 +24,9 @@ class ProgressBar:
         self._drawn_s = now_s
         filled = _WIDTH if total == 0 else _WIDTH * done // total
         end = "\n" if done >= total else ""
-        print(f"\r[{'#' * filled}{' ' * (_WIDTH - filled)}] {done:,}/{total:,} {self._unit}", end=end, file=sys.stderr, flush=True)
+        print(
+            f"\r[{'#' * filled}{' ' * (_WIDTH - filled)}] {done:,}/{total:,} {self._unit}",
+            end=end,
+            file=sys.stderr,
+            flush=True,
+        )

@@ -1,59 +1,85 @@
-"""Is what arrived again under known positions the same as what is stored? Read back from the lake, so rare and slow is fine."""
+"""Is what came again under known positions the same as what is stored? Read back from the lake: rare, so it may take."""
 
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from consumers.decode.base import FrameIn
-from consumers.lake.snapshot import snapshot
+from consumers.decode.base import Decoder, FrameIn
+from consumers.lake.snapshot import Snapshot, snapshot
 from consumers.lake.storage import Storage
+from consumers.lake.tables import TableSpec
+from schemas.errors import StorageError
 from schemas.frame import Frame
 
 #: Columns that say when and how a record came, not what it was.
 _ARRIVAL_COLUMNS: Final = ("captured_ns", "arrival_ns")
 
 
-def same_as_stored(frame: Frame, decoder: Any, buffered: list[FrameIn], storage: Storage) -> bool:
-    """Return whether the stored rows at `frame`'s positions equal its own; positions that are not stored do not count."""
-    mine = _content(decoder.decode_many([FrameIn(frame, 0, None, 0)]).tables[decoder.SPEC.name])
-    theirs = _buffered_rows(frame, decoder, buffered)
-    theirs += _lake_rows(frame, decoder, storage)
-    stored = pa.concat_tables([_content(table) for table in theirs]).sort_by(decoder.POSITION) if theirs else None
-    if stored is None or stored.num_rows == 0:
-        return True
-    common = mine.filter(pc.is_in(mine[decoder.POSITION], stored[decoder.POSITION]))
-    return bool(common.equals(stored))
+class Suspect(NamedTuple):
+    """A message whose positions are known already: `item` holds only those, `decoder` reads them."""
+
+    item: FrameIn
+    decoder: Decoder
 
 
-def _content(table: pa.Table) -> pa.Table:
-    table = table.drop_columns([name for name in _ARRIVAL_COLUMNS if name in table.column_names])
+def differing(suspects: Sequence[Suspect], buffered: Sequence[FrameIn], storage: Storage) -> list[Suspect]:
+    """Return those of `suspects` whose rows differ from the rows stored at the same positions.
+
+    Stored is what `buffered` holds and what the lake has; positions that are not stored do not count.
+
+    Raises:
+        StorageError: the lake cannot be read.
+    """
+    if not suspects:
+        return []
+    taken = snapshot(storage)
+    return [suspect for suspect in suspects if not _same(suspect, buffered, storage, taken)]
+
+
+def _same(suspect: Suspect, buffered: Sequence[FrameIn], storage: Storage, taken: Snapshot) -> bool:
+    frame, decoder = suspect.item.frame, suspect.decoder
+    near = [item for item in buffered if _overlaps(item.frame, frame)]
+    arrived, waiting = decoder.decode_many([suspect.item]).tables, decoder.decode_many(near).tables
+    for spec in decoder.TABLES:
+        position = decoder.POSITION
+        parts = [_within(waiting[spec.name], position, frame)] if spec.name in waiting else []
+        parts += _lake_rows(spec, position, frame, storage, taken)
+        stored = pa.concat_tables([_content(part, spec) for part in parts]).sort_by(position) if parts else None
+        if stored is None or stored.num_rows == 0:
+            continue
+        mine = _content(arrived.get(spec.name, spec.schema.empty_table()), spec)
+        if not mine.filter(pc.is_in(mine[position], stored[position])).equals(stored):
+            return False
+    return True
+
+
+def _overlaps(one: Frame, other: Frame) -> bool:
+    same = one.stream == other.stream and one.encoding == other.encoding
+    return same and one.first < other.next and other.first < one.next
+
+
+def _within(table: pa.Table, position: str, frame: Frame) -> pa.Table:
+    column = table[position]
+    return table.filter(pc.and_(pc.greater_equal(column, frame.first), pc.less(column, frame.next)))
+
+
+# Plain columns in the order of the schema, whatever dictionaries a file came with.
+def _content(table: pa.Table, spec: TableSpec) -> pa.Table:
+    kept = [item for item in spec.schema if item.name not in _ARRIVAL_COLUMNS]
     plain = [
-        pa.field(item.name, item.type.value_type if pa.types.is_dictionary(item.type) else item.type)
-        for item in table.schema
+        pa.field(item.name, item.type.value_type if pa.types.is_dictionary(item.type) else item.type) for item in kept
     ]
-    return table.cast(pa.schema(plain)).combine_chunks()
+    return table.select([item.name for item in kept]).cast(pa.schema(plain)).combine_chunks()
 
 
-def _buffered_rows(frame: Frame, decoder: Any, buffered: list[FrameIn]) -> list[pa.Table]:
-    near = [
-        item
-        for item in buffered
-        if item.frame.stream == frame.stream and item.frame.first < frame.next and frame.first < item.frame.next
-    ]
-    if not near:
-        return []
-    table = decoder.decode_many(near).tables[decoder.SPEC.name]
-    position = table[decoder.POSITION]
-    return [table.filter(pc.and_(pc.greater_equal(position, frame.first), pc.less(position, frame.next)))]
-
-
-def _lake_rows(frame: Frame, decoder: Any, storage: Storage) -> list[pa.Table]:
-    files = snapshot(storage).files.get(decoder.SPEC.name, [])
-    if not files:
-        return []
+def _lake_rows(spec: TableSpec, position: str, frame: Frame, storage: Storage, taken: Snapshot) -> list[pa.Table]:
     wanted = [(name, "=", value) for name, value in frame.stream._asdict().items()]
-    wanted += [(decoder.POSITION, ">=", frame.first), (decoder.POSITION, "<", frame.next)]
-    paths = [storage.local_path(entry.key) for entry in files]
-    return [pq.read_table(path, filters=wanted, schema=decoder.SPEC.schema, partitioning=None) for path in paths]
+    wanted += [(position, ">=", frame.first), (position, "<", frame.next)]
+    paths = [storage.local_path(entry.key) for entry in taken.files.get(spec.name, [])]
+    try:
+        return [pq.read_table(path, filters=wanted, schema=spec.schema, partitioning=None) for path in paths]
+    except (OSError, pa.ArrowException) as e:
+        raise StorageError(f"cannot compare with what is stored: {e}") from e

@@ -8,6 +8,7 @@ import duckdb
 from consumers.decode import registry
 from consumers.lake.snapshot import Snapshot, snapshot
 from consumers.lake.storage import Storage
+from consumers.lake.tables import TABLES
 from schemas.errors import UsageError
 
 
@@ -15,7 +16,8 @@ def connect(storage: Storage, taken: Snapshot | None = None) -> duckdb.DuckDBPyC
     """Return a connection that has a view for every table; a table without rows is an empty view."""
     taken = taken or snapshot(storage)
     connection = duckdb.connect(config={"allow_community_extensions": "false"})
-    for name, spec in registry.tables().items():
+    specs = {**TABLES, **{spec.name: spec for spec in registry.tables()}}
+    for name, spec in specs.items():
         files = [storage.local_path(entry.key) for entry in taken.files.get(name, [])]
         if files:
             listed = ", ".join("'" + path.replace("'", "''") + "'" for path in files)

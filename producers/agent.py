@@ -99,7 +99,11 @@ class Agent:
         if watched.reading:
             watched.reading = False
             self._loop.remove_reader(watched.source.fileno())
-            log.error("%s: reading pauses, the disk is %d bytes behind", watched.source.stream.surface, self._thread.queued_bytes)
+            log.error(
+                "%s: reading pauses, the disk is %d bytes behind",
+                watched.source.stream.surface,
+                self._thread.queued_bytes,
+            )
         self._loop.call_later(0.05, self._resume, watched)
 
     def _resume(self, watched: _Watched) -> None:

@@ -52,7 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--verbose", action="store_true", help="log more")
     run.set_defaults(func=_run)
     check = verbs.add_parser(
-        "check", help="say which surfaces this machine offers", description="For each surface: available, or what is missing."
+        "check",
+        help="say which surfaces this machine offers",
+        description="For each surface: available, or what is missing.",
     )
     check.set_defaults(func=_check)
     return parser
@@ -71,7 +73,9 @@ def _run(args: argparse.Namespace) -> int:
     if args.kafka:
         kafka = dataclasses.replace(kafka, bootstrap=args.kafka) if kafka else KafkaConfig(bootstrap=args.kafka)
     if kafka is None and not (args.log or config.log.dir):
-        raise UsageError("where to? give --log DIR, --kafka HOST:PORT, or a config file with [log] dir or [kafka] bootstrap")
+        raise UsageError(
+            "where to? give --log DIR, --kafka HOST:PORT, or a config file with [log] dir or [kafka] bootstrap"
+        )
     for name in agent.surfaces:
         registry.check(name)
     if kafka is None:

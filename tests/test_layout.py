@@ -42,7 +42,10 @@ def test_a_package_imports_only_what_it_may(package):
 
 def test_an_agent_without_kafka_loads_no_kafka_client():
     code = "import sys, producers.cli, producers.kmsg; print([m for m in sys.modules if m.split('.')[0] in ('kafka', 'pyarrow')])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout == "[]\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+        == "[]\n"
+    )
 
 
 @pytest.mark.parametrize("module", [schemas, producers, consumers])
@@ -58,12 +61,16 @@ def test_a_surface_is_one_file_on_each_side_and_one_row(name):
 
 
 def test_files_fit_a_head():
-    long = [(str(p), n) for package in PACKAGES for p in sources(package) if (n := len(p.read_text().splitlines())) > 400]
+    long = [
+        (str(p), n) for package in PACKAGES for p in sources(package) if (n := len(p.read_text().splitlines())) > 400
+    ]
     assert not long
 
 
 def test_every_module_says_what_it_is():
-    silent = [str(p) for package in PACKAGES for p in sources(package) if not ast.get_docstring(ast.parse(p.read_text()))]
+    silent = [
+        str(p) for package in PACKAGES for p in sources(package) if not ast.get_docstring(ast.parse(p.read_text()))
+    ]
     assert not silent
 
 

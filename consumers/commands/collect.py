@@ -1,4 +1,7 @@
-"""Store what the log holds into a lake: exactly once, in order, losses as rows. Follows for ever unless told --until-end."""
+"""Store what the log holds into a lake: exactly once, in order, losses as rows.
+
+Follows for ever, or with --until-end stops at the end that the log has at the start.
+"""
 
 import argparse
 import dataclasses
@@ -21,11 +24,15 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--lake", type=Path, metavar="DIR", help="the lake's directory, created if absent [collect.lake]")
     add_source(sub)
     sub.add_argument("--until-end", action="store_true", help="stop at the end of the log as it is now")
-    sub.add_argument("--group", metavar="NAME", help="share partitions through this Kafka consumer group [collect.group]")
+    sub.add_argument(
+        "--group", metavar="NAME", help="share partitions through this Kafka consumer group [collect.group]"
+    )
     sub.add_argument(
         "--partitions", metavar="TOPIC:N,...", help="collect only these partitions; default all [collect.partitions]"
     )
-    sub.add_argument("--cut-age-s", type=float, metavar="S", help="commit at least so often while data comes [collect.cut_age_s]")
+    sub.add_argument(
+        "--cut-age-s", type=float, metavar="S", help="commit at least so often while data comes [collect.cut_age_s]"
+    )
     sub.add_argument("--cut-rows", type=int, metavar="N", help="commit at so many rows [collect.cut_rows]")
     sub.add_argument("--cut-bytes", type=int, metavar="N", help="commit at so many bytes of frames [collect.cut_bytes]")
 

@@ -1,6 +1,6 @@
-"""Store a saved dump: `import kmsg FILE` takes a file of /dev/kmsg reads, one record after another as the device gives them.
+"""Store a saved dump: `import kmsg FILE` takes a file of /dev/kmsg reads, one after another as the device gives them.
 
-The same file imported again is recognised by its content and changes nothing.
+The file is recognised by its content: imported again it changes nothing, cut off half way it goes on where it was.
 """
 
 import argparse
@@ -11,28 +11,31 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from consumers.cli import add_lake
 from consumers.collector import Cut, PartitionCollector
-from consumers.kmsg_dump import Splitter
+from consumers.kmsg_dump import DumpSplitter
 from consumers.lake.chain import Chain
 from consumers.lake.layout import open_lake
 from consumers.lake.writer import CommitWriter
 from consumers.transport.base import Message, Partition
 from schemas import kmsg
-from schemas.errors import BadInputError, UsageError
+from schemas.errors import BadInputError, StorageError, UsageError
 from schemas.frame import Frame, encode
 from schemas.loss import Loss, LossKind
 from schemas.stream import Layer, Stream
 from schemas.surfaces import surface
 
 _FRAME_RECORDS: Final = 4096
+_FRAME_BYTES: Final = 512 << 10
 _CHUNK_BYTES: Final = 1 << 20
+_CUT: Final = Cut(bytes_max=64 << 20, rows_max=1_000_000, age_ns=1 << 62)
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     """Add this verb's flags."""
     sub.add_argument("surface", choices=("kmsg",), help="what the file holds")
     sub.add_argument("file", type=Path, metavar="FILE", help="the dump")
-    sub.add_argument("--lake", type=Path, required=True, metavar="DIR", help="the lake's directory, created if absent")
+    add_lake(sub, "the lake's directory, created if absent")
     sub.add_argument("--machine", metavar="ID", help="where it was taken; default the file's name")
     sub.add_argument("--boot-id", metavar="ID", help="boot it was taken in; default made from the file's content")
     sub.add_argument(
@@ -41,33 +44,47 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Import one file in one commit chain of its own."""
-    try:
-        digest = hashlib.sha256(args.file.read_bytes()).hexdigest()
-        now_ns = time.time_ns()
-        storage = open_lake(args.lake, create=True)
-        row = surface(args.surface)
-        boot_id = args.boot_id or str(uuid.uuid5(uuid.NAMESPACE_OID, digest))
-        stream = Stream(args.machine or args.file.stem, boot_id, args.layer, row.name, "", row.clock)
-        topic = f"import.{row.name}.{digest[:16]}"
-        chain = Chain(storage, topic, 0, log_id="import", topic_id=digest, first_offset=0)
-        collector = PartitionCollector(Partition(topic, 0), chain, CommitWriter(storage), Cut(64 << 20, 1_000_000, 0))
-        if collector.position:
-            print(f"{args.file}: already imported, nothing to do")
-            return 0
-        frames = list(_frames(_records(args.file), stream, digest, now_ns))
-    except OSError as e:
-        raise UsageError(f"{args.file}: {e.strerror}") from None
-    if not frames:
+    """Import one file as one commit chain of its own."""
+    digest = _digest(args.file)
+    row = surface(args.surface)
+    boot_id = args.boot_id or str(uuid.uuid5(uuid.NAMESPACE_OID, digest))
+    stream = Stream(args.machine or args.file.stem, boot_id, args.layer, row.name, "", row.clock)
+    storage = open_lake(args.lake, create=True)
+    partition = Partition(f"import.{row.name}.{digest[:16]}", 0)
+    chain = Chain(storage, partition.topic, 0, log_id="import", topic_id=digest, first_offset=0)
+    collector = PartitionCollector(partition, chain, CommitWriter(storage), _CUT)
+    stored_before, now_ns, records = collector.position, time.time_ns(), 0
+    # The same file gives the same frames: those of an earlier, interrupted import are behind `position`.
+    for offset, frame in enumerate(_frames(_records(args.file), stream, digest, now_ns)):
+        records += frame.count
+        collector.add([Message(offset, now_ns, encode(frame))], 0)
+        if collector.due(0):
+            _commit(collector)
+    if not records:
         raise BadInputError("empty", f"{args.file} holds no record")
-    collector.add([Message(i, now_ns, encode(frame)) for i, frame in enumerate(frames)], 0)
-    collector.commit()
-    print(f"{args.file}: {sum(frame.count for frame in frames):,} records of boot {boot_id} into {args.lake}")
+    if not collector.buffered and collector.position == stored_before:
+        print(f"{args.file}: already imported, nothing to do")
+        return 0
+    _commit(collector)
+    print(f"{args.file}: {records:,} records of boot {boot_id} into {args.lake}")
     return 0
 
 
+def _commit(collector: PartitionCollector) -> None:
+    if not collector.commit():
+        raise StorageError("another import of the same file is under way; run this one again")
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as e:
+        raise UsageError(f"{path}: {e.strerror}") from None
+
+
 def _records(path: Path) -> Iterator[bytes]:
-    splitter = Splitter()
+    splitter = DumpSplitter()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             yield from splitter.feed(chunk)
@@ -77,28 +94,30 @@ def _records(path: Path) -> Iterator[bytes]:
 # Like the agent: contiguous frames, a jump of the numbers is a loss in front of the next one.
 def _frames(records: Iterator[bytes], stream: Stream, run: str, now_ns: int) -> Iterator[Frame]:
     held: list[bytes] = []
-    first = expected = 0
+    first = expected = number = size_bytes = 0
     losses: list[Loss] = []
-    number = 0
     for record in records:
         try:
             seq = kmsg.header_seq(record)
         except BadInputError:
             seq = expected
-        if held and (seq != expected or len(held) == _FRAME_RECORDS):
+        if held and (seq != expected or len(held) == _FRAME_RECORDS or size_bytes >= _FRAME_BYTES):
             yield _frame(stream, run, number, first, held, losses, now_ns)
-            number, held, losses = number + 1, [], []
-        if not held:
-            if seq > expected and number:
+            number, held, losses, size_bytes = number + 1, [], [], 0
+            if seq > expected:
                 losses.append(Loss(LossKind.GAP, expected, seq - expected, "missing-in-dump", "import"))
+        if not held:
             first = seq
         held.append(record)
+        size_bytes += len(record)
         expected = seq + 1
     if held:
         yield _frame(stream, run, number, first, held, losses, now_ns)
 
 
-def _frame(stream: Stream, run: str, number: int, first: int, held: list[bytes], losses: list[Loss], now_ns: int) -> Frame:
+def _frame(
+    stream: Stream, run: str, number: int, first: int, held: list[bytes], losses: list[Loss], now_ns: int
+) -> Frame:
     row = surface(stream.surface)
     return Frame(
         stream=stream,
@@ -110,6 +129,6 @@ def _frame(stream: Stream, run: str, number: int, first: int, held: list[bytes],
         encoding=row.encoding,
         encoding_version=row.encoding_version,
         body=kmsg.pack(held),
-        losses=list(losses),
+        losses=losses,
         realtime_ns=now_ns,
     )

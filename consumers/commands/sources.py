@@ -34,6 +34,11 @@ def kafka_config(args: argparse.Namespace, config: Config) -> KafkaConfig | None
     return None if args.log else config.kafka
 
 
+def names_source(args: argparse.Namespace, config: Config) -> bool:
+    """Return whether flags or config name a log to read."""
+    return kafka_config(args, config) is not None or bool(args.log or config.log.dir)
+
+
 def open_reader(args: argparse.Namespace, config: Config, collect: CollectConfig | None = None) -> LogReader:
     """Return a reader of the log that flags or config name.
 
@@ -46,7 +51,9 @@ def open_reader(args: argparse.Namespace, config: Config, collect: CollectConfig
         return KafkaReader(kafka, group=collect.group if collect else None)
     where = args.log or config.log.dir
     if where is None:
-        raise UsageError("where from? give --log DIR, --kafka HOST:PORT, or a config file with [log] dir or [kafka] bootstrap")
+        raise UsageError(
+            "where from? give --log DIR, --kafka HOST:PORT, or a config file with [log] dir or [kafka] bootstrap"
+        )
     if collect is not None and collect.group:
         raise UsageError("--group shares Kafka's partitions; the embedded log has no groups")
     return DirectoryReader(where)

@@ -73,6 +73,6 @@ def _print(name: str, partition: Partition, message: Message) -> None:
         print(f"--- dead letter at {partition} offset {message.offset}: {e} ---")
         return
     decoded = decoder.decode_many([FrameIn(frame, message.ts_ns, partition, message.offset)])
-    sys.stdout.writelines(f"{line}\n" for line in decoder.text_lines(decoded.tables[decoder.SPEC.name]))
+    sys.stdout.writelines(f"{line}\n" for line in decoder.text_lines(decoded))
     for bad in decoded.bad:
         print(f"--- dead letter at {partition} offset {message.offset}, position {bad.position}: {bad.detail} ---")

@@ -1,9 +1,10 @@
 """What every decoder takes and gives.
 
 A decoder is a module `consumers/decode/NAME.py` for the encoding NAME, with
-`TABLES` (a tuple of `TableSpec`), `check(frame)`, `head(frame, end)`, `trim(frame, start)` and `decode_many(frames)`.
+the attributes and functions of `Decoder`.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 import pyarrow as pa
@@ -24,7 +25,10 @@ class FrameIn(NamedTuple):
 
 
 class BadRecord(NamedTuple):
-    """Unreadable: `positions` of them from `position` on, with the bytes `data`; the frame's other records are rows."""
+    """Unreadable: `positions` of them from `position` on, with the bytes `data`; the frame's other records are rows.
+
+    `offset` and `arrival_ns` are those of the message that brought them.
+    """
 
     stream: Stream
     position: int
@@ -44,9 +48,13 @@ class Decoded(NamedTuple):
 
 
 class Decoder(Protocol):
-    """The functions of a decoder module. All are pure."""
+    """A decoder module. All functions are pure.
+
+    `TABLES` are the tables it fills; `POSITION` is their column that holds the position in the stream.
+    """
 
     TABLES: tuple[TableSpec, ...]
+    POSITION: str
 
     def check(self, frame: Frame) -> None:
         """Verify that the body has the form that the encoding demands, without looking into records.
@@ -74,4 +82,8 @@ class Decoder(Protocol):
 
     def decode_many(self, frames: list[FrameIn]) -> Decoded:
         """Return the rows of `frames`, of any number of streams. A frame that `check` refuses is one bad record."""
+        ...
+
+    def text_lines(self, decoded: Decoded) -> Iterator[str]:
+        """Yield the rows as lines for people, without a newline and without anything that moves a cursor."""
         ...

@@ -1,5 +1,6 @@
 """Heartbeat frames to rows of the table `coverage`: which span of a stream was watched, and what the clocks said."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from schemas.frame import Frame
 
 SPEC: Final = LAKE_TABLES["coverage"]
 TABLES: Final = (SPEC,)
+POSITION: Final = "next_position"
 
 
 def check(frame: Frame) -> None:
@@ -53,6 +55,11 @@ def decode_many(frames: list[FrameIn]) -> Decoded:
         if beat is not None:
             rows.append(_row(item, beat))
     return Decoded({SPEC.name: pa.Table.from_pylist(rows, schema=SPEC.schema)}, bad)
+
+
+def text_lines(decoded: Decoded) -> Iterator[str]:  # noqa: ARG001 - every decoder has this signature
+    """Yield nothing: a heartbeat is silence that was watched."""
+    return iter(())
 
 
 def _row(item: FrameIn, beat: heartbeat.Heartbeat) -> dict[str, Any]:

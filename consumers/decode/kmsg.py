@@ -47,6 +47,22 @@ SPEC: Final = TableSpec(
     delta_columns=("seq", "ts_ns", "captured_ns", "arrival_ns"),
 )
 TABLES: Final = (SPEC,)
+POSITION: Final = "seq"
+_LEVELS: Final = ("emerg", "alert", "crit", "err", "warn", "notice", "info", "debug")  # syslog(3)
+_FACILITIES: Final = (
+    "kern",
+    "user",
+    "mail",
+    "daemon",
+    "auth",
+    "syslog",
+    "lpr",
+    "news",
+    "uucp",
+    "cron",
+    "authpriv",
+    "ftp",
+)
 # Decoded in one go: columns of this many bytes of records stay in the processor's cache.
 _GROUP_BYTES: Final = 4 << 20
 
@@ -93,7 +109,7 @@ def trim(frame: Frame, start: int) -> Frame:
     Raises:
         BadInputError: as `check`.
     """
-    return _cut(frame, start - frame.first, frame.next - frame.first)
+    return frame if start <= frame.first else _cut(frame, start - frame.first, frame.next - frame.first)
 
 
 def decode_many(frames: list[FrameIn]) -> Decoded:
@@ -102,6 +118,17 @@ def decode_many(frames: list[FrameIn]) -> Decoded:
     bad: list[BadRecord] = []
     batches = [_decode(group, tags, bad) for group in _groups(frames, bad)]
     return Decoded({SPEC.name: pa.Table.from_batches(batches, SCHEMA)}, bad)
+
+
+def text_lines(decoded: Decoded) -> Iterator[str]:
+    """Yield `machine [seconds.microseconds] facility.level: message`; lines of one message repeat the head."""
+    columns = ("machine", "ts_ns", "facility", "level", "message")
+    table = decoded.tables[SPEC.name].select(columns)
+    for machine, ts_ns, facility, level, message in zip(*(table[name].to_pylist() for name in columns), strict=True):
+        name = _FACILITIES[facility] if facility < len(_FACILITIES) else f"facility{facility}"
+        head = f"{machine} [{ts_ns // 10**9:5d}.{ts_ns // 1000 % 10**6:06d}] {name}.{_LEVELS[level]}: "
+        for line in message.split("\n"):
+            yield head + "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in line)
 
 
 def _unpack(frame: Frame) -> tuple[Any, memoryview]:

@@ -85,8 +85,8 @@ def parse(data: bytes, starts: Ints, sizes: Ints) -> Headers:
     rest = np.flatnonzero(~headers.ok)
     if len(rest):
         wider = _parse(words, starts[rest], sizes[rest], _WINDOWS_BYTES[1])
-        for column, values in zip(headers, wider, strict=True):
-            column[rest] = values
+        for name in Headers._fields:
+            getattr(headers, name)[rest] = getattr(wider, name)
     return headers
 
 

@@ -27,6 +27,11 @@ def decoder_for(encoding: str, version: int) -> Decoder:
     return cast("Decoder", import_module(f"consumers.decode.{encoding}"))
 
 
+def record_decoders() -> dict[str, Decoder]:
+    """Return the decoder of each surface's records, by the surface's name."""
+    return {row.name: decoder_for(row.encoding, row.encoding_version) for row in SURFACES.values()}
+
+
 def tables() -> tuple[TableSpec, ...]:
     """Return the tables that any decoder fills, each once."""
     specs: dict[str, TableSpec] = {}

@@ -8,11 +8,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from consumers.decode import registry
 from consumers.lake import layout
 from consumers.lake.chain import ChainState, FileEntry, from_checkpoint, parse
+from consumers.lake.counts import lost_positions, stored_positions
 from consumers.lake.snapshot import Snapshot, snapshot
 from consumers.lake.storage import Storage
 from schemas.errors import StorageError
+from schemas.stream import Stream
 
 
 @dataclass(slots=True)
@@ -25,10 +28,21 @@ class Book:
     next: int
     stored: int
     duplicates: int
+    contradicted: int
     dead: int
     lost: dict[str, int]
     unknown_losses: int
     rows: int
+
+    @property
+    def emitted(self) -> int:
+        """Return how many positions came or are known to be missing, those that came again counted again."""
+        return self.next - self.first + self.duplicates + self.contradicted
+
+    @property
+    def dead_letters(self) -> int:
+        """Return how many positions lie in the dead letters: unreadable, or with other content than what is stored."""
+        return self.dead + self.contradicted
 
     @property
     def closes(self) -> bool:
@@ -52,7 +66,10 @@ class AuditReport:
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values."""
-        books = [{**asdict(book), "closes": book.closes} for book in self.books]
+        books = [
+            {**asdict(book), "emitted": book.emitted, "dead_letters": book.dead_letters, "closes": book.closes}
+            for book in self.books
+        ]
         return {
             "closes": self.closes,
             "books": books,
@@ -63,7 +80,7 @@ class AuditReport:
 
 
 def audit(storage: Storage, *, deep: bool = False) -> AuditReport:
-    """Verify the lake; `deep` also reads every file and compares its SHA-256.
+    """Verify the lake; `deep` also reads every file, compares its SHA-256, and counts every stream's positions.
 
     Raises:
         StorageError: the disk refuses.
@@ -75,7 +92,7 @@ def audit(storage: Storage, *, deep: bool = False) -> AuditReport:
         report.problems.append(f"no snapshot: {e}")
         return report
     totals: Counter[str] = Counter()
-    rows: dict[str, int] = {}
+    streams: dict[Stream, list[dict[str, Any]]] = {}
     manifest_frontiers = taken.manifest.get("frontiers", {})
     for folder, frontier in sorted(taken.chains.items()):
         try:
@@ -86,9 +103,15 @@ def audit(storage: Storage, *, deep: bool = False) -> AuditReport:
         if state.frontier != frontier:
             report.problems.append(f"{folder}: the commits end at {state.frontier}, the files at {frontier}")
         totals.update(state.totals)
-        _add_books(folder, state, report, rows)
+        _add_books(folder, state, report)
+        for stream, book in state.streams.items():
+            streams.setdefault(stream, []).append(book)
     _files(storage, taken, report, deep=deep)
-    _sums(report, totals, rows)
+    _sums(report, totals, streams)
+    try:
+        _streams(storage, taken, report, streams, deep=deep)
+    except StorageError as e:
+        report.problems.append(str(e))
     return report
 
 
@@ -112,38 +135,40 @@ def _chain(storage: Storage, folder: str, manifest_frontier: int | None, report:
         data = storage.read(key)
         commit = parse(key, data)
         if commit["start"] != state.frontier or layout.commit_key(folder, commit["start"]) != key:
-            report.problems.append(
-                f"{key}: starts at {commit['start']}, the commit before it ended at {state.frontier}"
-            )
+            report.problems.append(f"{key}: starts at {commit['start']}, the commit before it ends at {state.frontier}")
         elif state.prev_sha != commit["prev_sha256"] and (state.prev_sha or oldest == first):
             report.problems.append(f"{key}: the commit before it was changed")
         state.apply(commit, data)
-        covering = checkpoints.get(state.frontier)
-        if covering and covering.prev_sha != state.prev_sha:
-            report.problems.append(f"{key}: differs from what the checkpoint at {state.frontier} says")
-        if covering:
-            if oldest == first and covering.streams != state.streams:
-                report.problems.append(
-                    f"{folder}: the checkpoint at {state.frontier} holds other books than its commits"
-                )
-            state.streams = {**covering.streams, **state.streams}
+        if state.frontier in checkpoints:
+            _checkpoint(folder, state, checkpoints[state.frontier], report, whole=oldest == first)
     if not keys and newest is not None:
         return checkpoints[newest]
     return state
 
 
-def _add_books(folder: str, state: ChainState, report: AuditReport, rows: dict[str, int]) -> None:
+# With the `whole` history at hand a checkpoint must say the same; else it says what the expired commits had said.
+def _checkpoint(folder: str, state: ChainState, saved: ChainState, report: AuditReport, *, whole: bool) -> None:
+    if saved.prev_sha != state.prev_sha:
+        report.problems.append(
+            f"{folder}: the checkpoint at {state.frontier} follows another commit than the one there"
+        )
+    if whole and saved.streams != state.streams:
+        report.problems.append(f"{folder}: the checkpoint at {state.frontier} holds other books than its commits")
+    state.streams = {**saved.streams, **state.streams}
+
+
+def _add_books(folder: str, state: ChainState, report: AuditReport) -> None:
     chain = folder.removeprefix(layout.COMMITS).rstrip("/")
     for stream, book in sorted(state.streams.items()):
-        rows[stream.surface] = rows.get(stream.surface, 0) + book["rows"]
         report.books.append(
             Book(
-                name="/".join(part for part in stream if part),
+                name=_name(stream),
                 chain=chain,
                 first=book["first"],
                 next=book["next"],
                 stored=book["stored"],
                 duplicates=book["duplicates"],
+                contradicted=book["contradicted"],
                 dead=book["dead"],
                 lost=book["lost"],
                 unknown_losses=book["unknown_losses"],
@@ -186,11 +211,37 @@ def _file(storage: Storage, entry: FileEntry, *, deep: bool) -> str | None:
 
 
 # Rows by three ways: the chains' running totals, the files that are live, and the streams' books.
-def _sums(report: AuditReport, totals: Counter[str], rows: dict[str, int]) -> None:
+def _sums(report: AuditReport, totals: Counter[str], streams: dict[Stream, list[dict[str, Any]]]) -> None:
     for table in sorted({*totals, *report.rows}):
         live = report.rows.get(table, 0)
         if live != totals[table]:
             report.problems.append(f"table {table}: {live} rows live, {totals[table]} committed")
-    for surface, count in sorted(rows.items()):
-        if (surface in totals or count) and totals[surface] != count:
-            report.problems.append(f"table {surface}: {totals[surface]} rows committed, {count} in the books")
+    for surface, decoder in registry.record_decoders().items():
+        booked = sum(book["rows"] for stream, books in streams.items() if stream.surface == surface for book in books)
+        committed = sum(totals[spec.name] for spec in decoder.TABLES)
+        if booked != committed:
+            report.problems.append(f"surface {surface}: {committed} rows committed, {booked} in the books")
+
+
+# The books against the rows: what the table of losses says, and with `deep` how many positions are really there.
+def _streams(
+    storage: Storage, taken: Snapshot, report: AuditReport, streams: dict[Stream, list[dict[str, Any]]], *, deep: bool
+) -> None:
+    lost = lost_positions(storage, taken)
+    counted = stored_positions(storage, taken) if deep else {}
+    for stream, books in streams.items():
+        booked = sum(sum(book["lost"].values()) + book["contradicted"] for book in books)
+        if booked != lost.get(stream, 0):
+            report.problems.append(f"{_name(stream)}: {booked} lost in the books, {lost.get(stream, 0)} in its rows")
+        if not deep:
+            continue
+        rows, positions = counted.get(stream, (0, 0))
+        if rows != sum(book["rows"] for book in books):
+            report.problems.append(f"{_name(stream)}: {rows} rows, {sum(book['rows'] for book in books)} in the books")
+        # Through two logs the same record comes twice, and each chain knows its own.
+        if len(books) == 1 and positions != rows:
+            report.problems.append(f"{_name(stream)}: {rows} rows at only {positions} positions")
+
+
+def _name(stream: Stream) -> str:
+    return "/".join(part for part in stream if part)

@@ -106,6 +106,42 @@ def from_checkpoint(value: dict[str, Any]) -> ChainState:
     return ChainState(value["end"], value["sha256"], value["n"], value["last_start"], streams, totals, notes)
 
 
+def read_state(storage: Storage, folder: str, first: int) -> tuple[ChainState, int]:
+    """Return where the chain in `folder` ends, and the number of the commit that its newest checkpoint covers.
+
+    Reads the newest checkpoint and the commits after it, however long the history.
+
+    Raises:
+        StorageError: the disk refuses, or an object is damaged.
+    """
+    state = _checkpoint(storage, folder) or ChainState(first)
+    covered = state.number
+    while True:
+        key = layout.commit_key(folder, state.frontier)
+        try:
+            data = storage.read(key)
+        except KeyError:
+            return state, covered
+        state.apply(parse(key, data), data)
+
+
+def checkpoint_keys(storage: Storage, folder: str) -> list[str]:
+    """Return the keys of the chain's checkpoints, oldest first."""
+    return [key for key in storage.list(folder) if key.startswith(f"{folder}ckpt-")]
+
+
+def _checkpoint(storage: Storage, folder: str) -> ChainState | None:
+    try:
+        hint = parse(folder + layout.LATEST, storage.read(folder + layout.LATEST))
+        key = layout.checkpoint_key(folder, int(hint["end"]))
+        return from_checkpoint(parse(key, storage.read(key)))
+    except KeyError:
+        found = checkpoint_keys(storage, folder)
+    if not found:
+        return None
+    return from_checkpoint(parse(found[-1], storage.read(found[-1])))
+
+
 class Chain:
     """One partition's chain, pinned by `log_id` and `topic_id`: others under the same name open a new generation."""
 
@@ -121,22 +157,9 @@ class Chain:
         self._checkpoint_number = 0
 
     def load(self) -> ChainState:
-        """Find the chain's end; reads the newest checkpoint and the commits after it, however long the history.
-
-        Raises:
-            StorageError: the disk refuses, or an object is damaged.
-        """
-        state = self._checkpoint() or ChainState(self._first)
-        self._checkpoint_number = state.number
-        while True:
-            key = layout.commit_key(self.folder, state.frontier)
-            try:
-                data = self._storage.read(key)
-            except KeyError:
-                break
-            state.apply(parse(key, data), data)
-        self.state = state
-        return replace(state, streams=dict(state.streams))
+        """Find the chain's end, as `read_state` does."""
+        self.state, self._checkpoint_number = read_state(self._storage, self.folder, self._first)
+        return replace(self.state, streams=dict(self.state.streams))
 
     def commit(self, commit: Commit) -> bool:
         """Create `commit` at the chain's end; False when another writer has been there, then `load` again.
@@ -182,24 +205,10 @@ class Chain:
             f"{layout.chain_dir(self.topic, self.partition, 0)}: more than {_GENERATIONS_MAX} generations"
         )
 
-    def _checkpoint(self) -> ChainState | None:
-        try:
-            hint = parse(self.folder + layout.LATEST, self._storage.read(self.folder + layout.LATEST))
-            key = layout.checkpoint_key(self.folder, int(hint["end"]))
-            return from_checkpoint(parse(key, self._storage.read(key)))
-        except KeyError:
-            found = self._checkpoint_keys()
-        if not found:
-            return None
-        return from_checkpoint(parse(found[-1], self._storage.read(found[-1])))
-
-    def _checkpoint_keys(self) -> list[str]:
-        return [key for key in self._storage.list(self.folder) if key.startswith(f"{self.folder}ckpt-")]
-
     # Expiry deletes checkpoints first and commits oldest first, so whoever is behind it misses its predecessor.
     def _predecessor_exists(self) -> bool:
         if self.state.number == 0:
-            return not self._checkpoint_keys()
+            return not checkpoint_keys(self._storage, self.folder)
         if self._storage.exists(layout.checkpoint_key(self.folder, self.state.frontier)):
             return True
         return self._storage.exists(layout.commit_key(self.folder, self.state.last_start))

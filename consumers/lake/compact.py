@@ -5,6 +5,7 @@ A manifest is JSON: {v, n, wall_ns, frontiers: {chain folder: next offset}, file
 
 import uuid
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -128,7 +129,7 @@ def expire(storage: Storage, now_ns: int, grace_ms: int = 3_600_000) -> ExpireRe
     return report
 
 
-# Older checkpoints go first and commits oldest first: a writer far behind then misses its predecessor and cannot commit.
+# Older checkpoints go first and commits oldest first: a writer far behind misses its predecessor and cannot commit.
 def _expire_chain(storage: Storage, folder: str, frontier: int, before_ns: int, report: ExpireReport) -> None:
     keys = list(storage.list(folder))
     checkpoints = [key for key in keys if key.startswith(f"{folder}ckpt-")]
@@ -140,7 +141,7 @@ def _expire_chain(storage: Storage, folder: str, frontier: int, before_ns: int, 
         return
     starts = [key for key in keys if key[len(folder) :].removesuffix(".json").isdigit()]
     # The last covered commit stays while its end may be after `covered`: only those with a covered successor go.
-    done = [key for key, after in zip(starts, starts[1:], strict=False) if _start(folder, after) <= covered]
+    done = [key for key, after in pairwise(starts) if _start(folder, after) <= covered]
     report.commits += _delete_old(storage, done, before_ns, stop=True)
 
 
@@ -228,7 +229,8 @@ def _digest(paths: list[str]) -> tuple[Any, ...]:
     try:
         connection.execute("set threads to 1")
         found = connection.execute(
-            "select count(*), sum(hash(t)::hugeint) from read_parquet(?, hive_partitioning=false, union_by_name=true) t",
+            "select count(*), sum(hash(t)::hugeint)"
+            " from read_parquet(?, hive_partitioning=false, union_by_name=true) t",
             [paths],
         ).fetchone()
     finally:

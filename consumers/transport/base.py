@@ -71,6 +71,10 @@ class LogReader(Protocol):
         """
         ...
 
+    def commit_advisory(self, partition: Partition, offset: int) -> None:
+        """Tell whoever watches lag that `partition` is stored up to `offset`; nothing depends on it."""
+        ...
+
     def close(self) -> None:
         """Release everything; the reader is not used again."""
         ...

@@ -2,12 +2,12 @@
 
 import pyarrow as pa
 
+from consumers.decode.kmsg import SPEC
 from consumers.lake.chain import Chain
-from consumers.lake.tables import TABLES
 from consumers.lake.writer import Batch
 from schemas.stream import Stream
 
-STREAM = Stream("m", "b", "host", "losses", "", "monotonic")
+STREAM = Stream("m", "b", "host", "kmsg", "", "printk")
 ARRIVAL_NS = 1_800_000_000_000_000_000
 
 
@@ -18,10 +18,7 @@ def chain(storage, topic_id="t1"):
 
 
 def batch(start, end):
-    rows = [
-        {"machine": "m", "first_position": i, "arrival_ns": ARRIVAL_NS, "topic": "topic", "partition": 0, "offset": i}
-        for i in range(start, end)
-    ]
-    book = {"first": 0, "next": end, "stored": end, "rows": end, "duplicates": 0, "dead": 0, "lost": {}, "unknown_losses": 0}
-    table = pa.Table.from_pylist(rows, schema=TABLES["losses"].schema)
-    return Batch(start, end, {"losses": table}, {STREAM: book}, {})
+    rows = [{**STREAM._asdict(), "seq": i, "message": f"record {i}", "arrival_ns": ARRIVAL_NS} for i in range(start, end)]
+    book = {"first": 0, "next": end, "stored": end, "rows": end}
+    book |= {"duplicates": 0, "contradicted": 0, "dead": 0, "lost": {}, "unknown_losses": 0}
+    return Batch(start, end, {"kmsg": pa.Table.from_pylist(rows, schema=SPEC.schema)}, {STREAM: book}, {})

@@ -2,19 +2,21 @@ import random
 
 import pyarrow.parquet as pq
 import pytest
-from tests.consumers.lake._lakes import ARRIVAL_NS, batch, chain
 
 from consumers.lake.audit import audit
 from consumers.lake.compact import compact, expire
 from consumers.lake.snapshot import snapshot
 from consumers.lake.writer import CommitWriter
+from tests.consumers.lake._lakes import ARRIVAL_NS, batch, chain
 
 LATER_NS = ARRIVAL_NS + 10**14
 
 
 def offsets(storage):
-    files = snapshot(storage).files.get("losses", [])
-    return sorted(o for e in files for o in pq.read_table(storage.local_path(e.key), partitioning=None)["offset"].to_pylist())
+    files = snapshot(storage).files.get("kmsg", [])
+    return sorted(
+        o for e in files for o in pq.read_table(storage.local_path(e.key), partitioning=None)["seq"].to_pylist()
+    )
 
 
 def test_of_two_owners_at_one_frontier_one_wins(storage):

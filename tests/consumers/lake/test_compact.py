@@ -5,12 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.consumers.lake._lakes import ARRIVAL_NS, batch, chain
 
 from consumers.lake.audit import audit
 from consumers.lake.compact import compact, expire
 from consumers.lake.layout import open_lake
 from consumers.lake.writer import CommitWriter
+from tests.consumers.lake._lakes import ARRIVAL_NS, batch, chain
 
 LATER_NS = ARRIVAL_NS + 10**14
 CODE = """
@@ -48,7 +48,7 @@ def test_a_kill_anywhere_loses_and_doubles_nothing(tmp_path, point):
     storage = open_lake(tmp_path / "lake", create=False)
     report = audit(storage, deep=True)
     assert report.closes, report.problems
-    assert report.rows == {"losses": chain(storage).state.frontier}
+    assert report.rows == {"kmsg": chain(storage).state.frontier}
     assert len(list(storage.list("data/"))) == report.files
 
 

@@ -1,0 +1,43 @@
+"""Compaction and expiry beside the collecting: in a thread of their own, because a big hour takes its time to merge."""
+
+import logging
+import threading
+import time
+from typing import Final
+
+from consumers.lake.compact import compact, expire
+from consumers.lake.storage import Storage
+from schemas.errors import HypocenterError
+
+log = logging.getLogger(__name__)
+_EVERY_S: Final = 600.0
+
+
+class Housekeeper:
+    """Merges the past hours of `storage` every ten minutes; one run at a time."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._due_s: float | None = None
+        self._thread: threading.Thread | None = None
+
+    def tick(self, now_s: float) -> None:
+        """Start a run when one is due; `now_s` is CLOCK_MONOTONIC. Never waits."""
+        if self._due_s is None:
+            self._due_s = now_s + _EVERY_S
+        if now_s < self._due_s or (self._thread and self._thread.is_alive()):
+            return
+        self._due_s = now_s + _EVERY_S
+        # A daemon: a run that is cut off has replaced nothing, its files are orphans for a later one.
+        self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            report = compact(self._storage, time.time_ns())
+            expired = expire(self._storage, time.time_ns())
+        except HypocenterError as e:
+            log.error("housekeeping: %s; nothing was replaced, the next run tries again", e)  # noqa: TRY400
+            return
+        if report.manifest:
+            log.info("housekeeping: %s, %s", report, expired)

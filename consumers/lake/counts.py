@@ -1,0 +1,62 @@
+"""What the rows themselves say of every stream, to hold the books against."""
+
+from typing import Any, Final, NamedTuple
+
+import duckdb
+
+from consumers.decode import registry
+from consumers.lake.snapshot import Snapshot
+from consumers.lake.storage import Storage
+from schemas.errors import StorageError
+from schemas.stream import Stream
+
+_STREAM: Final = ", ".join(Stream._fields)
+
+
+class Counted(NamedTuple):
+    """Rows of one stream in the tables of its surface, and how many different positions they hold."""
+
+    rows: int
+    positions: int
+
+
+def lost_positions(storage: Storage, taken: Snapshot) -> dict[Stream, int]:
+    """Return the sum of `losses.count` of every stream; losses of whole messages have no stream and are left out.
+
+    Raises:
+        StorageError: the files cannot be read.
+    """
+    files = [storage.local_path(entry.key) for entry in taken.files.get("losses", [])]
+    sql = f"select {_STREAM}, sum(count)::bigint from read_parquet(?, hive_partitioning=false) where machine <> '' group by all"  # noqa: S608
+    return {Stream(*row[:-1]): row[-1] or 0 for row in _rows(sql, files)}
+
+
+def stored_positions(storage: Storage, taken: Snapshot) -> dict[Stream, Counted]:
+    """Count the rows and different positions of every stream; reads two columns of every file.
+
+    Raises:
+        StorageError: the files cannot be read.
+    """
+    counted: dict[Stream, Counted] = {}
+    for decoder in registry.record_decoders().values():
+        for spec in decoder.TABLES:
+            files = [storage.local_path(entry.key) for entry in taken.files.get(spec.name, [])]
+            what = f"count(*), count(distinct {decoder.POSITION})"
+            sql = f"select {_STREAM}, {what} from read_parquet(?, hive_partitioning=false) group by all"  # noqa: S608
+            for *names, rows, positions in _rows(sql, files):
+                before = counted.get(Stream(*names), Counted(0, 0))
+                counted[Stream(*names)] = Counted(before.rows + rows, before.positions + positions)
+    return counted
+
+
+def _rows(sql: str, files: list[str]) -> list[tuple[Any, ...]]:
+    if not files:
+        return []
+    connection = duckdb.connect()
+    try:
+        found: list[tuple[Any, ...]] = connection.execute(sql, [files]).fetchall()
+        return found
+    except duckdb.Error as e:
+        raise StorageError(f"the rows cannot be counted: {e}") from None
+    finally:
+        connection.close()
