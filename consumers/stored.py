@@ -1,4 +1,4 @@
-"""Is what came again under known positions the same as what is stored? Read back from the lake: rare, so it may take."""
+"""Is what came again under known positions the same as what is stored? Read back from the lake: rare, so not fast."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple

@@ -7,16 +7,11 @@ from typing import Any, Final
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, NewTopic
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
-from schemas.errors import UnavailableError, UsageError
+from schemas import topic_settings
+from schemas.errors import UnavailableError
 from schemas.kafka_config import KafkaConfig
 from schemas.surfaces import TOPICS
 
-#: Settings that exactness needs; `verify_topics` insists on them.
-REQUIRED: Final = {
-    "cleanup.policy": "delete",
-    "message.timestamp.type": "LogAppendTime",
-}
-MESSAGE_BYTES_MIN: Final = 2 << 20
 #: Settings that `create_topics` gives beside them; the operator may choose others.
 DEFAULTS: Final = {"retention.ms": str(7 * 24 * 3600 * 1000), "retention.bytes": str(64 << 30)}
 
@@ -29,7 +24,8 @@ def create_topics(
     Raises:
         UnavailableError: the broker does not answer or refuses.
     """
-    settings = {**DEFAULTS, **REQUIRED, "max.message.bytes": str(MESSAGE_BYTES_MIN)}
+    settings = {**DEFAULTS, **topic_settings.REQUIRED}
+    settings["max.message.bytes"] = str(topic_settings.MESSAGE_BYTES_MIN)
     settings["min.insync.replicas"] = str(min(2, replication))
     created = []
     with admin(config) as client:
@@ -56,17 +52,8 @@ def verify_topics(config: KafkaConfig, names: Sequence[str] = TOPICS) -> None:
         existing = set(client.list_topics())
         for name in names:
             if name not in existing:
-                raise UsageError(f"topic {name} does not exist: run `hypocenter topics create`")
-            _verify(name, _settings(client, name))
-
-
-def _verify(name: str, found: dict[str, str]) -> None:
-    for key, wanted in REQUIRED.items():
-        if found.get(key) != wanted:
-            raise UsageError(f"topic {name}: {key} is {found.get(key)!r}, wanted {wanted!r}")
-    size_bytes = int(found.get("max.message.bytes", 0))
-    if size_bytes < MESSAGE_BYTES_MIN:
-        raise UsageError(f"topic {name}: max.message.bytes is {size_bytes}, wanted at least {MESSAGE_BYTES_MIN}")
+                raise topic_settings.absent(name)
+            topic_settings.check(name, _settings(client, name))
 
 
 def _settings(client: KafkaAdminClient, name: str) -> dict[str, str]:

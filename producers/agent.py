@@ -19,7 +19,7 @@ from producers.source import Batch, Source
 from producers.writer import WriterThread
 from schemas.config import AgentConfig
 from schemas.crashpoints import crash_point
-from schemas.errors import HypocenterError, StorageError
+from schemas.errors import HypocenterError, StorageError, UnavailableError
 from schemas.frame import Frame
 from schemas.heartbeat import Heartbeat, pack
 from schemas.surfaces import HEARTBEAT_ENCODING, HEARTBEAT_VERSION, SURFACES
@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 #: Drained bytes that are cut at once, without waiting for more.
 _CUT_BYTES: Final = 256 << 10
 _STOP_S: Final = 10.0
-_SHIPPER_RESTART_S: Final = 1.0
+#: Seconds before the shipper is started again: at first, and at most.
+_RESTART_S: Final = (1.0, 30.0)
 
 
 @dataclass(slots=True)
@@ -54,6 +55,7 @@ class Agent:
         self._writer = writer
         self._shipper_command = shipper
         self._shipper: asyncio.subprocess.Process | None = None
+        self._shipped = True  # until the shipper fails
         known = {stream: Known(at.next, at.number) for stream, at in writer.positions.items()}
         clocks = read_clocks()
         self._watched = []
@@ -180,20 +182,27 @@ class Agent:
             self._loop.call_soon_threadsafe(self._hint_shipper)
 
     def _hint_shipper(self) -> None:
-        if self._shipper is not None and self._shipper.stdin is not None and not self._shipper.stdin.is_closing():
-            # A pipe that is full of hints already says what this one would.
-            if self._shipper.stdin.transport.get_write_buffer_size() == 0:
-                self._shipper.stdin.write(b"\n")
+        hints = self._shipper.stdin if self._shipper is not None else None
+        # A pipe that is full of hints already says what this one would.
+        if hints is not None and not hints.is_closing() and hints.transport.get_write_buffer_size() == 0:
+            hints.write(b"\n")
 
     async def _ship(self) -> None:
         assert self._shipper_command is not None
+        wait_s = _RESTART_S[0] / 2
         while True:
             self._shipper = await asyncio.create_subprocess_exec(
                 *self._shipper_command, stdin=asyncio.subprocess.PIPE, start_new_session=True
             )
+            started_s = self._loop.time()
             code = await self._shipper.wait()
-            log.error("the shipper ended with code %d; what it had not shipped stays in the spool", code)
-            await asyncio.sleep(_SHIPPER_RESTART_S)
+            self._shipped = False
+            # Doubled while it keeps failing at its start, so that an absent broker is a line now and then, not a flood.
+            wait_s = _RESTART_S[0] if self._loop.time() - started_s > _RESTART_S[1] else min(wait_s * 2, _RESTART_S[1])
+            log.error(
+                "the shipper ended with code %d, started again in %.0f s; records wait in the spool", code, wait_s
+            )
+            await asyncio.sleep(wait_s)
 
     async def _close(self, beating: asyncio.Task[None], shipping: asyncio.Task[None] | None) -> None:
         beating.cancel()
@@ -210,17 +219,19 @@ class Agent:
         log.info("stopped after %d records", records)
         if not stopped:
             raise StorageError("the log's disk refused the last frames; the kernel still holds what its ring can keep")
+        if not self._shipped:
+            raise UnavailableError("the broker did not take everything: the rest waits in the spool for the next run")
 
     async def _stop_shipper(self, shipping: asyncio.Task[None]) -> None:
         shipping.cancel()
         process, self._shipper = self._shipper, None
-        if process is None or process.stdin is None:
+        if process is None or process.stdin is None or process.returncode is not None:
             return
         process.stdin.close()  # end of file: send what there is, then end
         try:
-            await asyncio.wait_for(process.wait(), _STOP_S)
+            self._shipped = await asyncio.wait_for(process.wait(), _STOP_S) == 0
         except TimeoutError:
-            log.warning("the broker did not take everything in time; the rest stays in the spool")
+            self._shipped = False
             process.kill()
             await process.wait()
 

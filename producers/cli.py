@@ -80,6 +80,7 @@ def _run(args: argparse.Namespace) -> int:
         registry.check(name)
     if kafka is None:
         where = args.log or config.log.dir
+        assert where is not None
         run_agent(agent, me, _open(where, config.log), None)
     else:
         where = args.spool or config.spool.dir or _default_spool()

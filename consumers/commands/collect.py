@@ -10,10 +10,12 @@ import signal
 import threading
 from pathlib import Path
 
-from consumers.commands.sources import add_source, open_reader, read_config
+from consumers.commands.sources import add_source, kafka_config, open_reader, read_config
 from consumers.follow import Follower
 from consumers.lake.layout import open_lake
 from consumers.progress import ProgressBar
+from consumers.topics import verify_topics
+from consumers.transport.kafka import KafkaReader
 from schemas.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -45,16 +47,21 @@ def run(args: argparse.Namespace) -> int:
     collect = dataclasses.replace(config.collect, **{key: value for key, value in flags.items() if value is not None})
     if collect.lake is None:
         raise UsageError("where to? give --lake DIR or [collect] lake in the config file")
+    if args.until_end and collect.group:
+        raise UsageError("--until-end reads a fixed list of partitions; leave out --group")
+    kafka = kafka_config(args, config)
+    if kafka is not None:
+        verify_topics(kafka)
     storage = open_lake(collect.lake, create=True)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     reader = open_reader(args, config, collect)
-    follower = Follower(reader, storage, collect)
-    if collect.group:
-        reader.listen(follower)  # type: ignore[attr-defined]
     log.info("collecting into %s", collect.lake)
     try:
+        follower = Follower(reader, storage, collect)
+        if isinstance(reader, KafkaReader) and collect.group:
+            reader.listen(follower)
         follower.run(stop, until_end=args.until_end, progress=ProgressBar("messages") if args.until_end else None)
     finally:
         reader.close()

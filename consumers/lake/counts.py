@@ -27,7 +27,8 @@ def lost_positions(storage: Storage, taken: Snapshot) -> dict[Stream, int]:
         StorageError: the files cannot be read.
     """
     files = [storage.local_path(entry.key) for entry in taken.files.get("losses", [])]
-    sql = f"select {_STREAM}, sum(count)::bigint from read_parquet(?, hive_partitioning=false) where machine <> '' group by all"  # noqa: S608
+    source = "read_parquet(?, hive_partitioning=false)"
+    sql = f"select {_STREAM}, sum(count)::bigint from {source} where machine <> '' group by all"  # noqa: S608
     return {Stream(*row[:-1]): row[-1] or 0 for row in _rows(sql, files)}
 
 
@@ -54,8 +55,7 @@ def _rows(sql: str, files: list[str]) -> list[tuple[Any, ...]]:
         return []
     connection = duckdb.connect()
     try:
-        found: list[tuple[Any, ...]] = connection.execute(sql, [files]).fetchall()
-        return found
+        return list(connection.execute(sql, [files]).fetchall())
     except duckdb.Error as e:
         raise StorageError(f"the rows cannot be counted: {e}") from None
     finally:

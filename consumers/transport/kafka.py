@@ -114,6 +114,7 @@ class KafkaReader:
                 self._owned.add(partition)
                 self._consumer.assign([TopicPartition(*each) for each in self._owned])
             self._consumer.seek(TopicPartition(*partition), offset)
+            self._consumer.resume(TopicPartition(*partition))
 
     def forget(self, partition: Partition) -> None:
         """Stop reading `partition`; in a group, until it is assigned again."""

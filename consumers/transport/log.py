@@ -1,4 +1,4 @@
-"""The log reader over the embedded log's directory: waits by looking at each partition's `end`, a few times per 100 ms."""
+"""The log reader over the embedded log's directory: waits by looking at each partition's `end` every 10 ms."""
 
 import time
 from pathlib import Path
@@ -94,6 +94,9 @@ class DirectoryReader:
             if found or wait_s <= 0:
                 return found
             time.sleep(min(_TICK_S, wait_s))
+
+    def commit_advisory(self, partition: Partition, offset: int) -> None:
+        """Do nothing: a directory keeps no offsets of its readers."""
 
     def close(self) -> None:
         """Release every open file."""

@@ -111,6 +111,9 @@ class MemoryReader:
                     return found
                 self._log.changed.wait(wait_s)
 
+    def commit_advisory(self, partition: Partition, offset: int) -> None:
+        """Do nothing: a list keeps no offsets of its readers."""
+
     def close(self) -> None:
         """Forget everything."""
         self._positions.clear()

@@ -18,7 +18,9 @@ def chain(storage, topic_id="t1"):
 
 
 def batch(start, end):
-    rows = [{**STREAM._asdict(), "seq": i, "message": f"record {i}", "arrival_ns": ARRIVAL_NS} for i in range(start, end)]
+    rows = [
+        {**STREAM._asdict(), "seq": i, "message": f"record {i}", "arrival_ns": ARRIVAL_NS} for i in range(start, end)
+    ]
     book = {"first": 0, "next": end, "stored": end, "rows": end}
     book |= {"duplicates": 0, "contradicted": 0, "dead": 0, "lost": {}, "unknown_losses": 0}
     return Batch(start, end, {"kmsg": pa.Table.from_pylist(rows, schema=SPEC.schema)}, {STREAM: book}, {})

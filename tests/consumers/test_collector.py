@@ -1,0 +1,231 @@
+"""One partition from messages to rows: what is stored, what is lost, what is buried, and that the books agree."""
+
+import pytest
+
+from consumers.collector import Cut, PartitionCollector
+from consumers.lake.audit import audit
+from consumers.lake.chain import Chain
+from consumers.lake.storage import MemoryStorage
+from consumers.lake.writer import CommitWriter
+from consumers.transport.base import Message, Partition
+from consumers.views import run_query
+from schemas.frame import encode
+from schemas.loss import Loss
+from tests.consumers._frames import STREAM, frame, heartbeat, message_bytes, record
+
+PARTITION = Partition("hypocenter.log", 0)
+NEVER = Cut(1 << 60, 1 << 60, 1 << 60)
+
+
+class Lake:
+    """A lake in memory, its collector, and questions about it."""
+
+    def __init__(self):
+        self.storage = MemoryStorage()
+        self.collector = self.new_collector()
+
+    def new_collector(self, cut=NEVER):
+        chain = Chain(self.storage, *PARTITION, log_id="l", topic_id="t", first_offset=0)
+        return PartitionCollector(PARTITION, chain, CommitWriter(self.storage), cut)
+
+    def collect(self, *values, at=None, collector=None):
+        """Enter `values` as the next messages, commit, and prove that the books close."""
+        collector = collector or self.collector
+        at = collector.position if at is None else at
+        collector.add([Message(at + i, 1000 + i, value) for i, value in enumerate(values)], 0)
+        assert collector.commit()
+        report = audit(self.storage, deep=True)
+        assert report.closes, (report.problems, report.books)
+        return report
+
+    def query(self, sql):
+        return run_query(self.storage, sql)[1]
+
+    def seqs(self):
+        return [seq for (seq,) in self.query("select seq from kmsg order by seq")]
+
+
+@pytest.fixture
+def lake():
+    made = Lake()
+    yield made
+    made.storage.close()
+
+
+def test_records_become_rows_in_order_with_their_tags(lake):
+    lake.collect(message_bytes(3, 6, 0), message_bytes(6, 7, 1))
+    rows = lake.query(
+        "select machine, boot_id, layer, surface, instance, clock, seq, ts_ns, message, captured_ns from kmsg"
+    )
+    assert rows[0] == (*STREAM, 3, 30_000, "text 3", 77)
+    assert [row[6] for row in rows] == [3, 4, 5, 6]
+
+
+def test_a_restarted_collector_goes_on_where_the_chain_ends(lake):
+    lake.collect(message_bytes(0, 3, 0))
+    again = lake.new_collector()
+    assert again.position == 1
+    lake.collect(message_bytes(0, 3, 0), message_bytes(3, 5, 1), at=0, collector=again)
+    assert lake.seqs() == [0, 1, 2, 3, 4]
+
+
+def test_a_frame_sent_again_under_a_new_offset_is_a_duplicate_and_no_loss(lake):
+    lake.collect(message_bytes(0, 3, 0))
+    report = lake.collect(message_bytes(0, 3, 0), message_bytes(3, 4, 1), collector=lake.new_collector())
+    assert (report.books[0].stored, report.books[0].duplicates) == (4, 3)
+    assert lake.query("select * from losses") == []
+    assert lake.seqs() == [0, 1, 2, 3]
+
+
+def test_an_overlap_is_trimmed_and_only_new_positions_are_stored(lake):
+    lake.collect(message_bytes(0, 4, 0))
+    report = lake.collect(message_bytes(2, 7, 0, run="other"))
+    assert (report.books[0].stored, report.books[0].duplicates) == (7, 2)
+    assert lake.seqs() == list(range(7))
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["buffered", "in the lake"])
+def test_other_content_at_a_known_position_is_an_overwrite_and_a_dead_letter(lake, restarted):
+    first, second = message_bytes(0, 4, 0), message_bytes(2, 6, 0, run="other", text="forged")
+    if restarted:
+        lake.collect(first)
+        report = lake.collect(second, collector=lake.new_collector())
+    else:
+        report = lake.collect(first, second)
+    book = report.books[0]
+    assert (book.stored, book.duplicates, book.contradicted, book.emitted) == (6, 0, 2, 8)
+    assert lake.query("select kind, first_position, count, reason from losses") == [
+        ("overwrite", 2, 2, "content-differs")
+    ]
+    assert lake.query("select reason, position, machine from dead_letters") == [("content-differs", 2, "m")]
+    assert lake.query("select message from kmsg where seq = 2") == [("text 2",)]
+
+
+def test_the_same_positions_differing_only_in_when_they_were_captured_are_duplicates(lake):
+    lake.collect(message_bytes(0, 4, 0))
+    again = frame(0, 4, 0, run="other")
+    again.realtime_ns = 99
+    report = lake.collect(encode(again))
+    assert (report.books[0].duplicates, report.books[0].contradicted) == (4, 0)
+
+
+def test_losses_of_the_producer_and_gaps_are_rows(lake):
+    overwrite = Loss("overwrite", 4, 2, "ring-overwritten", "agent")
+    report = lake.collect(message_bytes(0, 4, 0), message_bytes(8, 9, 1, losses=[overwrite]))
+    assert lake.query("select kind, first_position, count, found_by from losses order by first_position") == [
+        ("overwrite", 4, 2, "agent"),
+        ("gap", 6, 2, "collector"),
+    ]
+    assert report.books[0].lost == {"overwrite": 2, "gap": 2}
+
+
+def test_a_loss_without_a_count_is_null_and_not_zero(lake):
+    lake.collect(encode(heartbeat(0, 0, losses=[Loss("drop", 0, None, "unknown", "shipper")])))
+    assert lake.query("select count from losses") == [(None,)]
+
+
+def test_offsets_that_are_missing_are_a_loss_and_explain_the_streams_gap(lake):
+    lake.collect(message_bytes(0, 2, 0))
+    lake.collector.overtaken(5, 123)
+    lake.collect(message_bytes(9, 10, 4), at=5)
+    rows = lake.query("select kind, machine, first_position, count, reason from losses order by machine")
+    assert rows == [
+        ("retention", "", 1, 4, "offsets-deleted-unread"),
+        ("retention", "m", 2, 7, "log-retention"),
+    ]
+
+
+def test_retention_alone_is_committed_so_that_it_is_never_forgotten(lake):
+    lake.collector.overtaken(5, 123)
+    assert lake.collector.due(0)
+    assert lake.collector.commit()
+    assert lake.new_collector().position == 5
+    assert lake.query("select count from losses") == [(5,)]
+
+
+def test_a_jump_of_offsets_inside_the_log_is_a_loss_too(lake):
+    lake.collect(message_bytes(0, 2, 0))
+    lake.collect(message_bytes(2, 3, 1), at=4)
+    assert lake.query("select kind, first_position, count, reason from losses") == [("gap", 1, 3, "offsets-missing")]
+
+
+@pytest.mark.parametrize("garbage", [b"", b"garbage", b"\x00" * 100_000, message_bytes(0, 1, 0)[:-1], b"x" * (3 << 20)])
+def test_garbage_is_a_dead_letter_with_its_place_and_first_bytes(lake, garbage):
+    lake.collect(message_bytes(0, 2, 0), garbage, message_bytes(2, 3, 1))
+    ((topic, partition, offset, size, head),) = lake.query(
+        'select topic, partition, "offset", size_bytes, head from dead_letters'
+    )
+    assert (topic, partition, offset, size) == (*PARTITION, 1, len(garbage))
+    assert head == garbage[:256]
+    assert lake.seqs() == [0, 1, 2]
+    assert lake.query("select * from losses") == []
+
+
+def test_what_an_unreadable_message_held_is_called_so_when_its_stream_goes_on(lake):
+    lake.collect(message_bytes(0, 2, 0), message_bytes(2, 5, 1)[:-3], message_bytes(5, 6, 2))
+    assert lake.query("select kind, first_position, count from losses") == [("dead-letter", 2, 3)]
+
+
+def test_a_frame_of_a_newer_encoding_is_dead_but_counted_at_its_positions(lake):
+    newer = frame(2, 5, 1)
+    newer.encoding_version = 99
+    report = lake.collect(message_bytes(0, 2, 0), encode(newer), message_bytes(5, 6, 2))
+    assert (report.books[0].stored, report.books[0].dead) == (3, 3)
+    assert lake.query("select reason, position from dead_letters") == [("encoding", 2)]
+    assert lake.query("select * from losses") == []
+
+
+def test_a_body_that_does_not_hold_its_records_is_dead_as_a_whole(lake):
+    lying = frame(2, 5, 1)
+    lying.body = lying.body[:-1]
+    report = lake.collect(message_bytes(0, 2, 0), encode(lying), message_bytes(5, 6, 2))
+    assert (report.books[0].stored, report.books[0].dead) == (3, 3)
+
+
+def test_a_record_that_cannot_be_read_is_dead_and_its_neighbours_are_stored(lake):
+    report = lake.collect(encode(frame(0, 3, 0, records=[record(0), b"torn", record(2)])))
+    assert (report.books[0].stored, report.books[0].dead) == (2, 1)
+    assert lake.query("select position, reason, head from dead_letters") == [(1, "record", b"torn")]
+    assert lake.seqs() == [0, 2]
+
+
+def test_of_two_collectors_the_slower_follows_the_faster_and_nothing_is_twice(lake):
+    slow, fast = lake.new_collector(), lake.new_collector()
+    values = [message_bytes(i * 2, i * 2 + 2, i) for i in range(4)]
+    slow.add([Message(i, 0, value) for i, value in enumerate(values)], 0)
+    lake.collect(*values[:3], collector=fast)
+    assert not slow.commit()
+    assert slow.position == 3
+    lake.collect(*values, at=0, collector=slow)
+    assert lake.seqs() == list(range(8))
+
+
+@pytest.mark.parametrize(
+    ("cut", "due"),
+    [
+        (Cut(1 << 30, 5, 1 << 60), True),
+        (Cut(10, 1 << 30, 1 << 60), True),
+        (Cut(1 << 30, 1 << 30, 100), True),
+        (Cut(1 << 30, 1 << 30, 101), False),
+    ],
+    ids=["rows", "bytes", "age", "none"],
+)
+def test_a_commit_is_due_by_rows_bytes_or_age(lake, cut, due):
+    collector = lake.new_collector(cut)
+    assert not collector.due(0)
+    collector.add([Message(0, 0, message_bytes(0, 6, 0))], 1000)
+    assert collector.due(1100) is due
+
+
+def test_a_flood_of_garbage_is_cut_like_rows(lake):
+    collector = lake.new_collector(Cut(1 << 30, 100, 1 << 60))
+    collector.add([Message(i, 0, b"x") for i in range(100)], 0)
+    assert collector.due(0)
+
+
+def test_streams_beyond_the_limit_are_buried_and_known_ones_go_on(lake, monkeypatch):
+    monkeypatch.setattr("consumers.collector.STREAMS_MAX", 1)
+    other = STREAM._replace(machine="invented")
+    lake.collect(message_bytes(0, 1, 0), message_bytes(0, 1, 0, stream=other), message_bytes(1, 2, 1))
+    assert lake.query("select reason from dead_letters") == [("too-many-streams",)]
+    assert lake.seqs() == [0, 1]
