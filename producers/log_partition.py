@@ -1,0 +1,181 @@
+"""One partition as its writer sees it: entries gathered in memory, made durable together, then published."""
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from producers.durable import make_folder, refusals, write_at, write_file
+from producers.log_recovery import recover
+from schemas import log_dir, segment
+from schemas.errors import BadInputError
+from schemas.frame import Frame, encode
+from schemas.segment import End, StreamPosition
+from schemas.segment_file import SegmentFile
+
+log = logging.getLogger(__name__)
+# Gathered entries beyond this are written without waiting for a sync.
+_PENDING_BYTES_MAX: Final = 8 << 20
+# How old the published end on the disk itself may be; what is in the page cache is always new.
+_END_SYNC_S: Final = 1.0
+
+
+class Closed(NamedTuple):
+    """A segment that is no longer written: closed at `closed_ns` (CLOCK_REALTIME)."""
+
+    path: Path
+    closed_ns: int
+    size_bytes: int
+
+
+class PartitionWriter:
+    """The writer of the partition in `folder`, created if absent. `clock` gives CLOCK_REALTIME in ns.
+
+    Raises:
+        StorageError: from every method, when the disk refuses; calling it again goes on where it stopped.
+    """
+
+    def __init__(self, folder: Path, segment_bytes: int, clock: Callable[[], int]) -> None:
+        self.folder = folder
+        self._segment_bytes = segment_bytes
+        self._clock = clock
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._closed: dict[int, Closed] = {}
+        self._rolling = False
+        #: How many segments were begun since the log was opened.
+        self.rolls = 0
+        with refusals(folder):
+            make_folder(folder)
+            found = recover(folder)
+            self.torn_bytes, self.streams = found.torn_bytes, found.streams
+            self._base, self._position, self._next = found.base, found.position, found.offset
+            self._append_ns = found.append_ns
+            if not self._position:
+                self._position = self._create(self._base)
+            self._fd = self._open(self._base)
+            try:
+                self._published = End(self._next, self._base, self._position)
+                write_file(folder / log_dir.END, segment.encode_end(self._published))
+                self._end_fd = os.open(folder / log_dir.END, os.O_WRONLY | os.O_CLOEXEC)
+            except OSError:
+                os.close(self._fd)
+                raise
+        self._end_synced_s = time.monotonic()
+
+    def append(self, frame: Frame) -> None:
+        """Gather `frame`; when this raises, it was not taken."""
+        payload = encode(frame)
+        size_bytes = segment.ENTRY_PREFIX_BYTES + len(payload)
+        if self._pending_bytes + size_bytes > _PENDING_BYTES_MAX:
+            self.sync()
+        # A segment holds at least one entry, however small segments are to be.
+        full = self._position + self._pending_bytes + size_bytes > self._segment_bytes
+        if self._rolling or (full and self._next > self._base):
+            self._roll()
+        append_ns = max(self._clock(), self._append_ns)
+        self._pending.append(segment.encode_entry(self._next, append_ns, payload))
+        self._pending_bytes += size_bytes
+        self._next, self._append_ns = self._next + 1, append_ns
+        self.streams.pop(frame.stream, None)
+        self.streams[frame.stream] = StreamPosition(frame.next, frame.number)
+
+    def sync(self) -> None:
+        """Make everything appended durable, then show it to readers."""
+        if self._pending:
+            self._write_pending()
+        end = End(self._next, self._base, self._position)
+        if end != self._published:
+            with refusals(self.folder / log_dir.END):
+                write_at(self._end_fd, segment.encode_end(end), 0)
+                self._published = end
+                if time.monotonic() - self._end_synced_s >= _END_SYNC_S:
+                    self._sync_end()
+
+    def size_bytes(self) -> int:
+        """Return the size of the newest segment, with what is not yet written."""
+        return self._position + self._pending_bytes
+
+    def closed_segments(self) -> Iterator[Closed]:
+        """Yield the segments that retention may delete, oldest first; whoever else deletes some is no error."""
+        closed_ns = 0
+        bases = log_dir.segment_bases(self.folder)
+        for base in self._closed.keys() - set(bases):
+            del self._closed[base]
+        for base, after in pairwise(base for base in bases if base <= self._base):
+            if base not in self._closed:
+                with contextlib.suppress(FileNotFoundError), refusals(self.folder):
+                    self._closed[base] = self._look_at(base, after)
+            if base in self._closed:
+                # Never out of order, even where a damaged header gave way to the file's own time.
+                closed_ns = max(closed_ns, self._closed[base].closed_ns)
+                yield self._closed[base]._replace(closed_ns=closed_ns)
+
+    def close(self) -> None:
+        """Release the files; what was not synced before is not kept."""
+        with contextlib.suppress(OSError):
+            os.fdatasync(self._end_fd)
+        os.close(self._fd)
+        os.close(self._end_fd)
+
+    # After a failed fdatasync the kernel counts the pages as clean, so syncing again would prove nothing: what is not
+    # known to be durable stays in memory and is written again.
+    def _write_pending(self) -> None:
+        path = log_dir.segment_path(self.folder, self._base)
+        with refusals(path):
+            try:
+                write_at(self._fd, b"".join(self._pending), self._position)
+                os.fdatasync(self._fd)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._fd, self._position)  # a full disk gets its bytes back
+                raise
+        self._position += self._pending_bytes
+        self._pending, self._pending_bytes = [], 0
+
+    def _roll(self) -> None:
+        self.sync()
+        # Once the next segment's file may be there, nothing more goes into this one.
+        self._rolling = True
+        with refusals(log_dir.segment_path(self.folder, self._next)):
+            position = self._create(self._next)
+            fd = self._open(self._next)
+            os.close(self._fd)
+            self._fd, self._base, self._position = fd, self._next, position
+        self._rolling = False
+        self.rolls += 1
+        self.sync()
+        with refusals(self.folder / log_dir.END):
+            self._sync_end()
+
+    def _sync_end(self) -> None:
+        os.fdatasync(self._end_fd)
+        self._end_synced_s = time.monotonic()
+
+    # Written aside and renamed: a segment never begins with half a header.
+    def _create(self, base: int) -> int:
+        for stream in list(self.streams)[: -segment.STREAMS_MAX]:
+            log.warning("%s: forgetting where %s stood, it was silent for longest", self.folder, stream)
+            del self.streams[stream]
+        data = segment.encode_header(base, self._append_ns, self.streams)
+        write_file(log_dir.segment_path(self.folder, base), data)
+        return len(data)
+
+    def _open(self, base: int) -> int:
+        return os.open(log_dir.segment_path(self.folder, base), os.O_RDWR | os.O_CLOEXEC)
+
+    def _look_at(self, base: int, after: int) -> Closed:
+        path = log_dir.segment_path(self.folder, base)
+        found = path.stat()
+        file = SegmentFile(log_dir.segment_path(self.folder, after), after)
+        try:
+            closed_ns = file.header().floor_ns
+        except BadInputError:
+            closed_ns = found.st_mtime_ns
+        finally:
+            file.close()
+        return Closed(path, closed_ns, found.st_size)
