@@ -7,6 +7,7 @@ new segment and at close; a writer that opens the log finds what is newer in the
 synced, renamed, and their folder is synced, before anything in them is published.
 """
 
+import contextlib
 import fcntl
 import os
 import re
@@ -62,13 +63,12 @@ class LogWriter:
         self._partitions: dict[str, PartitionWriter] = {}
         self._rolls = 0
         self._lock: int | None = _claim(path)
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._release)
             self.log_id = self._identify().id
             for folder in sorted(path.glob(f"*/{_NUMBER}")):
                 self._partition(folder.parent.name)
-        except BaseException:
-            self._release()
-            raise
+            undo.pop_all()
 
     @property
     def positions(self) -> dict[Stream, StreamPosition]:

@@ -18,14 +18,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from schemas.log_cursor import LogCursor
-
 from producers.kafka import FrameProducer
 from schemas import frame as frames
-from schemas import logs
-from schemas.errors import BadInputError, HypocenterError, LockedError
+from schemas import log_dir, logs
+from schemas.errors import BadInputError, HypocenterError, LockedError, StorageError
 from schemas.frame import Frame
 from schemas.kafka_config import KafkaConfig
+from schemas.log_cursor import LogCursor, OvertakenError
 from schemas.loss import Loss, LossKind
 from schemas.stream import Stream
 from schemas.surfaces import HEARTBEAT_ENCODING, HEARTBEAT_VERSION
@@ -48,30 +47,30 @@ class _Ack:
 
 
 class Shipper:
-    """Ships every partition of the log in `directory`; holds its lock until `close`."""
+    """Ships every partition of the log in `directory`; holds its lock until `close`.
+
+    Raises:
+        UnavailableError: there is no such log, or no broker answers.
+        LockedError: another shipper reads it.
+        StorageError: the disk refuses.
+    """
 
     def __init__(self, directory: Path, config: KafkaConfig) -> None:
         self._dir = directory
-        self._lock = os.open(directory / "shipper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            raise LockedError(f"another shipper reads {directory}") from None
+        self._run = f"ship-{log_dir.read_identity(directory).id}"
+        self._lock = _claim(directory)
         self._ack_read, self._ack_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._offsets: dict[str, int] = {}
         self._streams: dict[Stream, int] = {}
         self._cursors: dict[str, LogCursor] = {}
         self._read: dict[str, int] = {}
         self._dirty, self._saved_s = False, 0.0
-        try:
-            self._run = f"ship-{json.loads((directory / 'log.json').read_text())['id']}"
-            self._load()
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._release)
+            self._forgot = not self._load()
             self._sent = dict(self._streams)
             self._producer = FrameProducer(config, on_ack=self._wake)
-        except BaseException:
-            os.close(self._lock)
-            raise
+            undo.pop_all()
 
     def run(self) -> None:
         """Ship until standard input ends, then what is left for some seconds."""
@@ -93,8 +92,13 @@ class Shipper:
         self._save()
 
     def close(self) -> None:
-        """Release client and lock."""
+        """Release client, files and lock."""
         self._producer.close()
+        for cursor in self._cursors.values():
+            cursor.close()
+        self._release()
+
+    def _release(self) -> None:
         for descriptor in (self._ack_read, self._ack_write, self._lock):
             os.close(descriptor)
 
@@ -113,11 +117,9 @@ class Shipper:
                 self._account(where, cursor)
             try:
                 entries = cursor.read(_READ_BYTES)
-            except HypocenterError:
-                if cursor.start_offset() <= self._read[where]:
-                    raise
-                self._account(where, cursor)
-                entries = cursor.read(_READ_BYTES)
+            except OvertakenError:
+                more = True  # its account comes at the next turn
+                continue
             for offset, _, payload in entries:
                 self._ship(where, offset, payload)
             more = more or bool(entries)
@@ -129,7 +131,8 @@ class Shipper:
             if where not in self._cursors:
                 topic, number = where.split("/")
                 cursor = LogCursor(self._dir, topic, int(number))
-                self._read[where] = self._offsets.get(where, 0)
+                # Without a memory of what was shipped, nothing can be said of what is no longer here.
+                self._read[where] = self._offsets.get(where, cursor.position if self._forgot else 0)
                 if cursor.start_offset() <= self._read[where]:
                     cursor.seek(self._read[where])
                 self._cursors[where] = cursor
@@ -186,15 +189,24 @@ class Shipper:
         if self._dirty and time.monotonic() - self._saved_s >= _SAVE_S:
             self._save()
 
-    def _load(self) -> None:
+    # False when the memory is damaged: then the whole spool is sent again, and the collector drops what it has.
+    def _load(self) -> bool:
+        path = self._dir / "shipped.json"
         try:
-            state = json.loads((self._dir / "shipped.json").read_text(encoding="utf-8"))
+            state = json.loads(path.read_bytes())
+            if state["run"] != self._run:
+                return True  # of another log that lay here before
+            offsets = {str(where): int(offset) for where, offset in state["offsets"].items()}
+            streams = {Stream(*map(str, tags)): int(at) for *tags, at in state["streams"]}
         except FileNotFoundError:
-            return
-        if state["run"] != self._run:
-            return  # of another log that lay here before
-        self._offsets = state["offsets"]
-        self._streams = {Stream(*entry[:-1]): entry[-1] for entry in state["streams"]}
+            return True
+        except OSError as e:
+            raise StorageError(f"{path}: {e.strerror}") from e
+        except (ValueError, TypeError, KeyError, AttributeError) as e:
+            log.warning("%s is damaged (%r): shipping the whole spool again", path, e)
+            return False
+        self._offsets, self._streams = offsets, streams
+        return True
 
     def _save(self) -> None:
         state = {
@@ -202,15 +214,40 @@ class Shipper:
             "offsets": self._offsets,
             "streams": [[*stream, at] for stream, at in self._streams.items()],
         }
-        part = self._dir / "shipped.json.part"
-        part.write_text(json.dumps(state), encoding="utf-8")
-        part.replace(self._dir / "shipped.json")
-        self._dirty, self._saved_s = False, time.monotonic()
+        self._saved_s = time.monotonic()
+        try:
+            part = self._dir / "shipped.json.part"
+            part.write_text(json.dumps(state), encoding="utf-8")
+            part.replace(self._dir / "shipped.json")
+            self._dirty = False
+        except OSError as e:
+            log.warning("%s: what is acknowledged cannot be noted: %s", self._dir, e.strerror)
+        # Also on a full disk, which needs it most: the broker has these, and an older note only sends some again.
+        try:
+            self._evict()
+        except OSError as e:
+            log.warning("%s: what is acknowledged cannot be deleted: %s", self._dir, e.strerror)
+
+    def _evict(self) -> None:
         for where, offset in self._offsets.items():
             segments = sorted((self._dir / where).glob("*.seg"))
             for segment, after in pairwise(segments):
                 if int(after.stem) <= offset:
                     segment.unlink(missing_ok=True)
+
+
+def _claim(directory: Path) -> int:
+    path = directory / "shipper.lock"
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError as e:
+        raise StorageError(f"{path}: {e.strerror}") from e
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise LockedError(f"another shipper reads {directory}") from None
+    return lock
 
 
 def main() -> int:

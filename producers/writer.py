@@ -5,6 +5,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from producers.log import LogWriter
@@ -20,8 +21,8 @@ _RETAIN_EVERY_NS: Final = 10_000_000_000
 class WriterThread:
     """Appends frames to `writer` in order; `queued_bytes` bounds what waits, by the caller's hand.
 
-    A disk that refuses is retried for ever: what waits stays in memory, and the caller stops reading at its bound, so the
-    kernel's ring counts what does not fit. `on_durable` is called from the thread after each sync.
+    A disk that refuses is retried for ever: what waits stays in memory, and the caller stops reading at its bound, so
+    the kernel's ring counts what does not fit. `on_durable` is called from the thread after each sync.
     """
 
     def __init__(self, writer: LogWriter, on_durable: Callable[[], None]) -> None:
@@ -46,7 +47,7 @@ class WriterThread:
         self._stopping.set()
         self._queue.put(None)
         self._thread.join(timeout_s)
-        return not self._thread.is_alive() and self.queued_bytes == 0
+        return not self._thread.is_alive() and self.queued_bytes == 0 and self.error is None
 
     def _run(self) -> None:
         try:
@@ -64,7 +65,8 @@ class WriterThread:
                 group.append(self._queue.get())
             frames = [frame for frame in group if frame is not None]
             for frame in frames:
-                if not self._retried(lambda frame=frame: self._writer.append(SURFACES[frame.stream.surface].topic, frame)):  # type: ignore[misc]
+                topic = SURFACES[frame.stream.surface].topic
+                if not self._retried(partial(self._writer.append, topic, frame)):
                     return
             if not self._retried(self._writer.sync):
                 return
@@ -73,10 +75,17 @@ class WriterThread:
             if frames:
                 self._on_durable()
             if time.monotonic_ns() >= retain_at_ns:
-                self._writer.retain(time.time_ns())
+                self._retain()
                 retain_at_ns = time.monotonic_ns() + _RETAIN_EVERY_NS
             if None in group:
                 return
+
+    # Deleting can wait for a better moment, appending cannot.
+    def _retain(self) -> None:
+        try:
+            self._writer.retain(time.time_ns())
+        except StorageError as e:
+            log.warning("nothing deleted: %s", e)
 
     # True when `step` was done; False when the agent is stopping and the disk still refuses.
     def _retried(self, step: Callable[[], None]) -> bool:
@@ -88,6 +97,7 @@ class WriterThread:
                 if not refused:
                     log.error("%s; records wait in memory, then in the kernel's ring, until it can be written", e)  # noqa: TRY400
                 refused = True
+                self._retain()  # what is too old anyway may be in the way
                 if self._stopping.wait(0 if self._stopping.is_set() else _RETRY_S):
                     return False
             else:
