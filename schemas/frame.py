@@ -4,7 +4,9 @@ Wire form: schemas/WIRE.md, pinned by tests/schemas/golden/. A msgpack map with 
 the CRC-32 (ISO-HDLC, as in zlib) of every byte before that checksum's own five bytes.
 """
 
+import threading
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -14,6 +16,7 @@ import zstandard
 from schemas import limits
 from schemas.errors import BadInputError
 from schemas.loss import Loss
+from schemas.msgpack_reader import Reader
 from schemas.stream import Stream
 
 VERSION: Final = 1
@@ -25,8 +28,19 @@ K_CRC: Final = 127
 CODEC_NONE, CODEC_ZSTD = 0, 1
 # A body shorter than this is not worth a compressor's call.
 _COMPRESS_FROM_BYTES: Final = 512
+_UINT32: Final = 0xCE  # msgpack's first byte of a 32-bit unsigned integer
+_SHORT_CHARS: Final = limits.TEXT_BYTES_MAX // 4
 _CRC_TAIL_BYTES: Final = 5  # 0xce and four bytes, big endian
-_compressor = zstandard.ZstdCompressor(level=1, write_content_size=True)
+
+
+class _Zstd:
+    # One pair for each thread: they let go of the interpreter lock while they work, and are not made to be shared.
+    def __init__(self) -> None:
+        self.compressor: Final = zstandard.ZstdCompressor(level=1, write_content_size=True)
+        self.decompressor: Final = zstandard.ZstdDecompressor(max_window_size=limits.ZSTD_WINDOW_BYTES_MAX)
+
+
+_threads: Final = threading.local()
 
 
 @dataclass(slots=True)
@@ -67,7 +81,7 @@ def encode(frame: Frame, *, compress: bool = True) -> bytes:
         raise ValueError(f"refusing to encode: {e}") from e
     body, codec = frame.body, CODEC_NONE
     if compress and len(body) >= _COMPRESS_FROM_BYTES:
-        packed = _compressor.compress(body)
+        packed = _zstd().compressor.compress(body)
         if len(packed) < len(body):
             body, codec = packed, CODEC_ZSTD
     fields: dict[int, Any] = {
@@ -92,37 +106,42 @@ def encode(frame: Frame, *, compress: bool = True) -> bytes:
         K_CRC: 0xFFFFFFFF,
     }
     data: bytes = msgpack.packb(fields)
+    if len(data) > limits.FRAME_BYTES_MAX:
+        raise ValueError(
+            f"refusing to encode: {len(data)} bytes with {len(frame.losses)} losses are more than a frame holds"
+        )
     head = data[:-_CRC_TAIL_BYTES]
-    return head + b"\xce" + zlib.crc32(head).to_bytes(4, "big")
+    return head + bytes((_UINT32, *zlib.crc32(head).to_bytes(4, "big")))
 
 
 def decode(data: bytes) -> Frame:
-    """Return the frame in `data`, every limit and the checksum verified.
+    """Return the frame in `data`, every limit and the checksum verified; unknown keys are ignored.
 
     Raises:
-        BadInputError: `reason` is one of `oversize`, `truncated`, `checksum`, `version`, `malformed`, `limit`, `codec`.
+        BadInputError: `reason` is one of
+            `oversize` (longer than any frame), `truncated` (too short for any), `checksum` (damaged),
+            `version` (another version of the contract), `malformed` (no frame by structure or type),
+            `limit` (a value out of its bounds), `codec` (the body is not what its codec and size say).
     """
     fields = _unpack(data)
-    version = fields.get(K_VERSION)
-    if version != VERSION:
-        raise BadInputError("version", f"frame version {version!r}, this reader knows {VERSION}")
     try:
+        size_bytes = fields[K_BODY_BYTES]
         frame = Frame(
-            stream=Stream(*_texts(fields[K_STREAM], len(Stream._fields))),
-            run=_text(fields[K_RUN]),
-            number=_int(fields[K_NUMBER]),
-            first=_int(fields[K_FIRST]),
-            next=_int(fields[K_NEXT]),
-            count=_int(fields[K_COUNT]),
-            losses=[_loss(entry) for entry in _list(fields[K_LOSSES], limits.FRAME_LOSSES_MAX)],
-            ts_first_ns=_int(fields[K_TS_FIRST]),
-            ts_last_ns=_int(fields[K_TS_LAST]),
-            realtime_ns=_int(fields[K_REALTIME]),
-            snapshot=_optional_text(fields.get(K_SNAPSHOT)),
-            encoding=_text(fields[K_ENCODING]),
-            encoding_version=_int(fields[K_ENCODING_VERSION]),
-            descriptor=_optional_bytes(fields.get(K_DESCRIPTOR)),
-            body=_body(fields),
+            stream=fields[K_STREAM],
+            run=fields[K_RUN],
+            number=fields[K_NUMBER],
+            first=fields[K_FIRST],
+            next=fields[K_NEXT],
+            count=fields[K_COUNT],
+            losses=fields[K_LOSSES],
+            ts_first_ns=fields[K_TS_FIRST],
+            ts_last_ns=fields[K_TS_LAST],
+            realtime_ns=fields[K_REALTIME],
+            snapshot=fields.get(K_SNAPSHOT),
+            encoding=fields[K_ENCODING],
+            encoding_version=fields[K_ENCODING_VERSION],
+            descriptor=fields.get(K_DESCRIPTOR),
+            body=_unpack_body(fields[K_BODY], fields[K_CODEC], size_bytes),
         )
     except KeyError as e:
         raise BadInputError("malformed", f"field {e} is missing") from None
@@ -130,47 +149,91 @@ def decode(data: bytes) -> Frame:
     return frame
 
 
-def _unpack(data: bytes) -> dict[Any, Any]:
+def _unpack(data: bytes) -> dict[int, Any]:
     if len(data) > limits.FRAME_BYTES_MAX:
         raise BadInputError("oversize", f"{len(data)} bytes, at most {limits.FRAME_BYTES_MAX}")
     if len(data) <= _CRC_TAIL_BYTES:
         raise BadInputError("truncated", f"{len(data)} bytes are no frame")
-    head, tail = data[:-_CRC_TAIL_BYTES], data[-_CRC_TAIL_BYTES:]
+    crc_start = len(data) - _CRC_TAIL_BYTES
     # The checksum first: nothing else of damaged bytes is worth a message.
-    if tail[0] != 0xCE or zlib.crc32(head) != int.from_bytes(tail[1:], "big"):
+    crc = zlib.crc32(memoryview(data)[:crc_start])
+    if data[crc_start] != _UINT32 or crc != int.from_bytes(data[crc_start + 1 :], "big"):
         raise BadInputError("checksum", "the frame's CRC-32 does not match its bytes")
-    try:
-        fields = msgpack.unpackb(
-            data,
-            strict_map_key=False,
-            max_bin_len=limits.FRAME_BYTES_MAX,
-            max_str_len=limits.TEXT_BYTES_MAX,
-            max_array_len=limits.FRAME_LOSSES_MAX,
-            max_map_len=64,
-            max_ext_len=0,
-        )
-    except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as e:
-        raise BadInputError("malformed", f"no msgpack map: {type(e).__name__} {e}") from None
-    if not isinstance(fields, dict):
-        raise BadInputError("malformed", f"a frame is a map, this is {type(fields).__name__}")
+    reader = Reader(data, "malformed")
+    entries = reader.map_header(limits.FRAME_FIELDS_MAX)
+    if not entries or reader.integer() != K_VERSION:
+        raise BadInputError("malformed", "a frame's first field is its version")
+    # The version next: whatever follows may have another meaning in another one.
+    version = reader.integer()
+    if version != VERSION:
+        raise BadInputError("version", f"frame version {version}, this reader knows {VERSION}")
+    fields: dict[int, Any] = {K_VERSION: version}
+    key = K_VERSION
+    for _ in range(entries - 1):
+        key, start = reader.integer(), reader.at
+        if key in fields:
+            raise BadInputError("malformed", f"field {key} is there twice")
+        fields[key] = _READ.get(key, Reader.skip)(reader)
+    reader.end()
+    if key != K_CRC or start != crc_start:
+        raise BadInputError("malformed", "a frame's last field is its checksum")
     return fields
 
 
-def _body(fields: dict[Any, Any]) -> bytes:
-    body, codec, size_bytes = fields[K_BODY], fields[K_CODEC], _int(fields[K_BODY_BYTES])
-    if not isinstance(body, bytes):
-        raise BadInputError("malformed", "the body is no bin")
-    if size_bytes > limits.BODY_BYTES_MAX:
+def _read_stream(reader: Reader) -> Stream:
+    _fixed(reader, len(Stream._fields), "a stream")
+    return Stream(*[reader.text() for _ in Stream._fields])
+
+
+def _read_losses(reader: Reader) -> list[Loss]:
+    return [_read_loss(reader) for _ in range(reader.array_header(limits.FRAME_LOSSES_MAX))]
+
+
+def _read_loss(reader: Reader) -> Loss:
+    _fixed(reader, len(Loss._fields), "a loss")
+    return Loss(reader.text(), reader.integer(), reader.optional_integer(), reader.text(), reader.text())
+
+
+def _fixed(reader: Reader, length: int, what: str) -> None:
+    found = reader.array_header(length)
+    if found != length:
+        raise BadInputError("malformed", f"{what} has {length} elements, not {found}")
+
+
+def _read_body(reader: Reader) -> bytes:
+    return reader.binary(limits.FRAME_BYTES_MAX)
+
+
+def _read_descriptor(reader: Reader) -> bytes | None:
+    return reader.optional_binary(limits.DESCRIPTOR_BYTES_MAX)
+
+
+#: How each field is taken; the key of any other is one that a later producer added.
+_READ: Final[dict[int, Callable[[Reader], Any]]] = {
+    K_STREAM: _read_stream,
+    **dict.fromkeys((K_RUN, K_ENCODING), Reader.text),
+    **dict.fromkeys((K_NUMBER, K_FIRST, K_NEXT, K_COUNT, K_TS_FIRST, K_TS_LAST, K_REALTIME), Reader.integer),
+    **dict.fromkeys((K_ENCODING_VERSION, K_CODEC, K_BODY_BYTES, K_CRC), Reader.integer),
+    K_LOSSES: _read_losses,
+    K_SNAPSHOT: Reader.optional_text,
+    K_DESCRIPTOR: _read_descriptor,
+    K_BODY: _read_body,
+}
+
+
+def _unpack_body(body: bytes, codec: int, size_bytes: int) -> bytes:
+    if not 0 <= size_bytes <= limits.BODY_BYTES_MAX:
         raise BadInputError("limit", f"a body of {size_bytes} bytes, at most {limits.BODY_BYTES_MAX}")
     if codec == CODEC_ZSTD:
         try:
-            if zstandard.frame_content_size(body) != size_bytes:
+            # The size in the zstd header is what the library allocates, so it must be the one just checked.
+            if size_bytes == 0 or zstandard.frame_content_size(body) != size_bytes:
                 raise BadInputError("codec", "the stated body size is not the compressed frame's")
-            body = zstandard.ZstdDecompressor().decompress(body, max_output_size=limits.BODY_BYTES_MAX)
+            body = _zstd().decompressor.decompress(body, max_output_size=size_bytes, allow_extra_data=False)
         except zstandard.ZstdError as e:
             raise BadInputError("codec", f"zstd: {e}") from None
     elif codec != CODEC_NONE:
-        raise BadInputError("codec", f"unknown codec {codec!r}")
+        raise BadInputError("codec", f"unknown codec {codec}")
     if len(body) != size_bytes:
         raise BadInputError("codec", f"{len(body)} bytes of body, {size_bytes} stated")
     return body
@@ -179,58 +242,38 @@ def _body(fields: dict[Any, Any]) -> bytes:
 def _check(frame: Frame) -> None:
     if not 0 <= frame.first <= frame.next <= limits.INT64_MAX:
         raise BadInputError("limit", f"positions [{frame.first}, {frame.next}) are no range")
-    if not 0 <= frame.count <= limits.FRAME_RECORDS_MAX:
-        raise BadInputError("limit", f"{frame.count} records, at most {limits.FRAME_RECORDS_MAX}")
-    if frame.number < 0 or len(frame.body) > limits.BODY_BYTES_MAX or len(frame.losses) > limits.FRAME_LOSSES_MAX:
-        raise BadInputError("limit", "frame number, body or losses out of bounds")
-    for text in (*frame.stream, frame.run, frame.encoding):
-        if len(text.encode()) > limits.TEXT_BYTES_MAX or "\x00" in text:
-            raise BadInputError("limit", f"text field {text[:20]!r}... is too long or holds a NUL")
+    for name, value, low, high in (
+        ("frame number", frame.number, 0, limits.INT64_MAX),
+        ("encoding version", frame.encoding_version, 0, limits.INT64_MAX),
+        ("ts_first_ns", frame.ts_first_ns, limits.INT64_MIN, limits.INT64_MAX),
+        ("ts_last_ns", frame.ts_last_ns, limits.INT64_MIN, limits.INT64_MAX),
+        ("realtime_ns", frame.realtime_ns, limits.INT64_MIN, limits.INT64_MAX),
+        ("number of records", frame.count, 0, limits.FRAME_RECORDS_MAX),
+        ("number of losses", len(frame.losses), 0, limits.FRAME_LOSSES_MAX),
+        ("size of the body", len(frame.body), 0, limits.BODY_BYTES_MAX),
+        ("size of the descriptor hash", len(frame.descriptor or b""), 0, limits.DESCRIPTOR_BYTES_MAX),
+    ):
+        if not low <= value <= high:
+            raise BadInputError("limit", f"{name} {value} is not within {low} to {high}")
     if not frame.stream.machine or not frame.stream.boot_id or not frame.stream.surface:
-        raise BadInputError("malformed", "machine, boot_id and surface must not be empty")
+        raise BadInputError("limit", "machine, boot_id and surface must not be empty")
+    _check_texts(*frame.stream, frame.run, frame.encoding, frame.snapshot or "")
+    for loss in frame.losses:
+        if not 0 <= loss.first_position <= loss.first_position + (loss.count or 0) <= limits.INT64_MAX:
+            raise BadInputError("limit", f"a loss of {loss.count} at {loss.first_position} is no range of positions")
+        _check_texts(loss.kind, loss.reason, loss.found_by)
 
 
-def _int(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not -limits.INT64_MAX - 1 <= value <= limits.INT64_MAX:
-        raise BadInputError("malformed", f"{value!r:.40} is no 64-bit integer")
-    return value
+def _check_texts(*texts: str) -> None:
+    for text in texts:
+        # A character has at most four bytes, so the usual text need not be encoded to be measured.
+        if "\x00" in text or (len(text) > _SHORT_CHARS and len(text.encode()) > limits.TEXT_BYTES_MAX):
+            raise BadInputError("limit", f"text {text[:20]!r}... is too long or holds a NUL")
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise BadInputError("malformed", f"{value!r:.40} is no text")
-    return value
-
-
-def _optional_text(value: object) -> str | None:
-    return None if value is None else _text(value)
-
-
-def _optional_bytes(value: object) -> bytes | None:
-    if value is not None and (not isinstance(value, bytes) or len(value) > limits.TEXT_BYTES_MAX):
-        raise BadInputError("malformed", "the descriptor hash is no short bin")
-    return value
-
-
-def _list(value: object, length_max: int) -> list[Any]:
-    if not isinstance(value, list) or len(value) > length_max:
-        raise BadInputError("malformed", f"{value!r:.40} is no list of at most {length_max}")
-    return value
-
-
-def _texts(value: object, length: int) -> list[str]:
-    values = _list(value, length)
-    if len(values) != length:
-        raise BadInputError("malformed", f"{length} texts expected, {len(values)} found")
-    return [_text(item) for item in values]
-
-
-def _loss(value: object) -> Loss:
-    entry = _list(value, len(Loss._fields))
-    if len(entry) != len(Loss._fields):
-        raise BadInputError("malformed", f"a loss has {len(Loss._fields)} fields, not {len(entry)}")
-    kind, first, count, reason, found_by = entry
-    loss = Loss(_text(kind), _int(first), None if count is None else _int(count), _text(reason), _text(found_by))
-    if loss.first_position < 0 or (loss.count is not None and loss.count < 0):
-        raise BadInputError("limit", "a loss has no negative position or count")
-    return loss
+def _zstd() -> _Zstd:
+    try:
+        found: _Zstd = _threads.zstd
+    except AttributeError:
+        found = _threads.zstd = _Zstd()
+    return found

@@ -4,6 +4,7 @@ The body is empty (the frame carries losses only), or a msgpack map from text to
 where `counters` is a map from text to integer. Unknown keys are ignored, so that a later producer may say more.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -11,10 +12,7 @@ import msgpack
 
 from schemas import limits
 from schemas.errors import BadInputError
-
-_BODY_BYTES_MAX: Final = 1 << 16
-_COUNTERS_MAX: Final = 256
-_KEYS_MAX: Final = 64
+from schemas.msgpack_reader import Reader
 
 
 @dataclass(slots=True)
@@ -36,9 +34,6 @@ class Heartbeat:
     counters: dict[str, int] = field(default_factory=dict)
 
 
-_INTEGERS: Final = tuple(name for name in Heartbeat.__dataclass_fields__ if name != "counters")
-
-
 def pack(heartbeat: Heartbeat) -> bytes:
     """Return the body that says `heartbeat`."""
     body: bytes = msgpack.packb(asdict(heartbeat))
@@ -49,42 +44,40 @@ def unpack(body: bytes) -> Heartbeat | None:
     """Return what `body` says; None for an empty body.
 
     Raises:
-        BadInputError: `reason` is `body`: no such map, a key is missing, or a limit is broken.
+        BadInputError: `reason` is `body`: no such map, a key is missing or there twice, or a limit is broken.
     """
     if not body:
         return None
-    fields = _unpack_map(body)
+    if len(body) > limits.HEARTBEAT_BYTES_MAX:
+        raise BadInputError("body", f"a heartbeat of {len(body)} bytes, at most {limits.HEARTBEAT_BYTES_MAX}")
+    reader = Reader(body, "body")
+    fields: dict[str, Any] = {}
+    for _ in range(reader.map_header(limits.HEARTBEAT_KEYS_MAX)):
+        name = _new(reader.text(), fields)
+        fields[name] = _READ.get(name, Reader.skip)(reader)
+    reader.end()
     try:
-        integers = {name: _int64(name, fields[name]) for name in _INTEGERS}
-        counters = _counters(fields["counters"])
+        return Heartbeat(**{name: fields[name] for name in _READ})
     except KeyError as e:
         raise BadInputError("body", f"the heartbeat lacks {e}") from None
-    return Heartbeat(**integers, counters=counters)
 
 
-def _unpack_map(body: bytes) -> dict[Any, Any]:
-    if len(body) > _BODY_BYTES_MAX:
-        raise BadInputError("body", f"a heartbeat of {len(body)} bytes, at most {_BODY_BYTES_MAX}")
-    try:
-        fields = msgpack.unpackb(
-            body, strict_map_key=True, max_map_len=_COUNTERS_MAX, max_str_len=limits.TEXT_BYTES_MAX, max_ext_len=0
-        )
-    except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as e:
-        raise BadInputError("body", f"no msgpack map: {type(e).__name__} {e}") from None
-    if not isinstance(fields, dict) or len(fields) > _KEYS_MAX:
-        raise BadInputError("body", f"a heartbeat is a map of at most {_KEYS_MAX} keys")
-    return fields
+def _read_counters(reader: Reader) -> dict[str, int]:
+    counters: dict[str, int] = {}
+    for _ in range(reader.map_header(limits.HEARTBEAT_COUNTERS_MAX)):
+        name = _new(reader.text(), counters)
+        counters[name] = reader.integer()
+    return counters
 
 
-def _int64(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not -limits.INT64_MAX - 1 <= value <= limits.INT64_MAX:
-        raise BadInputError("body", f"{name} {value!r:.40} is no 64-bit integer")
-    return value
+def _new(name: str, known: dict[str, Any]) -> str:
+    if name in known:
+        raise BadInputError("body", f"{name!r:.40} is there twice")
+    return name
 
 
-def _counters(value: object) -> dict[str, int]:
-    if not isinstance(value, dict):
-        raise BadInputError("body", f"counters are a map, not {type(value).__name__}")
-    if not all(isinstance(name, str) for name in value):
-        raise BadInputError("body", "a counter's name is a text")
-    return {name: _int64(name, count) for name, count in value.items()}
+#: How the value of each key is taken; any other is one that a later producer added.
+_READ: Final[dict[str, Callable[[Reader], Any]]] = {
+    **dict.fromkeys(Heartbeat.__dataclass_fields__, Reader.integer),
+    "counters": _read_counters,
+}

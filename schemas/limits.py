@@ -10,11 +10,22 @@ FRAME_BYTES_MAX: Final = BODY_BYTES_MAX + (1 << 17)
 TEXT_BYTES_MAX: Final = 255
 #: Most losses that one frame can carry; a producer with more sends another frame.
 FRAME_LOSSES_MAX: Final = 1024
+#: Most fields in the map of a frame, known and unknown ones.
+FRAME_FIELDS_MAX: Final = 64
+#: Longest descriptor hash.
+DESCRIPTOR_BYTES_MAX: Final = 255
+#: Largest window that a zstd body may ask for, which RFC 8878 wants every decoder to grant.
+ZSTD_WINDOW_BYTES_MAX: Final = 8 << 20
 #: Most records in one frame.
 FRAME_RECORDS_MAX: Final = 1 << 16
 #: Positions, counts and times are signed 64-bit in Parquet.
 INT64_MAX: Final = (1 << 63) - 1
+INT64_MIN: Final = -(1 << 63)
 #: Longest single record of a surface that keeps record lengths (/dev/kmsg gives at most 8 KiB today).
 RECORD_BYTES_MAX: Final = 1 << 16
+#: Longest heartbeat body, and the most keys and counters in it.
+HEARTBEAT_BYTES_MAX: Final = 1 << 16
+HEARTBEAT_KEYS_MAX: Final = 64
+HEARTBEAT_COUNTERS_MAX: Final = 256
 #: Bytes of a bad input kept in a dead letter.
 DEAD_LETTER_BYTES_MAX: Final = 256
