@@ -87,8 +87,8 @@ class SegmentFile:
         return limit, high
 
     def read(self, at: int, stop: int) -> bytes:
-        """Return the bytes `[at, stop)`, at most as many as a frame can have."""
-        return self._pread(min(stop - at, limits.FRAME_BYTES_MAX), at)
+        """Return the bytes `[at, stop)`, none where that is no range, at most as many as a frame can have."""
+        return self._pread(max(0, min(stop - at, limits.FRAME_BYTES_MAX)), at)
 
     def _pread(self, size_bytes: int, at: int) -> bytes:
         try:
