@@ -8,6 +8,8 @@ gone.
 
 import logging
 import os
+from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -70,7 +72,7 @@ def _published(folder: Path) -> End | None:
 
 
 class _Walk:
-    """Goes through a segment's entries and notes where each stream stands."""
+    """Goes through segments' entries and notes where each stream stands."""
 
     def __init__(self, folder: Path, bases: list[int]) -> None:
         self._folder, self._bases = folder, bases
@@ -79,8 +81,13 @@ class _Walk:
 
     # Returns the bytes that were cut.
     def newest(self, end: End | None) -> int:
-        file = self._open(self._bases[-1])
-        try:
+        # From the newest segment whose header says where the streams stood: nearly always the newest of all.
+        first = next((i for i in reversed(range(len(self._bases))) if self._header_is_good(self._bases[i])), 0)
+        for base, after in pairwise(self._bases[first:]):
+            with closing(self._open(base)) as file:
+                self._start(file)
+                self._go(file, file.size_bytes(), file.size_bytes(), after)
+        with closing(self._open(self._bases[-1])) as file:
             durable, high = (end.position, end.offset) if end and end.base == file.base else (0, file.base)
             size_bytes = file.size_bytes()
             if not self._start(file) and not durable:
@@ -89,8 +96,6 @@ class _Walk:
                 if self.at == size_bytes:
                     self.at, self.offset = 0, file.base
             self._go(file, size_bytes, durable, high)
-        finally:
-            file.close()
         torn_bytes = max(0, size_bytes - self.at)
         if torn_bytes:
             log.warning("%s, byte %d: a torn tail of %d bytes is cut", file.path, self.at, torn_bytes)
@@ -102,20 +107,20 @@ class _Walk:
     def _open(self, base: int) -> SegmentFile:
         return SegmentFile(log_dir.segment_path(self._folder, base), base)
 
-    # False when the header is damaged; then the streams are those at the end of the segment before.
+    def _header_is_good(self, base: int) -> bool:
+        with closing(self._open(base)) as file:
+            try:
+                file.header()
+            except BadInputError as e:
+                log.error("%s: %s; looking for its entries", file.path, e)  # noqa: TRY400
+                return False
+        return True
+
+    # False when the header is damaged; the streams are then those that stood at the end of the segment before.
     def _start(self, file: SegmentFile) -> bool:
         try:
             header = file.header()
-        except BadInputError as e:
-            log.error("%s: %s; looking for its entries", file.path, e)  # noqa: TRY400
-            older = [base for base in self._bases if base < file.base]
-            if older:
-                before = self._open(older[-1])
-                try:
-                    self._start(before)
-                    self._go(before, before.size_bytes(), before.size_bytes(), file.base)
-                finally:
-                    before.close()
+        except BadInputError:
             self.at, self.offset = 0, file.base
             return False
         self.at, self.offset, self.append_ns, self.streams = (

@@ -44,3 +44,16 @@ def kernel_log():
         pytest.skip(f"kernel.printk_devkmsg is locked at {before}")
     yield KernelLog()
     PRINTK_DEVKMSG.write_text(before + "\n")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A filesystem of 1 MiB, which really refuses."""
+    path = tmp_path / "small"
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", path]
+    mounted = subprocess.run(command, check=False, capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"needs root to mount a small tmpfs: {mounted.stderr.strip()}")
+    yield path
+    subprocess.run(["umount", "--lazy", path], check=True)
