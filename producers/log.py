@@ -21,6 +21,7 @@ from typing import Final
 from producers.durable import PART, make_folder, refusals, write_file
 from producers.log_partition import PartitionWriter
 from schemas import log_dir
+from schemas.crashpoints import crash_point
 from schemas.errors import LockedError, StorageError, UnavailableError, UsageError
 from schemas.frame import Frame
 from schemas.segment import StreamPosition
@@ -139,6 +140,7 @@ class LogWriter:
                 return
             with refusals(each.path):
                 each.path.unlink(missing_ok=True)
+            crash_point("log:deleted")
             total_bytes -= each.size_bytes
 
     def _release(self) -> None:

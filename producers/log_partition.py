@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from producers.durable import make_folder, refusals, write_at, write_file
 from producers.log_recovery import recover
 from schemas import log_dir, segment
+from schemas.crashpoints import crash_point
 from schemas.errors import BadInputError
 from schemas.frame import Frame, encode
 from schemas.segment import End, StreamPosition
@@ -83,6 +84,7 @@ class PartitionWriter:
         self._next, self._append_ns = self._next + 1, append_ns
         self.streams.pop(frame.stream, None)
         self.streams[frame.stream] = StreamPosition(frame.next, frame.number)
+        crash_point("log:appended")
 
     def sync(self) -> None:
         """Make everything appended durable, then show it to readers."""
@@ -92,6 +94,7 @@ class PartitionWriter:
         if end != self._published:
             with refusals(self.folder / log_dir.END):
                 write_at(self._end_fd, segment.encode_end(end), 0)
+                crash_point("log:published")
                 self._published = end
                 if time.monotonic() - self._end_synced_s >= _END_SYNC_S:
                     self._sync_end()
@@ -129,7 +132,9 @@ class PartitionWriter:
         with refusals(path):
             try:
                 write_at(self._fd, b"".join(self._pending), self._position)
+                crash_point("log:written")
                 os.fdatasync(self._fd)
+                crash_point("log:synced")
             except OSError:
                 with contextlib.suppress(OSError):
                     os.ftruncate(self._fd, self._position)  # a full disk gets its bytes back
@@ -143,6 +148,7 @@ class PartitionWriter:
         self._rolling = True
         with refusals(log_dir.segment_path(self.folder, self._next)):
             position = self._create(self._next)
+            crash_point("log:created")
             fd = self._open(self._next)
             os.close(self._fd)
             self._fd, self._base, self._position = fd, self._next, position
@@ -151,6 +157,7 @@ class PartitionWriter:
         self.sync()
         with refusals(self.folder / log_dir.END):
             self._sync_end()
+        crash_point("log:rolled")
 
     def _sync_end(self) -> None:
         os.fdatasync(self._end_fd)

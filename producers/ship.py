@@ -21,6 +21,7 @@ from typing import Final
 from producers.kafka import FrameProducer
 from schemas import frame as frames
 from schemas import log_dir, logs
+from schemas.crashpoints import crash_point
 from schemas.errors import BadInputError, HypocenterError, LockedError, StorageError
 from schemas.frame import Frame
 from schemas.kafka_config import KafkaConfig
@@ -147,6 +148,7 @@ class Shipper:
             ack, key = _Ack(where, offset + 1, None, 0), b""
         self._read[where] = offset + 1
         self._producer.send(ack, where.partition("/")[0], key, payload)
+        crash_point("ship:sent")
 
     # Retention evicted what was not shipped: say so, stream by stream. The number is the spool's start, so the same
     # account sent twice is recognised.
@@ -186,6 +188,7 @@ class Shipper:
             if ack.stream is not None:
                 self._streams[ack.stream] = ack.next
             self._dirty = True
+            crash_point("ship:acked")
         if self._dirty and time.monotonic() - self._saved_s >= _SAVE_S:
             self._save()
 
@@ -220,6 +223,7 @@ class Shipper:
             part.write_text(json.dumps(state), encoding="utf-8")
             part.replace(self._dir / "shipped.json")
             self._dirty = False
+            crash_point("ship:saved")
         except OSError as e:
             log.warning("%s: what is acknowledged cannot be noted: %s", self._dir, e.strerror)
         # Also on a full disk, which needs it most: the broker has these, and an older note only sends some again.
@@ -234,6 +238,7 @@ class Shipper:
             for segment, after in pairwise(segments):
                 if int(after.stem) <= offset:
                     segment.unlink(missing_ok=True)
+                    crash_point("ship:evicted")
 
 
 def _claim(directory: Path) -> int:

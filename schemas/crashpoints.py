@@ -1,4 +1,4 @@
-"""Numbered points at which a test kills the process, to prove that a crash there loses and doubles nothing."""
+"""Numbered points at which a test kills or stops the process, to prove that a crash there loses and doubles nothing."""
 
 import os
 import signal
@@ -7,7 +7,22 @@ from typing import Final
 
 #: Every point, by side.
 CRASH_POINTS: Final = {
-    "producer": ("agent:opened", "agent:cut", "agent:durable"),
+    "producer": (
+        "agent:opened",
+        "agent:cut",
+        "agent:durable",
+        "log:appended",
+        "log:written",
+        "log:synced",
+        "log:published",
+        "log:created",
+        "log:rolled",
+        "log:deleted",
+        "ship:sent",
+        "ship:acked",
+        "ship:saved",
+        "ship:evicted",
+    ),
     "consumer": (
         "collector:added",
         "writer:file",
@@ -22,14 +37,19 @@ CRASH_POINTS: Final = {
     ),
 }
 _VARIABLE: Final = "HYPOCENTER_CRASH_AT"
+_STOP: Final = "stop:"
 _passed: Counter[str] = Counter()
 
 
 def crash_point(name: str) -> None:
-    """Kill this process with SIGKILL if the environment names this point as `name` or, at its Nth passing, `name:N`."""
+    """Kill this process with SIGKILL if the environment names this point as `name` or, at its Nth passing, `name:N`.
+
+    With `stop:` in front it is stopped with SIGSTOP instead and goes on when somebody continues it.
+    """
     wanted = os.environ.get(_VARIABLE)
     if wanted is None:
         return
     _passed[name] += 1
-    if wanted in (name, f"{name}:{_passed[name]}"):
-        os.kill(os.getpid(), signal.SIGKILL)
+    number = signal.SIGSTOP if wanted.startswith(_STOP) else signal.SIGKILL
+    if wanted.removeprefix(_STOP) in (name, f"{name}:{_passed[name]}"):
+        os.kill(os.getpid(), number)
