@@ -12,16 +12,15 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from consumers.decode import kmsg_header, kmsg_text
+from consumers.decode import kmsg_fields, kmsg_header, kmsg_text
 from consumers.decode.base import BadRecord, Decoded, FrameIn
-from consumers.decode.slices import WORD_BYTES, Bytes, Ints, Mask, between, positions, spread
+from consumers.decode.slices import WORD_BYTES, Bytes, Ints, Mask, between, firsts, positions, spread
 from consumers.lake.tables import WORD, TableSpec
 from schemas import kmsg
 from schemas.errors import BadInputError
 from schemas.frame import Frame
 from schemas.stream import Stream
 
-_FIELDS: Final = pa.map_(pa.string(), pa.string())
 SCHEMA: Final = pa.schema(
     [
         *(pa.field(name, WORD) for name in Stream._fields),
@@ -32,7 +31,7 @@ SCHEMA: Final = pa.schema(
         pa.field("flags", pa.string()),
         pa.field("caller", pa.string()),
         pa.field("message", pa.string()),
-        pa.field("fields", _FIELDS),
+        pa.field("fields", kmsg_fields.TYPE),
         pa.field("extra", pa.string()),
         pa.field("message_raw", pa.binary()),
         pa.field("captured_ns", pa.int64()),
@@ -283,7 +282,7 @@ def _callers(group: _Group, headers: kmsg_header.Headers, odd: _Odd) -> pa.Array
 def _text_columns(group: _Group, octets: Bytes, text_start: Ints) -> dict[str, pa.Array]:
     count = len(group.sizes)
     ends = group.starts + group.sizes
-    text_end, breaks = _text_ends(group, octets, text_start, ends)
+    text_end, with_lines = _text_ends(group, octets, text_start, ends)
     rows = _rows_to_decode(group.data, octets, text_start, text_end)
     slices = between(group.data, text_start, text_end, pa.binary())
     decoded = kmsg_text.texts(slices.take(pa.array(2 * rows)))
@@ -292,29 +291,29 @@ def _text_columns(group: _Group, octets: Bytes, text_start: Ints) -> dict[str, p
     if len(rows):
         indices[rows] = len(plain) + np.arange(len(rows))
         plain = pa.concat_arrays([plain, decoded.message])
-    lines = {i: kmsg_text.dictionary(group.data[at + 1 : int(ends[i])]) for i, at in breaks}
+    fields = kmsg_fields.maps(group.data, text_end[with_lines] + 1, ends[with_lines])
     return {
         "message": plain.take(pa.array(indices)),
         "message_raw": spread(decoded.raw, rows, count),
-        "fields": _sparse(lines, _FIELDS, count),
+        "fields": spread(fields, with_lines, count),
     }
 
 
-# Where each text ends, and where the dictionary lines of a record begin: at the newline that is not its last byte.
-def _text_ends(group: _Group, octets: Bytes, text_start: Ints, ends: Ints) -> tuple[Ints, list[tuple[int, int]]]:
+# Where each text ends, and which records have dictionary lines: behind a newline that is not the record's last byte.
+def _text_ends(group: _Group, octets: Bytes, text_start: Ints, ends: Ints) -> tuple[Ints, Ints]:
     closed = (ends > text_start) & (octets[ends - 1] == ord("\n"))
     text_end = ends - closed
     if group.data.count(b"\n") == np.count_nonzero(closed):
-        return text_end, []
+        return text_end, np.empty(0, np.int64)
     newlines = octets == ord("\n")
     newlines[ends[closed] - 1] = False
     at = positions(newlines)
-    rows, firsts = np.unique(np.searchsorted(ends, at, side="right"), return_index=True)
-    at = at[firsts]
+    rows = np.searchsorted(ends, at, side="right")
+    first = firsts(rows)
+    rows, at = rows[first], at[first]
     inside = at >= text_start[rows]
-    rows, at = rows[inside], at[inside]
-    text_end[rows] = at
-    return text_end, list(zip(rows.tolist(), at.tolist(), strict=True))
+    text_end[rows[inside]] = at[inside]
+    return text_end, rows[inside]
 
 
 # The rows whose text is not simply itself: an escape, or a byte that may be no UTF-8.
@@ -323,7 +322,8 @@ def _rows_to_decode(data: bytes, octets: Bytes, text_start: Ints, text_end: Ints
         return np.empty(0, np.int64)
     special: Mask = (octets == ord("\\")) | (octets >= 0x80)
     at = positions(special)
-    rows = np.unique(np.searchsorted(text_end, at, side="right"))
+    rows = np.searchsorted(text_end, at, side="right")
+    rows = rows[firsts(rows)]
     rows = rows[rows < len(text_end)]
     inside = np.searchsorted(at, text_start[rows]) < np.searchsorted(at, text_end[rows])
     return rows[inside]

@@ -1,4 +1,4 @@
-r"""Texts of /dev/kmsg records: `\xNN` is one byte, any other backslash is itself; dictionary lines are ` KEY=value`.
+r"""Texts of /dev/kmsg records: `\xNN` is one byte, any other backslash is itself.
 
 Source: Documentation/ABI/testing/dev-kmsg. A record cut at the reader's limit may end within an escape, which stays.
 """
@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from consumers.decode.slices import WORD_BYTES, Bytes, Ints, Mask, positions
+from consumers.decode.slices import Mask, contents, positions
 
 _ESCAPE: Final = re.compile(rb"\\x([0-9a-fA-F]{2})")
-_TAIL_BYTES: Final = 3  # of an escape, after the backslash
+_TAIL_BYTES: Final = 3  # of an escape, after the backslash; `contents` pads by more
 # The value of a hexadecimal digit; 16 for every other byte.
 _HEX: Final = np.full(256, 16, np.uint8)
 _HEX[[*b"0123456789abcdefABCDEF"]] = [*range(16), *range(10, 16)]
@@ -31,20 +31,6 @@ def unescape(text: bytes) -> bytes:
     if b"\\" not in text:
         return text
     return _ESCAPE.sub(lambda match: bytes((int(match[1], 16),)), text)
-
-
-def dictionary(lines: bytes) -> list[tuple[str, str]]:
-    """Return the keys and values of dictionary lines, in order of first sight.
-
-    A line without `=` is a key with an empty value; the values of a key that comes again are joined by a newline.
-    """
-    fields: dict[str, list[str]] = {}
-    for line in lines.split(b"\n"):
-        if line:
-            key, _, value = line.removeprefix(b" ").partition(b"=")
-            name, text = (unescape(part).decode("utf-8", "replace") for part in (key, value))
-            fields.setdefault(name, []).append(text)
-    return [(name, "\n".join(values)) for name, values in fields.items()]
 
 
 def texts(escaped: pa.Array) -> Texts:
@@ -72,7 +58,7 @@ def _replace_invalid(unescaped: pa.Array) -> tuple[list[str], list[int]]:
 
 # All texts at once: escapes never overlap, as each holds one backslash. Also says where a backslash begins none.
 def _unescape_all(escaped: pa.Array) -> tuple[pa.Array, Mask]:
-    offsets, octets = _buffers(escaped)
+    offsets, octets = contents(escaped)
     size = int(offsets[-1])
     at = positions(octets == ord("\\"))
     rows = np.searchsorted(offsets, at, side="right") - 1
@@ -91,14 +77,3 @@ def _unescape_all(escaped: pa.Array) -> tuple[pa.Array, Mask]:
     new_offsets = (offsets - removed).astype(np.int32)
     buffers = [None, pa.py_buffer(new_offsets), pa.py_buffer(octets[:size][keep])]
     return pa.Array.from_buffers(pa.binary(), len(escaped), buffers), torn
-
-
-# Offsets from zero, and a padded copy of the bytes that may be written.
-def _buffers(values: pa.Array) -> tuple[Ints, Bytes]:
-    _, offset_buffer, data = values.buffers()
-    offsets = np.frombuffer(offset_buffer, np.int32, len(values) + 1, values.offset * 4).astype(np.int64)
-    size = int(offsets[-1] - offsets[0])
-    octets = np.zeros((size + _TAIL_BYTES + WORD_BYTES) // WORD_BYTES * WORD_BYTES, np.uint8)
-    if size:
-        octets[:size] = np.frombuffer(data, np.uint8, size, int(offsets[0]))
-    return offsets - offsets[0], octets

@@ -20,6 +20,11 @@ def positions(flags: Mask) -> Ints:
     return words[rows] * WORD_BYTES + columns
 
 
+def firsts(ordered: Ints) -> Ints:
+    """Return the indices at which a sorted array begins another value."""
+    return np.flatnonzero(np.diff(ordered, prepend=ordered[:1] - 1))
+
+
 def between(data: Any, starts: Ints, ends: Ints, type_: pa.DataType) -> pa.Array:
     """Return a zero-copy array over the buffer `data` whose element 2 i is `data[starts[i]:ends[i]]`.
 
@@ -42,3 +47,17 @@ def spread(values: pa.Array, rows: Ints, length: int) -> pa.Array:
     indices[rows] = np.arange(len(rows))
     missing[rows] = False
     return values.take(pa.array(indices, mask=missing))
+
+
+def contents(values: pa.Array) -> tuple[Ints, Bytes]:
+    """Return offsets from zero, and a copy of the bytes of `values` (binary) that may be written.
+
+    At least WORD_BYTES zeros follow the last byte, and the length is a multiple of WORD_BYTES.
+    """
+    _, offset_buffer, data = values.buffers()
+    offsets = np.frombuffer(offset_buffer, np.int32, len(values) + 1, values.offset * 4).astype(np.int64)
+    size = int(offsets[-1] - offsets[0])
+    octets = np.zeros((size // WORD_BYTES + 2) * WORD_BYTES, np.uint8)
+    if size:
+        octets[:size] = np.frombuffer(data, np.uint8, size, int(offsets[0]))
+    return offsets - offsets[0], octets
