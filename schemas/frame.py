@@ -1,7 +1,7 @@
 """The frame: one batch of one stream's raw bytes plus its tags; one Kafka message.
 
-Wire form: schemas/WIRE.md, pinned by tests/schemas/golden/. A msgpack map with small integer keys whose last entry is
-the CRC-32 (ISO-HDLC, as in zlib) of every byte before that checksum's own five bytes.
+Wire form: schemas/WIRE.md, pinned by tests/schemas/golden/. A msgpack map with small integer keys whose first entry is
+the version and whose last is the CRC-32 (ISO-HDLC, as in zlib) of every byte before that checksum's own five bytes.
 """
 
 import threading
@@ -20,7 +20,8 @@ from schemas.msgpack_reader import Reader
 from schemas.stream import Stream
 
 VERSION: Final = 1
-# Keys. New fields get the next number, with a default on decode; no field changes type; CRC stays physically last.
+# Keys. New fields get the next number, with a default on decode; no field changes type; the version stays physically
+# first and the checksum last, also in every later version.
 K_VERSION, K_STREAM, K_RUN, K_NUMBER, K_FIRST, K_NEXT, K_COUNT = range(7)
 K_LOSSES, K_TS_FIRST, K_TS_LAST, K_REALTIME, K_SNAPSHOT = range(7, 12)
 K_ENCODING, K_ENCODING_VERSION, K_DESCRIPTOR, K_CODEC, K_BODY_BYTES, K_BODY = range(12, 18)
@@ -37,7 +38,7 @@ class _Zstd:
     # One pair for each thread: they let go of the interpreter lock while they work, and are not made to be shared.
     def __init__(self) -> None:
         self.compressor: Final = zstandard.ZstdCompressor(level=1, write_content_size=True)
-        self.decompressor: Final = zstandard.ZstdDecompressor(max_window_size=limits.ZSTD_WINDOW_BYTES_MAX)
+        self.decompressor: Final = zstandard.ZstdDecompressor()
 
 
 _threads: Final = threading.local()
@@ -110,8 +111,8 @@ def encode(frame: Frame, *, compress: bool = True) -> bytes:
         raise ValueError(
             f"refusing to encode: {len(data)} bytes with {len(frame.losses)} losses are more than a frame holds"
         )
-    head = data[:-_CRC_TAIL_BYTES]
-    return head + bytes((_UINT32, *zlib.crc32(head).to_bytes(4, "big")))
+    head = memoryview(data)[:-_CRC_TAIL_BYTES]
+    return b"".join((head, bytes((_UINT32,)), zlib.crc32(head).to_bytes(4, "big")))
 
 
 def decode(data: bytes) -> Frame:
@@ -174,7 +175,7 @@ def _unpack(data: bytes) -> dict[int, Any]:
         if key in fields:
             raise BadInputError("malformed", f"field {key} is there twice")
         fields[key] = _READ.get(key, Reader.skip)(reader)
-    reader.end()
+    # The five bytes behind `crc_start` are one integer, so nothing can follow it.
     if key != K_CRC or start != crc_start:
         raise BadInputError("malformed", "a frame's last field is its checksum")
     return fields

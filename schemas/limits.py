@@ -14,8 +14,6 @@ FRAME_LOSSES_MAX: Final = 1024
 FRAME_FIELDS_MAX: Final = 64
 #: Longest descriptor hash.
 DESCRIPTOR_BYTES_MAX: Final = 255
-#: Largest window that a zstd body may ask for, which RFC 8878 wants every decoder to grant.
-ZSTD_WINDOW_BYTES_MAX: Final = 8 << 20
 #: Most records in one frame.
 FRAME_RECORDS_MAX: Final = 1 << 16
 #: Positions, counts and times are signed 64-bit in Parquet.

@@ -1,4 +1,5 @@
 import contextlib
+import tracemalloc
 
 import msgpack
 import pytest
@@ -77,3 +78,32 @@ def test_every_shorter_body_is_refused():
 def test_any_bytes_are_refused_or_read(body):
     with contextlib.suppress(BadInputError):
         assert heartbeat.unpack(body) is not None
+
+
+BODY = heartbeat.pack(BEAT)
+WIDE = b"\xdd" + (60_000).to_bytes(4, "big")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        BODY + b"\x00",
+        b"\x89" + BODY[1:] + msgpack.packb("bracket_ns") + b"\x01",
+        b"\x89" + BODY[1:] + msgpack.packb("later") + WIDE * 900 + bytes(60_000),
+        b"\x81" + msgpack.packb("counters") + WIDE * 900 + bytes(60_000),
+        b"\x81" + msgpack.packb("realtime_ns") + WIDE + b"\x90" * 60_000,
+        b"\xdf\xff\xff\xff\xff",
+        bytes(limits.HEARTBEAT_BYTES_MAX + 1),
+        heartbeat.pack(BEAT).replace(b"\x81\xa7records\x08", b"\x82\xa7records\x08\xa7records\x08"),
+    ],
+    ids=lambda body: body[:20].hex(),
+)
+def test_hostile_bodies_are_refused_without_taking_memory(body):
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadInputError) as caught:
+            heartbeat.unpack(body)
+        assert caught.value.reason == "body"
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()

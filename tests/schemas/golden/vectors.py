@@ -1,0 +1,170 @@
+"""What each golden vector says, and how its bytes are made: `python -m tests.schemas.golden.vectors` writes missing ones.
+
+The bytes come from the writer in tests/schemas/wire_writer.py, which knows WIRE.md and none of the code under test.
+"""
+
+import argparse
+import struct
+from pathlib import Path
+
+import zstandard
+
+from schemas.frame import Frame
+from schemas.loss import Loss
+from schemas.stream import Stream
+from tests.schemas import wire_writer as w
+
+HERE = Path(__file__).parent
+INT64_MAX = (1 << 63) - 1
+STREAM = Stream("vm-7", "0b7a3c52-6c1e-4a35-9f0e-2d4b8a6c7e11", "guest-kernel", "kmsg", "", "printk")
+RUN = "3f1c2b4a-9d8e-4f7a-b6c5-d4e3f2a1b0c9"
+RECORDS = (
+    b"6,339,5140900,-;NET: Registered PF_INET6\n",
+    b"4,340,5690716,-,caller=T1;acpi: \\x0atwo lines\n SUBSYSTEM=acpi\n",
+)
+HEARTBEAT = {
+    "since_realtime_ns": 1_753_000_000_000_000_000,
+    "until_realtime_ns": 1_753_000_010_000_000_000,
+    "first_position": 339,
+    "realtime_ns": 1_753_000_010_000_000_000,
+    "monotonic_ns": 86_400_000_000_000,
+    "boottime_ns": 90_000_000_000_000,
+    "bracket_ns": 640,
+}
+COUNTERS = {"records": 2, "epipe": 0}
+
+
+def kmsg_body(records):
+    return struct.pack(f"<{1 + len(records)}I", len(records), *map(len, records)) + b"".join(records)
+
+
+def heartbeat_body():
+    counters = w.mapping([(w.text(name), w.integer(count)) for name, count in COUNTERS.items()])
+    pairs = [(w.text(name), w.integer(value)) for name, value in HEARTBEAT.items()]
+    return w.mapping([*pairs, (w.text("counters"), counters)])
+
+
+KMSG = Frame(
+    STREAM,
+    RUN,
+    7,
+    339,
+    341,
+    2,
+    "kmsg",
+    1,
+    kmsg_body(RECORDS),
+    ts_first_ns=5_140_900_000,
+    ts_last_ns=5_690_716_000,
+    realtime_ns=1_753_000_000_000_000_000,
+    snapshot=f"{RUN}/4",
+)
+LONG = Frame(STREAM, RUN, 8, 341, 405, 64, "kmsg", 1, kmsg_body([b"6,%d,1,-;the same\n" % n for n in range(341, 405)]))
+#: What `decode` must make of each vector; None where it must refuse.
+FRAMES = {
+    "minimal": Frame(Stream("m", "b", "", "s", "", ""), "", 0, 0, 0, 0, "", 0, b""),
+    "full": Frame(
+        Stream("máchine", STREAM.boot_id, "host", "ftrace", "cpu3", "boot"),
+        RUN,
+        INT64_MAX,
+        1 << 32,
+        INT64_MAX,
+        1 << 16,
+        "pages",
+        255,
+        bytes(range(256)),
+        losses=[
+            Loss("overwrite", 0, 17, "ring-overwritten", "kmsg"),
+            Loss("drop", 17, None, "spool-full", "shipper"),
+            Loss("gap", INT64_MAX, 0, "", ""),
+            Loss("truncation", 1 << 16, 1, "longer-than-buffer", "kmsg"),
+            Loss("reset", 0, 0, "new-boot", "kmsg"),
+            Loss("retention", 1 << 31, 1 << 31, "", "reader"),
+            Loss("dead-letter", 5, 1 << 40, "", "collector"),
+        ],
+        ts_first_ns=-1,
+        ts_last_ns=-INT64_MAX - 1,
+        realtime_ns=INT64_MAX,
+        snapshot="r/0",
+        descriptor=bytes(range(32)),
+    ),
+    "kmsg": KMSG,
+    "kmsg-zstd": LONG,
+    "heartbeat": Frame(
+        STREAM, RUN, 9, 341, 341, 0, "heartbeat", 1, heartbeat_body(), realtime_ns=1_753_000_010_000_000_000
+    ),
+    "losses-only": Frame(
+        STREAM, "ship-1", 4, 500, 500, 0, "heartbeat", 1, b"", [Loss("drop", 405, 95, "spool-full", "shipper")]
+    ),
+    "another-writer": KMSG,
+    "future-fields": KMSG,
+    "version-2": None,
+}
+
+
+def _plain(frame):
+    return w.seal(w.fields(frame))
+
+
+def _zstd(frame):
+    return w.seal(w.fields(frame, body=zstandard.ZstdCompressor(level=19).compress(frame.body), codec=1))
+
+
+# The other legal forms of the same values: order between the first and the last field, longer integers and lengths.
+def _another_writer():
+    values = w.fields(KMSG)
+    del values["descriptor"]
+    values = {"version": values.pop("version"), **dict(reversed(values.items()))}
+    values |= {name: b"\xcf" + struct.pack(">Q", getattr(KMSG, name)) for name in ("number", "first", "next", "count")}
+    values["encoding"] = b"\xdb" + struct.pack(">I", 4) + b"kmsg"
+    values["losses"] = b"\xdd" + bytes(4)
+    values["body"] = b"\xc6" + struct.pack(">I", len(KMSG.body)) + KMSG.body
+    pairs = [(w.integer(w.KEYS[name]), value) for name, value in values.items()]
+    return w.with_crc(b"\xdf" + struct.pack(">I", len(pairs) + 1) + b"".join(k + v for k, v in pairs) + w.CRC_KEY)
+
+
+def _future_fields():
+    nested = w.mapping([(w.text("a"), w.array([w.integer(1), w.mapping([]), b"\xcb" + struct.pack(">d", 0.5)]))])
+    more = [w.text("x" * 300), w.array([w.integer(n) for n in range(2000)]), nested, b"\xd6\xff" + bytes(4), w.NIL]
+    return w.seal(w.fields(KMSG), *((w.integer(18 + n), value) for n, value in enumerate(more)))
+
+
+# All that a reader of version 1 may rely on is the envelope: the version first, the checksum last.
+def _version_2():
+    return w.sealed([(w.integer(0), w.integer(2)), (w.integer(1), w.text("not as it was"))])
+
+
+MAKE = {
+    "minimal": lambda: _plain(FRAMES["minimal"]),
+    "full": lambda: _plain(FRAMES["full"]),
+    "kmsg": lambda: _plain(KMSG),
+    "kmsg-zstd": lambda: _zstd(LONG),
+    "heartbeat": lambda: _plain(FRAMES["heartbeat"]),
+    "losses-only": lambda: _plain(FRAMES["losses-only"]),
+    "another-writer": _another_writer,
+    "future-fields": _future_fields,
+    "version-2": _version_2,
+}
+#: Those whose bytes `encode` must give again; the others say the same in another legal form, or are compressed.
+ENCODED = ("minimal", "full", "kmsg", "heartbeat", "losses-only")
+
+
+def stored(name):
+    return (HERE / f"{name}.bin").read_bytes()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--overwrite", action="append", default=[], choices=MAKE, help="write this one though it exists"
+    )
+    args = parser.parse_args()
+    for name, make in MAKE.items():
+        path = HERE / f"{name}.bin"
+        if name in args.overwrite or not path.exists():
+            path.write_bytes(make())
+            print(f"wrote {path.name}")
+
+
+if __name__ == "__main__":
+    main()
