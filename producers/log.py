@@ -162,12 +162,14 @@ def _claim(path: Path) -> int:
         if names and log_dir.IDENTITY not in names:
             raise UsageError(f"{path} is not empty and no log: it holds {min(names)!r}")
         fd = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.pread(fd, 20, 0).decode("ascii", "replace").strip() or "unknown"
-            os.close(fd)
-            raise LockedError(f"{path} has a writer already: process {owner}") from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        owner = os.pread(fd, 20, 0).decode("ascii", "replace").strip() or "unknown"
+        os.close(fd)
+        raise LockedError(f"{path} has a writer already: process {owner}") from None
+    # The lock is what counts; a full disk cannot take the number, and must not keep the log from being opened.
+    with contextlib.suppress(OSError):
         os.ftruncate(fd, 0)
         os.pwrite(fd, b"%d\n" % os.getpid(), 0)
     return fd

@@ -61,8 +61,7 @@ class PartitionWriter:
             self._fd = self._open(self._base)
             try:
                 self._published = End(self._next, self._base, self._position)
-                write_file(folder / log_dir.END, segment.encode_end(self._published))
-                self._end_fd = os.open(folder / log_dir.END, os.O_WRONLY | os.O_CLOEXEC)
+                self._end_fd = _open_end(folder / log_dir.END, segment.encode_end(self._published))
             except OSError:
                 os.close(self._fd)
                 raise
@@ -186,3 +185,19 @@ class PartitionWriter:
         finally:
             file.close()
         return Closed(path, closed_ns, found.st_size)
+
+
+# Overwritten in place where it exists: a full disk still has that room, and readers see no moment without it.
+def _open_end(path: Path, data: bytes) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_size == len(data):
+            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                write_at(fd, data, 0)
+                os.fdatasync(fd)
+            except OSError:
+                os.close(fd)
+                raise
+            return fd
+    write_file(path, data)
+    return os.open(path, os.O_WRONLY | os.O_CLOEXEC)

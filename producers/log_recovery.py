@@ -55,8 +55,8 @@ def recover(folder: Path) -> Recovered:
             return Recovered(published, 0, published, 0, {}, 0)
         walk = _Walk(folder, bases)
         torn_bytes = walk.newest(end)
-        if walk.offset < published:
-            log.error("%s: published entries from offset %d to %d are gone", folder, walk.offset, published - 1)
+        if walk.offset < published or walk.short:
+            log.error("%s: the segment of offset %d lacks published bytes; beginning another", folder, bases[-1])
             return Recovered(published, 0, published, walk.append_ns, walk.streams, torn_bytes)
         return Recovered(bases[-1], walk.at, walk.offset, walk.append_ns, walk.streams, torn_bytes)
 
@@ -78,6 +78,7 @@ class _Walk:
         self._folder, self._bases = folder, bases
         self.at = self.offset = self.append_ns = 0
         self.streams: dict[Stream, StreamPosition] = {}
+        self.short = False  # the newest segment ends before its published end
 
     # Returns the bytes that were cut.
     def newest(self, end: End | None) -> int:
@@ -90,6 +91,7 @@ class _Walk:
         with closing(self._open(self._bases[-1])) as file:
             durable, high = (end.position, end.offset) if end and end.base == file.base else (0, file.base)
             size_bytes = file.size_bytes()
+            self.short = size_bytes < durable
             if not self._start(file) and not durable:
                 # Nothing of it was published, but all may be there behind its header.
                 self.at, self.offset = file.resync(0, file.base, limits.INT64_MAX, size_bytes)

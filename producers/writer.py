@@ -91,6 +91,7 @@ class WriterThread:
     def _retried(self, step: Callable[[], None]) -> bool:
         refused = False
         while True:
+            last = self._stopping.is_set()
             try:
                 step()
             except StorageError as e:
@@ -98,8 +99,9 @@ class WriterThread:
                     log.error("%s; records wait in memory, then in the kernel's ring, until it can be written", e)  # noqa: TRY400
                 refused = True
                 self._retain()  # what is too old anyway may be in the way
-                if self._stopping.wait(0 if self._stopping.is_set() else _RETRY_S):
+                if last:
                     return False
+                self._stopping.wait(_RETRY_S)
             else:
                 if refused:
                     log.warning("the log can be written again")

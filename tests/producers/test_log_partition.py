@@ -1,0 +1,168 @@
+"""A writer killed at any moment and a disk that is full: nothing published is lost, no offset is left out or used twice."""
+
+import contextlib
+import multiprocessing
+import os
+import random
+import signal
+import time
+
+import pytest
+
+from schemas.errors import StorageError
+from schemas.log_cursor import LogCursor
+from tests._logs import STREAM, TOPIC, drain, frame, numbers, read_all, segments, writer
+
+_KILLS = 25
+
+
+# Started from a small process, without the threads that other tests leave in this one.
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["tests._logs"])
+
+
+def _write_until_killed(path, pipe, seed):
+    rng = random.Random(seed)
+    log = writer(path, segment_bytes=20_000)
+    number = log.positions[STREAM].number + 1 if STREAM in log.positions else 0
+    while True:
+        for _ in range(rng.randrange(1, 6)):
+            log.append(TOPIC, frame(number, rng.randbytes(rng.randrange(1, 3000))))
+            number += 1
+        log.sync()
+        pipe.send(number)
+
+
+def _durable(pipe):
+    said = [0]
+    with contextlib.suppress(EOFError):
+        while True:
+            said.append(pipe.recv())
+    return said[-1]
+
+
+def test_a_writer_killed_again_and_again_loses_nothing_it_published(tmp_path):
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    rng = random.Random(seed)
+    seen, torn_bytes, durable = [], 0, 0
+    cursor = LogCursor(tmp_path, TOPIC, 0)
+    for kill in range(_KILLS):
+        reads, writes = _context.Pipe(duplex=False)
+        writing = _context.Process(target=_write_until_killed, args=(tmp_path, writes, rng.random()))
+        writing.start()
+        writes.close()
+        if rng.random() < 0.8:  # else it dies while it opens the log
+            reads.poll(10)
+        deadline_s = time.monotonic() + rng.uniform(0, 0.05)
+        while time.monotonic() < deadline_s:
+            seen += cursor.read()
+        os.kill(writing.pid, signal.SIGKILL)
+        writing.join()
+        assert writing.exitcode == -signal.SIGKILL
+        durable = max(durable, _durable(reads))
+        reads.close()
+        # What was said to be durable, and what a reader was shown, is there without another writer's help.
+        seen += drain(cursor)
+        assert len(seen) >= durable, f"kill {kill}"
+        log = writer(tmp_path, segment_bytes=20_000)
+        torn_bytes += log.torn_bytes
+        log.close()
+        assert numbers(read_all(tmp_path)) == [(n, n) for n in range(cursor.end_offset())]
+    seen += drain(cursor)
+    assert seen == read_all(tmp_path)
+    assert durable > _KILLS
+    assert len(segments(tmp_path)) > 3
+
+
+def fill(disk, leave_bytes):
+    """Leave about so many bytes free; return the file to delete for the rest."""
+    ballast = disk / "ballast"
+    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+    ballast.write_bytes(bytes(max(0, free - leave_bytes)))
+    return ballast
+
+
+@pytest.mark.parametrize("leave_bytes", [0, 4096, 12_288, 40_960, 100_000, 163_840])
+@pytest.mark.parametrize("sync_every", [1, 7, 100])
+def test_a_full_disk_takes_everything_once_there_is_room(small_disk, leave_bytes, sync_every):
+    path = small_disk / "log"
+    log = writer(path, segment_bytes=30_000)
+    log.append(TOPIC, frame(0, b"x" * 3000))
+    log.sync()
+    ballast = fill(small_disk, leave_bytes)
+    refusals = []
+
+    def insist(step):
+        for _ in range(3):
+            try:
+                return step()
+            except StorageError as e:
+                refusals.append(str(e))
+            shown = numbers(read_all(path))
+            assert shown == [(n, n) for n in range(len(shown))]
+            if len(refusals) % 3 == 0:
+                ballast.unlink(missing_ok=True)
+        return step()
+
+    body = random.Random(1).randbytes(3000)
+    for n in range(1, 120):
+        insist(lambda n=n: log.append(TOPIC, frame(n, body)))
+        if n % sync_every == 0:
+            insist(log.sync)
+    insist(log.sync)
+    log.close()
+    assert len(refusals) >= 3
+    assert all(each.startswith(str(path / TOPIC)) and each.endswith("No space left on device") for each in refusals)
+    assert numbers(read_all(path)) == [(n, n) for n in range(120)]
+
+
+def test_a_full_disk_gets_its_half_written_bytes_back(small_disk):
+    path = small_disk / "log"
+    log = writer(path)
+    log.append(TOPIC, frame(0))
+    log.sync()
+    (segment_path,) = segments(path)
+    size_bytes = segment_path.stat().st_size
+    fill(small_disk, 20_000)
+    log.append(TOPIC, frame(1, random.Random(1).randbytes(500_000)))
+    for _ in range(3):
+        with pytest.raises(StorageError, match="No space left"):
+            log.sync()
+        assert segment_path.stat().st_size == size_bytes
+    with pytest.raises(StorageError, match="No space left"):
+        log.close()
+    log = writer(path)
+    assert log.torn_bytes == 0
+    assert log.positions == {STREAM: (10, 0)}
+    log.close()
+
+
+def test_a_full_disk_refuses_a_new_log_by_name_and_takes_it_later(small_disk):
+    ballast = fill(small_disk, 0)
+    with pytest.raises(StorageError, match=f"{small_disk}.*: No space left"):
+        writer(small_disk / "log")
+    ballast.unlink()
+    log = writer(small_disk / "log")
+    log.append(TOPIC, frame(0))
+    log.close()
+    assert numbers(read_all(small_disk / "log")) == [(0, 0)]
+
+
+def test_a_full_disk_does_not_keep_a_log_from_being_opened(small_disk):
+    path = small_disk / "log"
+    log = writer(path)
+    log.append(TOPIC, frame(0))
+    log.close()
+    with segments(path)[0].open("ab") as file:
+        file.write(b"torn")
+    ballast = fill(small_disk, 0)
+    log = writer(path)
+    assert (log.torn_bytes, log.positions) == (4, {STREAM: (10, 0)})
+    log.append(TOPIC, frame(1, random.Random(1).randbytes(9000)))
+    with pytest.raises(StorageError, match="No space left"):
+        log.sync()
+    ballast.unlink()
+    log.sync()
+    log.close()
+    assert numbers(read_all(path)) == [(0, 0), (1, 1)]

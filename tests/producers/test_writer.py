@@ -1,0 +1,135 @@
+"""The thread between drain and disk: order, groups, a disk that refuses and recovers, and an end in time."""
+
+import random
+import threading
+import time
+
+import pytest
+
+from producers import writer as module
+from producers.writer import WriterThread
+from schemas.errors import StorageError
+from tests._logs import STREAM, frame, numbers, read_all, segments, writer
+
+TOPIC = "hypocenter.log"
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch):
+    monkeypatch.setattr(module, "_RETRY_S", 0.01)
+
+
+def noise(n):
+    """Return 3000 bytes that no compressor makes smaller."""
+    return random.Random(n).randbytes(3000)
+
+
+def wait_for(condition):
+    deadline_s = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.002)
+
+
+def test_frames_are_appended_in_order_and_counted_off(tmp_path):
+    log = writer(tmp_path, segment_bytes=20_000)
+    durable = []
+    thread = WriterThread(log, lambda: durable.append(len(read_all(tmp_path))))
+    for n in range(300):
+        thread.put(frame(n, b"x" * 100))
+        if n % 50 == 0:
+            time.sleep(0.002)
+    assert thread.stop(10)
+    log.close()
+    assert thread.queued_bytes == 0
+    assert numbers(read_all(tmp_path)) == [(n, n) for n in range(300)]
+    # Each call came after the sync of what it announces.
+    assert durable == sorted(durable)
+    assert durable[-1] == 300
+
+
+def test_a_frame_waits_for_no_other(tmp_path):
+    log = writer(tmp_path)
+    durable = threading.Event()
+    thread = WriterThread(log, durable.set)
+    time.sleep(0.05)
+    assert not durable.is_set()
+    thread.put(frame(0))
+    assert durable.wait(5)
+    assert len(read_all(tmp_path)) == 1
+    assert thread.stop(10)
+    log.close()
+
+
+@pytest.mark.parametrize("segment_bytes", [20_000, 1 << 20])
+def test_a_full_disk_is_waited_out_and_nothing_is_lost_or_doubled(small_disk, segment_bytes, caplog):
+    log = writer(small_disk / "log", segment_bytes=segment_bytes)
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(900_000))
+    thread = WriterThread(log, lambda: None)
+    # Like the drain, which puts frame after frame, whatever the disk does.
+    for n in range(200):
+        thread.put(frame(n, noise(n)))
+    wait_for(lambda: "No space left on device" in caplog.text)
+    assert thread.queued_bytes > 0
+    shown = read_all(small_disk / "log")
+    assert numbers(shown) == [(n, n) for n in range(len(shown))]
+    assert len(shown) < 200
+    ballast.unlink()
+    assert thread.stop(10)
+    log.close()
+    assert "the log can be written again" in caplog.text
+    assert caplog.text.count("records wait in memory") < 5
+    assert numbers(read_all(small_disk / "log")) == [(n, n) for n in range(200)]
+
+
+def test_a_full_disk_is_given_room_by_what_is_too_old(small_disk, caplog):
+    log = writer(small_disk / "log", segment_bytes=50_000, retention_ms=1000)
+    for n in range(60):
+        log.append(TOPIC, frame(n, noise(n)))
+    log.sync()
+    old = len(segments(small_disk / "log"))
+    (small_disk / "ballast").write_bytes(bytes(780_000))
+    thread = WriterThread(log, lambda: None)
+    for n in range(60, 90):
+        thread.put(frame(n, noise(n)))
+    assert thread.queued_bytes > 0
+    wait_for(lambda: thread.queued_bytes == 0)
+    assert thread.stop(10)
+    log.close()
+    assert "No space left on device" in caplog.text
+    assert old > 3
+    found = numbers(read_all(small_disk / "log"))
+    assert found == [(n, n) for n in range(found[0][0], 90)]
+    assert found[0][0] > 0
+
+
+def test_a_disk_that_stays_full_is_reported_when_stopped(small_disk):
+    log = writer(small_disk / "log")
+    log.append(TOPIC, frame(0))
+    log.sync()
+    (small_disk / "ballast").write_bytes(bytes(1_000_000))
+    thread = WriterThread(log, lambda: None)
+    for n in range(1, 100):
+        thread.put(frame(n, noise(n)))
+    start_s = time.monotonic()
+    assert not thread.stop(5)
+    assert time.monotonic() - start_s < 4
+    with pytest.raises(StorageError):
+        log.close()
+    log = writer(small_disk / "log")
+    assert log.positions[STREAM].number == len(read_all(small_disk / "log")) - 1
+    log.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_bug_ends_the_thread_and_is_not_taken_for_success(tmp_path):
+    log = writer(tmp_path)
+    thread = WriterThread(log, lambda: None)
+    bad = frame(0)
+    bad.next = bad.first - 1
+    thread.put(bad)
+    wait_for(lambda: thread.error is not None)
+    assert isinstance(thread.error, ValueError)
+    assert not thread.stop(5)
+    log.close()
