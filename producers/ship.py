@@ -35,6 +35,9 @@ _READ_BYTES: Final = 1 << 20
 _SAVE_S: Final = 0.1
 _IDLE_S: Final = 30.0
 _GOODBYE_S: Final = 8.0
+# The shipper of an agent that was killed says goodbye first.
+_LOCK_S: Final = _GOODBYE_S + 1.0
+_LOCK_RETRY_S: Final = 0.05
 
 
 @dataclass(slots=True)
@@ -247,12 +250,17 @@ def _claim(directory: Path) -> int:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     except OSError as e:
         raise StorageError(f"{path}: {e.strerror}") from e
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        raise LockedError(f"another shipper reads {directory}") from None
-    return lock
+    deadline_s = time.monotonic() + _LOCK_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() < deadline_s:
+                time.sleep(_LOCK_RETRY_S)
+                continue
+            os.close(lock)
+            raise LockedError(f"another shipper reads {directory}") from None
+        return lock
 
 
 def main() -> int:
