@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kafka import KafkaProducer
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.errors import KafkaError
 
+from schemas import topic_settings
 from schemas.errors import UnavailableError
 from schemas.kafka_config import KafkaConfig
 
@@ -24,6 +26,27 @@ _BLOCK_MS: Final = 2_000
 _CLOSE_S: Final = 2.0
 # Batches must not expire one by one: a later one that got through first would look like a gap to the collector.
 _NEVER_MS: Final = (1 << 31) - 1
+
+
+def verify_topic(config: KafkaConfig, name: str) -> None:
+    """Verify that the topic `name` exists and has the settings that exactness needs.
+
+    Raises:
+        UsageError: it has not; the text names topic and setting.
+        UnavailableError: the broker does not answer or refuses.
+    """
+    try:
+        client = KafkaAdminClient(bootstrap_timeout_ms=_REQUEST_MS, **config.client_kwargs())
+        try:
+            if name not in client.list_topics():
+                raise topic_settings.absent(name)
+            answer = client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)], config_filter="all")
+            entries = answer[ConfigResourceType.TOPIC.name.lower()][name]
+            topic_settings.check(name, {key: str(entry["value"]) for key, entry in entries.items()})
+        finally:
+            client.close()
+    except (KafkaError, OSError, ValueError) as e:
+        raise UnavailableError(f"topic {name} cannot be verified at {config.bootstrap}: {e!r:.200}") from None
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from producers.kafka import FrameProducer
+from producers.kafka import FrameProducer, verify_topic
 from schemas import frame as frames
 from schemas import log_dir, logs
 from schemas.crashpoints import crash_point
@@ -61,6 +61,7 @@ class Shipper:
 
     def __init__(self, directory: Path, config: KafkaConfig) -> None:
         self._dir = directory
+        self._config = config
         self._run = f"ship-{log_dir.read_identity(directory).id}"
         self._lock = _claim(directory)
         self._ack_read, self._ack_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -134,6 +135,7 @@ class Shipper:
             where = f"{path.parent.parent.name}/{path.parent.name}"
             if where not in self._cursors:
                 topic, number = where.split("/")
+                verify_topic(self._config, topic)
                 cursor = LogCursor(self._dir, topic, int(number))
                 # Without a memory of what was shipped, nothing can be said of what is no longer here.
                 self._read[where] = self._offsets.get(where, cursor.position if self._forgot else 0)

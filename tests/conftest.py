@@ -19,6 +19,8 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "ignore:(read|open)_text is deprecated:DeprecationWarning")
     # It also leaves sockets whose connection was refused to the garbage collector; those have no address of ours.
     config.addinivalue_line("filterwarnings", r"ignore:unclosed <socket.*laddr=\('0\.0\.0\.0':ResourceWarning")
+    # And the socket pair that wakes its loop, when the client that made it finds no broker.
+    config.addinivalue_line("filterwarnings", "ignore:unclosed <socket.*family=1,:ResourceWarning")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -3,12 +3,13 @@
 import time
 
 import pytest
+from kafka.admin import NewTopic
 
-from consumers.topics import create_topics
+from consumers.topics import admin, create_topics
 from consumers.transport.base import Partition
 from consumers.transport.kafka import KafkaReader
-from producers.kafka import FrameProducer
-from schemas.errors import UnavailableError
+from producers.kafka import FrameProducer, verify_topic
+from schemas.errors import UnavailableError, UsageError
 from schemas.kafka_config import KafkaConfig
 
 
@@ -48,3 +49,17 @@ def test_a_broker_killed_for_ten_seconds_loses_and_reorders_nothing(broker_facto
 def test_no_broker_at_start_is_one_sentence():
     with pytest.raises(UnavailableError, match=r"no broker answers at 127\.0\.0\.1:1"):
         FrameProducer(KafkaConfig("127.0.0.1:1"))
+
+
+@pytest.mark.broker
+def test_a_topic_that_would_lose_offsets_is_refused_by_name(broker, topics):
+    config, good, bad = KafkaConfig(broker.bootstrap), topics("good"), topics("bad")
+    create_topics(config, partitions=1, replication=1, names=[good])
+    with admin(config) as client:
+        client.create_topics([NewTopic(bad, 1, 1, topic_configs={"cleanup.policy": "compact"})])
+        client.wait_for_topics([bad])
+    verify_topic(config, good)
+    with pytest.raises(UsageError, match=f"{bad}: cleanup.policy is 'compact', wanted 'delete'"):
+        verify_topic(config, bad)
+    with pytest.raises(UsageError, match="does not exist: run `hypocenter topics create"):
+        verify_topic(config, topics("none"))
