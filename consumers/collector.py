@@ -67,6 +67,11 @@ class PartitionCollector:
         """Return how many offsets wait for a commit."""
         return self.position - self._committed
 
+    @property
+    def buffered_bytes(self) -> int:
+        """Return the bytes of frame bodies that wait for a commit."""
+        return self._bytes
+
     def add(self, messages: list[Message], now_ns: int) -> None:
         """Enter `messages`, which continue at `position`; an offset jump is loss in the log itself."""
         for message in messages:

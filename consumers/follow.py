@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 _POLL_MS: Final = 100
 _RETRY_S: Final = 1.0
 _RELIST_S: Final = 5.0
+#: What all partitions together may hold in memory, in cuts of one.
+_BUFFERED_CUTS_MAX: Final = 4
 
 
 class Follower:
@@ -158,6 +160,9 @@ class Follower:
         for partition, collector in list(self._collectors.items()):
             if collector.due(time.monotonic_ns()):
                 self._commit(partition)
+        # Many partitions, each below its own cut: the fullest goes first.
+        while sum(each.buffered_bytes for each in self._collectors.values()) > _BUFFERED_CUTS_MAX * self._cut.bytes_max:
+            self._commit(max(self._collectors, key=lambda partition: self._collectors[partition].buffered_bytes))
 
     def _commit(self, partition: Partition) -> None:
         collector = self._collectors[partition]

@@ -192,3 +192,22 @@ def test_a_partition_whose_chain_cannot_be_read_is_not_read_until_it_can(log, st
     each._find_partitions()
     each._step()
     assert seqs(storage) == [0, 1, 2]
+
+
+def test_many_partitions_together_hold_no_more_than_a_few_cuts(storage):
+    log = MemoryLog([LOG.topic], partitions=12)
+    partitions = [Partition(LOG.topic, number) for number in range(12)]
+    for number, partition in enumerate(partitions):
+        log.append(partition, message_bytes(0, 40, 0, stream=STREAM._replace(machine=f"m{number}")))
+    each = Follower(MemoryReader(log), storage, CollectConfig(cut_age_s=60, cut_bytes=1000))
+    each._find_partitions()
+    assert sum(collector.due(0) for collector in each._collectors.values()) == 0
+    each._cut = each._cut._replace(bytes_max=10**6)
+    for collector in each._collectors.values():
+        collector._cut = each._cut
+    each._step()
+    held = sum(collector.buffered_bytes for collector in each._collectors.values())
+    assert held > 4000
+    each._cut = each._cut._replace(bytes_max=1000)
+    each._step()
+    assert sum(collector.buffered_bytes for collector in each._collectors.values()) <= 4000
