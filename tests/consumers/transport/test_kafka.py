@@ -1,54 +1,63 @@
-"""The Kafka reader against a real broker."""
+"""The Kafka reader: the shared suite over a real broker."""
+
+import time
 
 import pytest
 from kafka import KafkaProducer, TopicPartition
 
 from consumers.topics import admin, create_topics
-from consumers.transport.base import Partition, RetentionOvertookError
+from consumers.transport import kafka
 from consumers.transport.kafka import KafkaReader
+from schemas.errors import UnavailableError
+from schemas.frame import encode
 from schemas.kafka_config import KafkaConfig
-
-pytestmark = pytest.mark.broker
-
-
-@pytest.fixture
-def filled(broker, topics):
-    config, name = KafkaConfig(broker.bootstrap), topics()
-    create_topics(config, partitions=1, replication=1, names=[name])
-    producer = KafkaProducer(bootstrap_servers=broker.bootstrap, enable_idempotence=True, acks="all")
-    for number in range(100):
-        producer.send(name, b"%d" % number)
-    producer.close()
-    reader = KafkaReader(config)
-    yield config, Partition(name, 0), reader
-    reader.close()
+from tests._logs import frame
+from tests.consumers.transport.suite import ReaderSuite
 
 
-def read(reader, partition, count):
-    found = []
-    for _ in range(100):
-        found += reader.poll(200).get(partition, [])
-        if len(found) >= count:
-            break
-    return found
+class Kafka:
+    def __init__(self, config):
+        self.config = config
+        self.readers = []
+        self.producer = KafkaProducer(bootstrap_servers=config.bootstrap, enable_idempotence=True, acks="all")
+
+    def create(self, topic):
+        create_topics(self.config, partitions=1, replication=1, names=[topic])
+
+    def append(self, topic, numbers):
+        sent = [self.producer.send(topic, encode(frame(n)), partition=0) for n in numbers]
+        assert [future.get(20).offset for future in sent] == list(numbers)
+
+    def delete_before(self, topic, offset):
+        with admin(self.config) as client:
+            client.delete_records({TopicPartition(topic, 0): offset})
+
+    def recreate(self, topic):
+        with admin(self.config) as client:
+            client.delete_topics([topic])
+            deadline_s = time.monotonic() + 20
+            while topic in client.list_topics():
+                assert time.monotonic() < deadline_s
+                time.sleep(0.05)
+        self.create(topic)
+
+    def reader(self):
+        self.readers.append(KafkaReader(self.config))
+        return self.readers[-1]
 
 
-def test_every_message_comes_in_order_with_its_offset(filled):
-    _, partition, reader = filled
-    assert reader.partitions([partition.topic, "absent"]) == [partition]
-    assert (reader.start_offset(partition), reader.end_offset(partition)) == (0, 100)
-    reader.seek(partition, 40)
-    found = read(reader, partition, 60)
-    assert [(each.offset, each.value) for each in found] == [(n, b"%d" % n) for n in range(40, 100)]
+@pytest.mark.broker
+class TestKafkaReader(ReaderSuite):
+    @pytest.fixture
+    def log(self, broker):
+        log = Kafka(KafkaConfig(broker.bootstrap))
+        yield log
+        for reader in log.readers:
+            reader.close()
+        log.producer.close()
 
 
-def test_retention_that_overtakes_is_an_error_with_the_new_start(filled):
-    config, partition, reader = filled
-    with admin(config) as client:
-        client.delete_records({TopicPartition(*partition): 30})
-    reader.seek(partition, 7)
-    with pytest.raises(RetentionOvertookError) as caught:
-        read(reader, partition, 1)
-    assert (caught.value.partition, caught.value.position, caught.value.start) == (partition, 7, 30)
-    reader.seek(partition, 30)
-    assert read(reader, partition, 70)[0].offset == 30
+def test_no_broker_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(kafka, "_BOOTSTRAP_MS", 500)
+    with pytest.raises(UnavailableError, match=r"^Kafka at 127\.0\.0\.1:1 does not answer: "):
+        KafkaReader(KafkaConfig("127.0.0.1:1"))
