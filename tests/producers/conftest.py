@@ -57,3 +57,40 @@ def small_disk(tmp_path):
         pytest.skip(f"needs root to mount a small tmpfs: {mounted.stderr.strip()}")
     yield path
     subprocess.run(["umount", "--lazy", path], check=True)
+
+
+class ThinDisk:
+    """A filesystem on more room than there is: a write succeeds, and only syncing it finds that out."""
+
+    def __init__(self, backing, path):
+        self.path, self._image = path, backing / "image"
+        self._ballast = backing / "ballast"
+        with self._image.open("wb") as file:
+            file.truncate(8 << 20)
+        subprocess.run(["mkfs.ext2", "-q", "-F", self._image], check=True)
+        self.mount()
+
+    def mount(self):
+        subprocess.run(["mount", "-o", "loop", self._image, self.path], check=True)
+
+    def unmount(self):
+        subprocess.run(["umount", self.path], check=True)
+
+    def use_up(self):
+        free = os.statvfs(self._ballast.parent)
+        self._ballast.write_bytes(bytes(free.f_bavail * free.f_frsize - 20_000))
+
+    def grow(self):
+        self._ballast.unlink()
+
+
+@pytest.fixture
+def thin_disk(small_disk, tmp_path):
+    path = tmp_path / "thin"
+    path.mkdir()
+    try:
+        disk = ThinDisk(small_disk, path)
+    except (OSError, subprocess.CalledProcessError) as e:
+        pytest.skip(f"needs mkfs.ext2 and a loop device: {e}")
+    yield disk
+    disk.unmount()

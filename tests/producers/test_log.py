@@ -70,6 +70,20 @@ def test_streams_silent_for_longest_are_forgotten_at_the_limit(tmp_path, monkeyp
     log.close()
 
 
+def test_which_streams_were_silent_for_longest_is_known_to_the_next_writer(tmp_path, monkeypatch):
+    monkeypatch.setattr(segment, "STREAMS_MAX", 8)
+    streams = [STREAM._replace(boot_id=str(n)) for n in range(10)]
+    log = writer(tmp_path)
+    for n in (*range(8), 0, 1):
+        log.append(TOPIC, frame(n, stream=streams[n]))
+    log.close()
+    log = writer(tmp_path, segment_bytes=1)
+    for n in (8, 9, 9):
+        log.append(TOPIC, frame(n, stream=streams[n]))
+    assert set(log.positions) == {*streams} - {streams[2], streams[3]}
+    log.close()
+
+
 def test_segments_are_about_as_long_as_asked_and_hold_at_least_one_entry(tmp_path):
     write(tmp_path / "a", range(40), segment_bytes=SMALL)
     assert all(300 < path.stat().st_size <= SMALL for path in segments(tmp_path / "a")[:-1])

@@ -5,7 +5,9 @@ import multiprocessing
 import os
 import random
 import signal
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
@@ -164,5 +166,58 @@ def test_a_full_disk_does_not_keep_a_log_from_being_opened(small_disk):
         log.sync()
     ballast.unlink()
     log.sync()
+    log.close()
+    assert numbers(read_all(path)) == [(0, 0), (1, 1)]
+
+
+def test_a_sync_that_failed_is_not_believed_when_the_next_one_succeeds(thin_disk):
+    # The kernel forgets pages that it could not write: fdatasync fails once and then says that all is well.
+    path = thin_disk.path / "log"
+    log = writer(path)
+    log.append(TOPIC, frame(0))
+    log.sync()
+    thin_disk.use_up()
+    for n in range(1, 6):
+        log.append(TOPIC, frame(n, random.Random(n).randbytes(30_000)))
+    for _ in range(2):
+        with pytest.raises(StorageError, match=f"{segments(path)[0]}: "):
+            log.sync()
+        assert numbers(read_all(path)) == [(0, 0)]
+    thin_disk.grow()
+    log.sync()
+    log.append(TOPIC, frame(6))
+    log.close()
+    # What the disk itself holds, and not the page cache.
+    thin_disk.unmount()
+    thin_disk.mount()
+    assert numbers(read_all(path)) == [(n, n) for n in range(7)]
+
+
+@pytest.fixture
+def unprivileged(tmp_path):
+    """Be somebody whom permissions bind."""
+    if os.geteuid() != 0:
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(prefix="hypocenter-") as path:
+        os.chown(path, 65534, 65534)
+        os.seteuid(65534)
+        yield Path(path)
+        os.seteuid(0)
+
+
+def test_a_segment_whose_creation_failed_half_way_is_not_written_past(unprivileged):
+    path = unprivileged / "log"
+    log = writer(path, segment_bytes=5000)
+    log.append(TOPIC, frame(0, random.Random(0).randbytes(3000)))
+    folder = path / TOPIC / "0"
+    folder.chmod(0o300)  # names can be created in it, but it cannot be opened to be synced
+    with pytest.raises(StorageError, match="Permission denied"):
+        log.append(TOPIC, frame(1, random.Random(1).randbytes(3000)))
+    with pytest.raises(StorageError, match="Permission denied"):
+        log.append(TOPIC, frame(1))  # would fit the old segment
+    folder.chmod(0o750)
+    assert len(segments(path)) == 2
+    log.append(TOPIC, frame(1))
     log.close()
     assert numbers(read_all(path)) == [(0, 0), (1, 1)]

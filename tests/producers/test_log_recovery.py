@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from schemas import log_dir, segment
+from schemas.frame import encode
 from schemas.log_cursor import LogCursor
 from tests._logs import STREAM, TOPIC, frame, numbers, read_all, segments, write, writer
 
@@ -73,11 +74,12 @@ def test_a_torn_tail_may_hold_a_whole_entry_that_lost_its_predecessor(log):
     path, segment_path, start = log
     data = segment_path.read_bytes()
     lost = bytes(len(data) - start)
-    segment_path.write_bytes(data[:start] + lost + segment.encode_entry(5, 0, b"came through"))
-    torn_bytes, known = reopen_and_append(path, 4)
-    assert torn_bytes > len(lost)
-    assert known == (40, 3)
-    assert numbers(read_all(path)) == [(n, n) for n in range(5)]
+    stray = segment.encode_entry(5, 0, encode(frame(9)))
+    segment_path.write_bytes(data[:start] + lost + stray)
+    assert reopen_and_append(path, 4) == (len(lost) + len(stray), (40, 3))
+    # Entry 4 is exactly as long as the hole was: nothing may be left behind it that could be taken for entry 5.
+    assert reopen_and_append(path, 5) == (0, (50, 4))
+    assert numbers(read_all(path)) == [(n, n) for n in range(6)]
 
 
 def test_what_was_durable_and_not_yet_published_is_kept(log):

@@ -127,7 +127,7 @@ def test_a_bug_ends_the_thread_and_is_not_taken_for_success(tmp_path):
     log = writer(tmp_path)
     thread = WriterThread(log, lambda: None)
     bad = frame(0)
-    bad.next = bad.first - 1
+    bad.next, bad.body = bad.first - 1, b""
     thread.put(bad)
     wait_for(lambda: thread.error is not None)
     assert isinstance(thread.error, ValueError)

@@ -8,7 +8,7 @@ import tracemalloc
 
 import pytest
 
-from schemas import log_dir, segment
+from schemas import log_dir, segment, segment_file
 from schemas.errors import BadInputError, StorageError
 from schemas.frame import decode
 from schemas.log_cursor import LogCursor, OvertakenError
@@ -218,6 +218,14 @@ def test_a_flipped_byte_costs_at_most_its_own_entry_wherever_it_lies(tmp_path, t
         lost_somewhere |= set(lost)
         path.write_bytes(good)
     assert lost_somewhere == set(range(base, base + len(bounds) - 1))
+
+
+def test_the_way_on_is_found_wherever_the_search_is_divided(tmp_path, three, monkeypatch):
+    path, bounds = three
+    flip(path, bounds[0] + 40)
+    for window_bytes in range(segment.ENTRY_PREFIX_BYTES, 150):
+        monkeypatch.setattr(segment_file, "_WINDOW_BYTES", window_bytes)
+        assert readable(read_all(tmp_path)) == [n for n in range(12) if n != int(path.stem)]
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])
