@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from consumers.decode import kmsg_fields, kmsg_header, kmsg_text
 from consumers.decode.base import BadRecord, Decoded, FrameIn
-from consumers.decode.slices import WORD_BYTES, Bytes, Ints, Mask, between, firsts, positions, spread
+from consumers.decode.slices import Bytes, Ints, Mask, between, firsts, spread
 from consumers.lake.tables import WORD, TableSpec
 from schemas import kmsg
 from schemas.errors import BadInputError
@@ -170,9 +170,7 @@ def _group(frames: list[FrameIn], parts: list[tuple[Any, memoryview]]) -> _Group
     counts = [len(lengths) for lengths, _ in parts]
     sizes = np.concatenate([np.frombuffer(lengths, np.uint32) for lengths, _ in parts]).astype(np.int64)
     ends = np.cumsum(sizes)
-    total = int(ends[-1]) if len(ends) else 0
-    tail = kmsg_header.PAD_BYTES + -total % WORD_BYTES
-    data = b"".join((*(data for _, data in parts), bytes(tail)))
+    data = b"".join((*(data for _, data in parts), bytes(kmsg_header.PAD_BYTES)))
     before = np.cumsum([0, *counts[:-1]])
     first = np.array([item.frame.first for item in frames], np.int64) - before
     expected = np.repeat(first, counts) + np.arange(len(sizes))
@@ -247,8 +245,10 @@ def _repeat(values: list[int], counts: list[int]) -> Ints:
 def _tag_columns(group: _Group, tags: list[list[str]]) -> dict[str, pa.Array]:
     columns = {}
     for i, (name, values) in enumerate(zip(Stream._fields, tags, strict=True)):
-        code = {value: n for n, value in enumerate(values)}
-        codes = _repeat([code[item.frame.stream[i]] for item in group.frames], group.counts).astype(np.int32)
+        codes = np.zeros(len(group.sizes), np.int32)
+        if len(values) > 1:
+            code = {value: n for n, value in enumerate(values)}
+            codes[:] = _repeat([code[item.frame.stream[i]] for item in group.frames], group.counts)
         columns[name] = pa.DictionaryArray.from_arrays(codes, pa.array(values, pa.string()))
     return columns
 
@@ -282,7 +282,7 @@ def _callers(group: _Group, headers: kmsg_header.Headers, odd: _Odd) -> pa.Array
 def _text_columns(group: _Group, octets: Bytes, text_start: Ints) -> dict[str, pa.Array]:
     count = len(group.sizes)
     ends = group.starts + group.sizes
-    text_end, with_lines = _text_ends(group, octets, text_start, ends)
+    text_end, with_lines = _text_ends(octets, text_start, ends)
     rows = _rows_to_decode(group.data, octets, text_start, text_end)
     slices = between(group.data, text_start, text_end, pa.binary())
     decoded = kmsg_text.texts(slices.take(pa.array(2 * rows)))
@@ -300,14 +300,14 @@ def _text_columns(group: _Group, octets: Bytes, text_start: Ints) -> dict[str, p
 
 
 # Where each text ends, and which records have dictionary lines: behind a newline that is not the record's last byte.
-def _text_ends(group: _Group, octets: Bytes, text_start: Ints, ends: Ints) -> tuple[Ints, Ints]:
+def _text_ends(octets: Bytes, text_start: Ints, ends: Ints) -> tuple[Ints, Ints]:
     closed = (ends > text_start) & (octets[ends - 1] == ord("\n"))
     text_end = ends - closed
-    if group.data.count(b"\n") == np.count_nonzero(closed):
-        return text_end, np.empty(0, np.int64)
     newlines = octets == ord("\n")
+    if np.count_nonzero(newlines) == np.count_nonzero(closed):
+        return text_end, np.empty(0, np.int64)
     newlines[ends[closed] - 1] = False
-    at = positions(newlines)
+    at = np.flatnonzero(newlines)
     rows = np.searchsorted(ends, at, side="right")
     first = firsts(rows)
     rows, at = rows[first], at[first]
@@ -318,10 +318,13 @@ def _text_ends(group: _Group, octets: Bytes, text_start: Ints, ends: Ints) -> tu
 
 # The rows whose text is not simply itself: an escape, or a byte that may be no UTF-8.
 def _rows_to_decode(data: bytes, octets: Bytes, text_start: Ints, text_end: Ints) -> Ints:
-    if b"\\" not in data and data.isascii():
+    ascii_only = data.isascii()
+    if ascii_only and b"\\" not in data:
         return np.empty(0, np.int64)
-    special: Mask = (octets == ord("\\")) | (octets >= 0x80)
-    at = positions(special)
+    special: Mask = octets == ord("\\")
+    if not ascii_only:
+        special |= octets >= 0x80
+    at = np.flatnonzero(special)
     rows = np.searchsorted(text_end, at, side="right")
     rows = rows[firsts(rows)]
     rows = rows[rows < len(text_end)]

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from consumers.decode.kmsg_text import unescape
-from consumers.decode.slices import Bytes, Ints, Mask, between, contents, firsts, positions
+from consumers.decode.slices import Bytes, Ints, Mask, between, contents, firsts
 
 TYPE: Final = pa.map_(pa.string(), pa.string())
 
@@ -34,7 +34,7 @@ def maps(data: Any, starts: Ints, ends: Ints) -> pa.Array:
     blocks = between(data, starts, ends, pa.binary()).take(pa.array(2 * np.arange(len(starts))))
     offsets, octets = contents(blocks)
     row, line_start, line_end = _lines(offsets, octets)
-    equals = positions(octets == ord("="))
+    equals = np.flatnonzero(octets == ord("="))
     key_end = np.append(equals, offsets[-1])[np.searchsorted(equals, line_start)]
     key_end = np.minimum(key_end, line_end)
     value_start = np.minimum(key_end + 1, line_end)
@@ -43,8 +43,9 @@ def maps(data: Any, starts: Ints, ends: Ints) -> pa.Array:
     fast = ~slow[row]
     keys = _taken(buffer, line_start[fast], key_end[fast], pa.string())
     values = _taken(buffer, value_start[fast], line_end[fast], pa.string())
-    counts = np.bincount(row[fast], minlength=len(blocks))
-    found = pa.MapArray.from_arrays(pa.array(np.cumsum([0, *counts]), pa.int32()), keys, values)
+    map_offsets = np.zeros(len(blocks) + 1, np.int32)
+    np.cumsum(np.bincount(row[fast], minlength=len(blocks)), out=map_offsets[1:])
+    found = pa.MapArray.from_arrays(pa.array(map_offsets), keys, values)
     rest = np.flatnonzero(slow)
     if not len(rest):
         return found
@@ -56,8 +57,8 @@ def maps(data: Any, starts: Ints, ends: Ints) -> pa.Array:
 
 # Block, start and end of every line that is not empty, without its leading space.
 def _lines(offsets: Ints, octets: Bytes) -> tuple[Ints, Ints, Ints]:
-    newlines = positions(octets == ord("\n"))
-    start = np.sort(np.concatenate([offsets[:-1], newlines + 1]))
+    newlines = np.flatnonzero(octets == ord("\n"))
+    start = np.sort(np.concatenate([offsets[:-1], newlines + 1]), kind="stable")
     start = start[firsts(start)]
     start = start[start < offsets[-1]]
     row = np.searchsorted(offsets, start, side="right") - 1
@@ -71,10 +72,10 @@ def _lines(offsets: Ints, octets: Bytes) -> tuple[Ints, Ints, Ints]:
 # The blocks that need a closer look: an escape, a byte that may be no UTF-8, a key that comes again.
 def _slow(offsets: Ints, octets: Bytes, row: Ints, keys: pa.Array) -> Mask:
     slow = np.zeros(len(offsets) - 1, np.bool_)
-    special = positions((octets == ord("\\")) | (octets >= 0x80))
+    special = np.flatnonzero((octets == ord("\\")) | (octets >= 0x80))
     slow[np.searchsorted(offsets, special, side="right") - 1] = True
     codes = keys.dictionary_encode()
-    pairs = np.sort(row * len(codes.dictionary) + codes.indices.to_numpy())
+    pairs = np.sort(row * len(codes.dictionary) + codes.indices.to_numpy(), kind="stable")
     again = pairs[1:][pairs[1:] == pairs[:-1]]
     slow[again // max(1, len(codes.dictionary))] = True
     return slow

@@ -21,6 +21,9 @@ _WINDOWS_BYTES: Final = (32, 64)
 _CALLER: Final = b"caller="
 _CALLER_WORD: Final = np.uint64(int.from_bytes(_CALLER, "little"))
 _CALLER_MASK: Final = np.uint64((1 << 56) - 1)
+# By the number of digits in a word: how far up they are moved, and which bits of them count.
+_SHIFTS: Final = np.array([0, 56, 48, 40, 32, 24, 16, 8, 0], np.uint64)
+_NIBBLES: Final = np.array([0] + [0x0F0F0F0F0F0F0F0F] * 8, np.uint64)
 #: The facility is `prio >> 3` in an int16.
 PRIO_MAX: Final = (1 << 18) - 1
 TS_US_MAX: Final = limits.INT64_MAX // 1000
@@ -79,21 +82,21 @@ def parse_one(record: bytes) -> Header:
 
 def parse(data: bytes, starts: Ints, sizes: Ints) -> Headers:
     """Return the headers of the records at `starts`; `PAD_BYTES` follow the last."""
-    # Overlapping unaligned words: words[i] is data[i:i+8].
-    words = np.ndarray((len(data) - 7,), np.dtype("<u8"), data, strides=(1,))
-    headers = _parse(words, starts, sizes, _WINDOWS_BYTES[0])
+    headers = _parse(data, starts, sizes, _WINDOWS_BYTES[0])
     rest = np.flatnonzero(~headers.ok)
     if len(rest):
-        wider = _parse(words, starts[rest], sizes[rest], _WINDOWS_BYTES[1])
+        wider = _parse(data, starts[rest], sizes[rest], _WINDOWS_BYTES[1])
         for name in Headers._fields:
             getattr(headers, name)[rest] = getattr(wider, name)
     return headers
 
 
-def _parse(words: Words, starts: Ints, sizes: Ints, window_bytes: int) -> Headers:
-    window = np.empty((len(starts), window_bytes // 8), np.dtype("<u8"))
-    for i in range(window.shape[1]):
-        window[:, i] = words[starts + 8 * i]
+def _parse(data: bytes, starts: Ints, sizes: Ints, window_bytes: int) -> Headers:
+    # Overlapping and unaligned: words[i] is data[i:i+8]. A window is one opaque element, because to copy it word by
+    # word takes seven times as long.
+    words = np.ndarray((len(data) - 7,), "<u8", data, strides=(1,))
+    windows = np.ndarray((len(data) - window_bytes + 1,), f"V{window_bytes}", data, strides=(1,))
+    window = windows[starts].view("<u8").reshape(len(starts), window_bytes // 8)
     octets = window.view(np.uint8)
     semicolons = _bits(octets == ord(";"), window_bytes)
     commas = _bits(octets == ord(","), window_bytes)
@@ -158,8 +161,7 @@ def _digits(words: Words, ends: Ints, count: Ints) -> Ints:
 
 # The number in the first `count` bytes of `word`, at most eight; 0 for none. Digits become pairs, then fours, then one.
 def _eight_digits(word: Words, count: Ints) -> Ints:
-    shift = (np.clip(8 - count, 0, 7) * 8).astype(np.uint64)
-    value = np.where(count > 0, word << shift, np.uint64(0)) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    value = (word << _SHIFTS.take(count, mode="clip")) & _NIBBLES.take(count, mode="clip")
     value = (value * 10 + (value >> 8)) & np.uint64(0x00FF00FF00FF00FF)
     value = (value * 100 + (value >> 16)) & np.uint64(0x0000FFFF0000FFFF)
     value = (value * 10_000 + (value >> 32)) & np.uint64(0xFFFFFFFF)

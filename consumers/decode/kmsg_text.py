@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from consumers.decode.slices import Mask, contents, positions
+from consumers.decode.slices import Mask, contents
 
 _ESCAPE: Final = re.compile(rb"\\x([0-9a-fA-F]{2})")
 _TAIL_BYTES: Final = 3  # of an escape, after the backslash; `contents` pads by more
@@ -60,7 +60,7 @@ def _replace_invalid(unescaped: pa.Array) -> tuple[list[str], list[int]]:
 def _unescape_all(escaped: pa.Array) -> tuple[pa.Array, Mask]:
     offsets, octets = contents(escaped)
     size = int(offsets[-1])
-    at = positions(octets == ord("\\"))
+    at = np.flatnonzero(octets == ord("\\"))
     rows = np.searchsorted(offsets, at, side="right") - 1
     # Zero bytes follow the last text, and a text's end is checked before its digits are believed.
     high, low = _HEX[octets[at + 2]], _HEX[octets[at + 3]]

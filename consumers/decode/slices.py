@@ -9,15 +9,7 @@ import pyarrow as pa
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
-#: `positions` looks at whole words: the bytes given to it come in multiples of this.
-WORD_BYTES: Final = 8
-
-
-def positions(flags: Mask) -> Ints:
-    """Return the sorted indices of the few true `flags`, whose number is a multiple of `WORD_BYTES`."""
-    words = np.flatnonzero(flags.view(np.uint64))
-    rows, columns = np.nonzero(flags.reshape(-1, WORD_BYTES)[words])
-    return words[rows] * WORD_BYTES + columns
+_PAD_BYTES: Final = 8
 
 
 def firsts(ordered: Ints) -> Ints:
@@ -52,12 +44,12 @@ def spread(values: pa.Array, rows: Ints, length: int) -> pa.Array:
 def contents(values: pa.Array) -> tuple[Ints, Bytes]:
     """Return offsets from zero, and a copy of the bytes of `values` (binary) that may be written.
 
-    At least WORD_BYTES zeros follow the last byte, and the length is a multiple of WORD_BYTES.
+    Eight zeros follow the last byte.
     """
     _, offset_buffer, data = values.buffers()
     offsets = np.frombuffer(offset_buffer, np.int32, len(values) + 1, values.offset * 4).astype(np.int64)
     size = int(offsets[-1] - offsets[0])
-    octets = np.zeros((size // WORD_BYTES + 2) * WORD_BYTES, np.uint8)
+    octets = np.zeros(size + _PAD_BYTES, np.uint8)
     if size:
         octets[:size] = np.frombuffer(data, np.uint8, size, int(offsets[0]))
     return offsets - offsets[0], octets
