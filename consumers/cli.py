@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Final
 
 from consumers import render
 from schemas import logs
+from schemas.command_line import Parser, add_version
 from schemas.errors import HypocenterError
 
 VERBS: Final = {
@@ -21,36 +23,47 @@ VERBS: Final = {
     "import": "store a saved dump",
     "compact": "merge the small files of past hours",
     "topics": "create or verify Kafka's topics",
-    "trial": "agent, collector and audit together for some seconds (what `make run` runs)",
+    "trial": "agent, collector and audit together for some seconds",
 }
 _EPILOG: Final = """\
+`hypocenter VERB --help` shows a verb's flags.
+
 examples:
+  hypocenter trial --for 10
   hypocenter collect --lake /srv/lake --log /var/lib/hypocenter/log
   hypocenter query --lake /srv/lake "select seq, message from kmsg order by seq desc limit 10"
   hypocenter audit --lake /srv/lake
 
-exit codes: 0 done, books close; 1 a book does not close; 2 wrong flag, config or directory; 65 bad input; 69 nobody
-answers; 74 disk refuses; 75 directory in use; 77 a surface may not be read
+exit codes:
+  0   done; for audit: every book closes
+  1   a book does not close, or a bug
+  2   wrong flag, config, SQL or directory
+  65  the input is no such thing
+  69  no broker or log answers
+  74  the disk refuses
+  75  another process owns the directory
+  77  a surface may not be read
+  130 interrupted
 """
 
 
 def parser(chosen: str | None = None) -> argparse.ArgumentParser:
     """Return the parser with every verb; only `chosen` has its flags, so that no other verb's libraries are loaded."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="hypocenter",
         description="Collect, store and question what Linux guests and hosts emit.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_version(top)
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb, summary in VERBS.items():
-        sub = verbs.add_parser(verb, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
+        sub = verbs.add_parser(verb, help=summary)
         if verb != chosen:
             continue
         module = importlib.import_module(f"consumers.commands.{'import_dump' if verb == 'import' else verb}")
         sub.description = module.__doc__
-        sub.add_argument("--verbose", action="store_true", help="log more")
         module.add_arguments(sub)
+        sub.add_argument("--verbose", action="store_true", help="log more")
         sub.set_defaults(func=module.run)
     return top
 
@@ -60,8 +73,11 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     args = parser(next((word for word in argv if word in VERBS), None)).parse_args(argv)
     logs.setup(verbose=args.verbose)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # rows are data, whatever the locale
     try:
         code: int = args.func(args)
+        sys.stdout.flush()
     except HypocenterError as e:
         print(f"hypocenter: {e}", file=sys.stderr)
         return e.exit_code
@@ -81,7 +97,12 @@ def add_lake(sub: argparse.ArgumentParser, what: str = "the lake's directory") -
 
 def add_format(sub: argparse.ArgumentParser) -> None:
     """Add `--format`, which every verb that prints rows has."""
-    sub.add_argument("--format", choices=render.FORMATS, default="table", help="how rows are printed [table]")
+    sub.add_argument(
+        "--format",
+        choices=render.FORMATS,
+        default="table",
+        help="a table for people, one JSON object a line, or CSV [table]",
+    )
 
 
 if __name__ == "__main__":

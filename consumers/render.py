@@ -1,61 +1,172 @@
-"""Rows as text: an aligned table for people, JSON lines and CSV for programs."""
+"""Rows as text: an aligned table for people, JSON lines and CSV for programs.
+
+A table fits the terminal, or 120 columns where there is none (the variable COLUMNS overrides both): long texts are cut
+and end in `…`; rows with too many columns for that are printed one value a line, uncut.
+"""
 
 import csv
+import datetime as dt
+import decimal
 import json
+import math
+import re
+import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, TextIO
 
 FORMATS: Final = ("table", "json", "csv")
-_CELL_MAX: Final = 120
+_WIDTH: Final = 120
+#: Texts are not cut shorter than this to make a table fit.
+_TEXT_WIDTH_MIN: Final = 12
+_SHORT_ID: Final = 8
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d.*")
+_NUMBER: Final = re.compile(r"-?\d{1,3}(,\d{3})*")
+_ID: Final = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], form: str, out: TextIO | None = None) -> None:
-    """Print `rows` under `columns` to `out` in one of `FORMATS`."""
+def print_rows(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    form: str,
+    out: TextIO | None = None,
+    *,
+    whole: str = "--format json",
+) -> None:
+    """Print `rows` under `columns` to `out` in one of `FORMATS`; `whole` is the flag that gives what a table cuts."""
     out = out or sys.stdout
     if form == "json":
+        names = list(_distinct(columns))
         for row in rows:
-            out.write(json.dumps(dict(zip(columns, map(_plain, row), strict=True)), ensure_ascii=False) + "\n")
+            out.write(json.dumps(dict(zip(names, map(_plain, row), strict=True)), ensure_ascii=False) + "\n")
     elif form == "csv":
         writer = csv.writer(out)
         writer.writerow(columns)
-        writer.writerows([_plain(value) for value in row] for row in rows)
+        writer.writerows([_flat(value) for value in row] for row in rows)
     else:
-        _print_table(columns, list(rows), out)
+        _print_table(columns, list(rows), out, whole)
 
 
-def count(number: int) -> str:
-    """Return `number` with thin groups, for people."""
-    return f"{number:,}"
+def print_json(value: Any) -> None:
+    """Print `value` as one JSON object."""
+    json.dump(value, sys.stdout, indent=2)
+    print()
 
 
+def grouped(number: int | None) -> str:
+    """Return `number` with its thousands apart."""
+    return "null" if number is None else f"{number:,}"
+
+
+def utc(ns: int) -> str:
+    """Return CLOCK_REALTIME `ns` as a UTC time to the second."""
+    return f"{dt.datetime.fromtimestamp(ns // 1_000_000_000, dt.UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def short_ids(values: Iterable[str]) -> dict[str, str]:
+    """Return what stands for each of `values`: of an id as many of its first characters as tell it from the others.
+
+    Ids are those of machines and boots; any other name stands for itself.
+    """
+    names = set(values)
+    ids = sorted(name for name in names if _ID.fullmatch(name))
+    size = _SHORT_ID
+    while len({name[:size] for name in ids}) < len(ids):
+        size += 1
+    return {name: name[:size] if name in ids else name for name in names}
+
+
+def _distinct(columns: Sequence[str]) -> Iterator[str]:
+    seen: dict[str, int] = {}
+    for name in columns:
+        seen[name] = seen.get(name, 0) + 1
+        yield name if seen[name] == 1 else f"{name}_{seen[name]}"
+
+
+# As JSON values: JSON has no NaN.
 def _plain(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.hex()
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    return str(value)
+    if isinstance(value, (float, decimal.Decimal)):
+        return float(value) if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else _text(value)
 
 
-def _print_table(columns: Sequence[str], rows: list[Sequence[Any]], out: TextIO) -> None:
-    cells = [[_cell(value) for value in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-    right = [bool(rows) and all(isinstance(row[i], (int, float)) for row in rows) for i in range(len(columns))]
-    for line in ([*columns], ["-" * width for width in widths], *cells):
-        parts = [text.rjust(w) if r else text.ljust(w) for text, w, r in zip(line, widths, right, strict=True)]
-        out.write("  ".join(parts).rstrip() + "\n")
-    out.write(f"({len(rows)} row{'' if len(rows) == 1 else 's'})\n")
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.hex()
+    return value.isoformat() if isinstance(value, (dt.datetime, dt.date, dt.time)) else str(value)
 
 
-# One line per row whatever the record holds, and nothing that moves a terminal's cursor.
+# As one cell; a map or list is its JSON.
+def _flat(value: Any) -> Any:
+    plain = _plain(value)
+    return json.dumps(plain, ensure_ascii=False) if isinstance(plain, (dict, list)) else plain
+
+
+# One line whatever the record holds, and nothing that moves a terminal's cursor.
 def _cell(value: Any) -> str:
     if value is None:
         return "null"
-    plain = _plain(value)
-    text = plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
-    text = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
-    return text if len(text) <= _CELL_MAX else text[: _CELL_MAX - 1] + "…"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = str(value if isinstance(value, (float, decimal.Decimal, dt.datetime)) else _flat(value))
+    return "".join(char if char.isprintable() else _escape(char) for char in text)
+
+
+def _escape(char: str) -> str:
+    return {"\n": "\\n", "\t": "\\t"}.get(char) or (
+        f"\\x{ord(char):02x}" if ord(char) < 0x100 else f"\\u{ord(char):04x}"
+    )
+
+
+def _print_table(columns: Sequence[str], rows: list[Sequence[Any]], out: TextIO, whole: str) -> None:
+    cells = [[_cell(value) for value in row] for row in rows]
+    numeric = [_numeric([row[i] for row in rows]) for i in range(len(columns))]
+    fixed = [number or all(_TIME.fullmatch(row[i]) for row in cells) for i, number in enumerate(numeric)]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    fit = _fit(widths, fixed, shutil.get_terminal_size((_WIDTH, 24)).columns)
+    if fit is None and rows:
+        _print_upright(columns, cells, out)
+    else:
+        for line in ([*columns], ["-" * width for width in fit or widths], *cells):
+            parts = [_pad(*cell) for cell in zip(line, fit or widths, numeric, strict=True)]
+            out.write("  ".join(parts).rstrip() + "\n")
+    cut = fit is not None and fit != widths
+    note = f"; … is cut text, {whole} has all of it" if cut else ""
+    out.write(f"({len(rows)} row{'' if len(rows) == 1 else 's'}{note})\n")
+
+
+def _print_upright(columns: Sequence[str], cells: list[list[str]], out: TextIO) -> None:
+    width = max(map(len, columns))
+    for number, row in enumerate(cells, 1):
+        out.write(f"--- row {number}\n")
+        out.writelines(f"{name.ljust(width)}  {cell}".rstrip() + "\n" for name, cell in zip(columns, row, strict=True))
+
+
+def _pad(text: str, width: int, numeric: bool) -> str:
+    if len(text) > width:
+        return text[: width - 1] + "…"
+    return text.rjust(width) if numeric else text.ljust(width)
+
+
+# Numbers, also those that `grouped` has made readable.
+def _numeric(values: list[Any]) -> bool:
+    known = [value for value in values if value is not None and value != "null"]
+    return bool(known) and all(
+        (isinstance(value, (int, float, decimal.Decimal)) and not isinstance(value, bool))
+        or (isinstance(value, str) and _NUMBER.fullmatch(value))
+        for value in known
+    )
+
+
+# The widths with the longest texts cut as far as `limit` needs; None where that is not enough.
+def _fit(widths: list[int], fixed: list[bool], limit: int) -> list[int] | None:
+    room = limit - 2 * (len(widths) - 1)
+    for level in (max(widths), *range(limit, _TEXT_WIDTH_MIN - 1, -1)):
+        cut = [width if whole else min(width, level) for width, whole in zip(widths, fixed, strict=True)]
+        if sum(cut) <= room:
+            return cut
+    return None

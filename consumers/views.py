@@ -1,7 +1,7 @@
 """DuckDB over a snapshot of the lake: one view per table, over exactly the files that commits name."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import duckdb
 
@@ -11,11 +11,22 @@ from consumers.lake.storage import Storage
 from consumers.lake.tables import TABLES
 from schemas.errors import UsageError
 
+# Nothing is fetched from anywhere.
+_CONFIG: Final = {"allow_community_extensions": "false", "autoinstall_known_extensions": "false"}
+_READING: Final = (
+    duckdb.StatementType.SELECT,
+    duckdb.StatementType.EXPLAIN,
+    duckdb.StatementType.PRAGMA,
+    duckdb.StatementType.COPY,
+)
+
 
 def connect(storage: Storage, taken: Snapshot | None = None) -> duckdb.DuckDBPyConnection:
-    """Return a connection that has a view for every table; a table without rows is an empty view."""
+    """Return a connection that has a view for every table; a table without rows is an empty one."""
     taken = taken or snapshot(storage)
-    connection = duckdb.connect(config={"allow_community_extensions": "false"})
+    connection = duckdb.connect(config=_CONFIG)
+    # Wherever the reader sits.
+    connection.execute("set TimeZone = 'UTC'")
     specs = {**TABLES, **{spec.name: spec for spec in registry.tables()}}
     for name, spec in specs.items():
         files = [storage.local_path(entry.key) for entry in taken.files.get(name, [])]
@@ -23,22 +34,42 @@ def connect(storage: Storage, taken: Snapshot | None = None) -> duckdb.DuckDBPyC
             listed = ", ".join("'" + path.replace("'", "''") + "'" for path in files)
             connection.execute(f"create view {name} as select * from read_parquet([{listed}], hive_partitioning=false)")  # noqa: S608
         else:
-            connection.register(f"_{name}", spec.schema.empty_table())
-            connection.execute(f"create view {name} as select * from _{name}")  # noqa: S608
+            connection.register("_empty", spec.schema.empty_table())
+            connection.execute(f"create table {name} as from _empty")
+            connection.unregister("_empty")
     return connection
 
 
 def run_query(storage: Storage, sql: str) -> tuple[Sequence[str], list[tuple[Any, ...]]]:
-    """Return the column names and rows that `sql` gives.
+    """Return the column names and rows that `sql`, one statement, gives.
 
     Raises:
-        UsageError: DuckDB refuses the statement; the message is DuckDB's own.
+        UsageError: it is no statement that reads, or DuckDB refuses it; the message has DuckDB's own words.
     """
     connection = connect(storage)
     try:
+        _check(sql)
         result = connection.execute(sql)
         return [item[0] for item in result.description or []], result.fetchall()
     except duckdb.Error as e:
-        raise UsageError(str(e).strip()) from None
+        raise UsageError(_readable(str(e))) from None
     finally:
         connection.close()
+
+
+def _check(sql: str) -> None:
+    found = duckdb.extract_statements(sql)
+    if len(found) != 1:
+        raise UsageError(f"query runs one statement, this text has {len(found)}")
+    kind = found[0].type
+    if kind not in _READING:
+        raise UsageError(
+            f"query only reads the lake: select, describe, explain or copy (...) to, not {kind.name.lower()}"
+        )
+
+
+# DuckDB's text without its empty lines; under the statement's line it marks the place.
+def _readable(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    hint = "`describe kmsg` shows a table's columns, `show tables` the tables"
+    return "\n  ".join([*lines, hint] if "Binder Error" in text or "Catalog Error" in text else lines)

@@ -11,31 +11,57 @@ from producers import identity, registry
 from producers.agent import run_agent, shipper_command
 from producers.log import LogWriter
 from schemas import logs, toml_config
-from schemas.config import Config, LogConfig
+from schemas.command_line import Parser, add_version
+from schemas.config import AgentConfig, Config, LogConfig
 from schemas.errors import HypocenterError, UsageError
 from schemas.kafka_config import KafkaConfig
 from schemas.surfaces import SURFACES
 
 _EPILOG = """\
+`hypocenter-agent VERB --help` shows a verb's flags.
+
 examples:
   hypocenter-agent check
   hypocenter-agent run --log /var/lib/hypocenter/log
   hypocenter-agent run --kafka broker.example:9092 --spool /var/lib/hypocenter/spool
 
-exit codes: 0 stopped as asked; 2 wrong flag or config; 69 nobody answers; 74 disk refuses; 75 another agent owns the
-directory; 77 a surface may not be read (root, CAP_SYSLOG, or kernel.dmesg_restrict=0)
+exit codes:
+  0   stopped as asked
+  1   a bug
+  2   wrong flag, config or directory
+  69  the broker did not take everything before the stop; the rest waits in the spool
+  74  the disk refuses
+  75  another agent owns the directory
+  77  a surface may not be read: it takes root, CAP_SYSLOG, or kernel.dmesg_restrict=0
+  130 interrupted while starting
+"""
+_RUN = """\
+Read surfaces until stopped, and append what they give to a log: the embedded one, or a spool that is shipped to Kafka.
+
+Stop it by SIGTERM or SIGINT. Started again it goes on behind what its log holds; what the kernel overwrote meanwhile is
+counted as lost.
+"""
+_CHECK = """\
+Say who this machine is and, for each surface, whether it can be read or what is missing. Reads nothing away.
 """
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="hypocenter-agent",
         description="Stream what this machine's kernel emits into a log, and count what is lost on the way.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="{run,check}")
-    run = verbs.add_parser("run", help="read surfaces until stopped", description="Read surfaces until stopped.")
+    add_version(parser)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    _add_run(verbs.add_parser("run", help="read surfaces until stopped", description=_RUN))
+    check = verbs.add_parser("check", help="say which surfaces this machine offers", description=_CHECK)
+    check.add_argument("--config", type=Path, metavar="FILE", help="also read this TOML file and say what is wrong")
+    check.set_defaults(func=_check)
+    return parser
+
+
+def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--config", type=Path, metavar="FILE", help="TOML file; flags override its keys")
     target = run.add_mutually_exclusive_group()
     target.add_argument("--log", type=Path, metavar="DIR", help="append to the embedded log in DIR [log.dir]")
@@ -51,42 +77,51 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--heartbeat-s", type=float, metavar="SECONDS", help="heartbeat interval [agent.heartbeat_s]")
     run.add_argument("--verbose", action="store_true", help="log more")
     run.set_defaults(func=_run)
-    check = verbs.add_parser(
-        "check",
-        help="say which surfaces this machine offers",
-        description="For each surface: available, or what is missing.",
-    )
-    check.set_defaults(func=_check)
-    return parser
 
 
 def _run(args: argparse.Namespace) -> int:
     logs.setup(verbose=args.verbose)
     config = toml_config.load(args.config, Config) if args.config else Config()
-    flags = {"machine": args.machine, "layer": args.layer, "for_s": args.for_s, "linger_ms": args.linger_ms}
-    flags |= {"heartbeat_s": args.heartbeat_s, "surfaces": tuple(args.surface) if args.surface else None}
-    agent = dataclasses.replace(config.agent, **{key: value for key, value in flags.items() if value is not None})
-    me = registry.Identity(
-        agent.machine or identity.machine_id(), identity.boot_id(), agent.layer or identity.kernel_layer()
-    )
-    kafka = None if args.log else config.kafka
-    if args.kafka:
-        kafka = dataclasses.replace(kafka, bootstrap=args.kafka) if kafka else KafkaConfig(bootstrap=args.kafka)
-    if kafka is None and not (args.log or config.log.dir):
-        raise UsageError(
-            "where to? give --log DIR, --kafka HOST:PORT, or a config file with [log] dir or [kafka] bootstrap"
-        )
+    agent = _agent_config(args, config.agent)
+    me = _identity(agent)
+    kafka = _kafka(args, config)
     for name in agent.surfaces:
         registry.check(name)
     if kafka is None:
         where = args.log or config.log.dir
-        assert where is not None
+        if where is None:
+            raise UsageError(
+                "where to? give --log DIR, --kafka HOST:PORT, or a config file with [log] dir or [kafka] bootstrap"
+            )
+        if args.spool:
+            raise UsageError("--spool is where frames wait for Kafka; with --log there is none")
         run_agent(agent, me, _open(where, config.log), None)
     else:
         where = args.spool or config.spool.dir or _default_spool()
         command = shipper_command(where, json.dumps(dataclasses.asdict(kafka)))
         run_agent(agent, me, _open(where, config.spool), command)
     return 0
+
+
+def _agent_config(args: argparse.Namespace, base: AgentConfig) -> AgentConfig:
+    flags = {"machine": args.machine, "layer": args.layer, "for_s": args.for_s, "linger_ms": args.linger_ms}
+    flags |= {"heartbeat_s": args.heartbeat_s, "surfaces": tuple(args.surface) if args.surface else None}
+    return dataclasses.replace(base, **{key: value for key, value in flags.items() if value is not None})
+
+
+def _identity(agent: AgentConfig) -> registry.Identity:
+    machine, layer = agent.machine or identity.machine_id(), agent.layer or identity.kernel_layer()
+    return registry.Identity(machine, identity.boot_id(), layer)
+
+
+# The broker to ship to, None for the embedded log.
+def _kafka(args: argparse.Namespace, config: Config) -> KafkaConfig | None:
+    kafka = None if args.log else config.kafka
+    if args.kafka:
+        kafka = dataclasses.replace(kafka, bootstrap=args.kafka) if kafka else KafkaConfig(bootstrap=args.kafka)
+    if kafka is not None:
+        kafka.client_kwargs()  # a secret that is not there is said now, not by each shipper that fails for it
+    return kafka
 
 
 def _open(path: Path, config: LogConfig) -> LogWriter:
@@ -104,14 +139,19 @@ def _default_spool() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local/state")) / "hypocenter/spool"
 
 
-def _check(_args: argparse.Namespace) -> int:
+def _check(args: argparse.Namespace) -> int:
+    config = toml_config.load(args.config, Config) if args.config else Config()
+    for name, value in zip(registry.Identity._fields, _identity(config.agent), strict=True):
+        print(f"{name:8} {value}")
     code = 0
     for name, row in SURFACES.items():
         try:
-            print(f"{name}: available: {registry.check(name)} ({row.summary})")
+            print(f"{name:8} available: {registry.check(name)} ({row.summary})")
         except HypocenterError as e:
-            print(f"{name}: missing: {e}")
+            print(f"{name:8} missing: {e}")
             code = e.exit_code
+    if args.config:
+        print(f"config   {args.config} is valid")
     return code
 
 
@@ -123,6 +163,8 @@ def main(argv: list[str] | None = None) -> int:
     except HypocenterError as e:
         print(f"hypocenter-agent: {e}", file=sys.stderr)
         return e.exit_code
+    except KeyboardInterrupt:
+        return 130
     return code
 
 

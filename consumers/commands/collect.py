@@ -1,6 +1,7 @@
 """Store what the log holds into a lake: exactly once, in order, losses as rows.
 
-Follows for ever, or with --until-end stops at the end that the log has at the start.
+Follows until stopped, or with --until-end stops at the end that the log has at the start. Stop it by SIGTERM or SIGINT:
+what was read is committed first. Killed, it goes on where the last commit ends.
 """
 
 import argparse
@@ -10,12 +11,13 @@ import signal
 import threading
 from pathlib import Path
 
-from consumers.commands.sources import add_source, kafka_config, open_reader, read_config
+from consumers.commands.sources import add_source, kafka_config, lake_of, open_reader, read_config
 from consumers.follow import Follower
 from consumers.lake.layout import open_lake
 from consumers.progress import ProgressBar
 from consumers.topics import verify_topics
 from consumers.transport.kafka import KafkaReader
+from schemas.config import CollectConfig
 from schemas.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -26,14 +28,15 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--lake", type=Path, metavar="DIR", help="the lake's directory, created if absent [collect.lake]")
     add_source(sub)
     sub.add_argument("--until-end", action="store_true", help="stop at the end of the log as it is now")
+    sub.add_argument("--group", metavar="NAME", help="share partitions by this Kafka consumer group [collect.group]")
     sub.add_argument(
-        "--group", metavar="NAME", help="share partitions through this Kafka consumer group [collect.group]"
+        "--partitions", metavar="TOPIC:N,...", help="only these partitions; default all [collect.partitions]"
     )
     sub.add_argument(
-        "--partitions", metavar="TOPIC:N,...", help="collect only these partitions; default all [collect.partitions]"
-    )
-    sub.add_argument(
-        "--cut-age-s", type=float, metavar="S", help="commit at least so often while data comes [collect.cut_age_s]"
+        "--cut-age-s",
+        type=float,
+        metavar="SECONDS",
+        help="commit at the latest so long after a record came [collect.cut_age_s]",
     )
     sub.add_argument("--cut-rows", type=int, metavar="N", help="commit at so many rows [collect.cut_rows]")
     sub.add_argument("--cut-bytes", type=int, metavar="N", help="commit at so many bytes of frames [collect.cut_bytes]")
@@ -42,28 +45,32 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Collect until stopped or until the end."""
     config = read_config(args)
-    flags = {key: getattr(args, key) for key in ("lake", "group", "cut_age_s", "cut_rows", "cut_bytes")}
-    flags["partitions"] = tuple(args.partitions.split(",")) if args.partitions else None
-    collect = dataclasses.replace(config.collect, **{key: value for key, value in flags.items() if value is not None})
-    if collect.lake is None:
-        raise UsageError("where to? give --lake DIR or [collect] lake in the config file")
-    if args.until_end and collect.group:
-        raise UsageError("--until-end reads a fixed list of partitions; leave out --group")
+    lake = lake_of(args, config)
+    collect = _collect_config(args, config.collect)
     kafka = kafka_config(args, config)
     if kafka is not None:
         verify_topics(kafka)
-    storage = open_lake(collect.lake, create=True)
+    # Before the lake is made, so that a wrong name of the log leaves nothing behind.
+    reader = open_reader(args, config, collect)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    reader = open_reader(args, config, collect)
-    log.info("collecting into %s", collect.lake)
     try:
-        follower = Follower(reader, storage, collect)
+        follower = Follower(reader, open_lake(lake, create=True), collect)
+        log.info("collecting into %s", lake)
         if isinstance(reader, KafkaReader) and collect.group:
             reader.listen(follower)
         follower.run(stop, until_end=args.until_end, progress=ProgressBar("messages") if args.until_end else None)
     finally:
         reader.close()
-    log.info("stopped; what was read is committed")
+    log.info("stopped; %d records were read and are committed", follower.records)
     return 0
+
+
+def _collect_config(args: argparse.Namespace, base: CollectConfig) -> CollectConfig:
+    flags = {key: getattr(args, key) for key in ("lake", "group", "cut_age_s", "cut_rows", "cut_bytes")}
+    flags["partitions"] = tuple(args.partitions.split(",")) if args.partitions else None
+    collect = dataclasses.replace(base, **{key: value for key, value in flags.items() if value is not None})
+    if args.until_end and collect.group:
+        raise UsageError("--until-end reads a fixed list of partitions; leave out --group")
+    return collect

@@ -4,27 +4,49 @@ Refuses to replace files unless row counts and an order-independent digest of th
 """
 
 import argparse
+import dataclasses
 import time
 
 from consumers.cli import add_lake
-from consumers.lake.compact import compact, expire
+from consumers.lake.compact import CompactReport, compact, expire
 from consumers.lake.layout import open_lake
+from schemas.command_line import float_from_0
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     """Add this verb's flags."""
     add_lake(sub)
     sub.add_argument(
-        "--lateness-s", type=float, default=600.0, metavar="S", help="an hour is past so long after its end [600]"
+        "--lateness-s",
+        type=float_from_0,
+        default=600.0,
+        metavar="SECONDS",
+        help="an hour is past so long after its end [600]",
     )
     sub.add_argument(
-        "--grace-s", type=float, default=3600.0, metavar="S", help="keep what is replaced so long for readers [3600]"
+        "--grace-s",
+        type=float_from_0,
+        default=3600.0,
+        metavar="SECONDS",
+        help="keep what is replaced so long for those who still read it [3600]",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Compact, expire, and say what was done."""
     storage = open_lake(args.lake, create=False)
-    print(compact(storage, time.time_ns(), lateness_ms=int(args.lateness_s * 1000)))
-    print(expire(storage, time.time_ns(), grace_ms=int(args.grace_s * 1000)))
+    merged = compact(storage, time.time_ns(), lateness_ms=int(args.lateness_s * 1000))
+    print(_merged(merged))
+    expired = expire(storage, time.time_ns(), grace_ms=int(args.grace_s * 1000))
+    deleted = {name: count for name, count in dataclasses.asdict(expired).items() if count}
+    print("deleted: " + (", ".join(f"{count} {name}" for name, count in deleted.items()) or "nothing is old enough"))
     return 0
+
+
+def _merged(report: CompactReport) -> str:
+    if not report.manifest:
+        return "merged: nothing, no past hour has several small files"
+    return (
+        f"merged: {report.files_in:,} files into {report.files_out:,}, {report.rows:,} rows, "
+        f"{report.bytes_in:,} bytes into {report.bytes_out:,}; manifest {report.manifest}"
+    )

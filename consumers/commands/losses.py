@@ -1,16 +1,25 @@
-"""List what was lost: kind, stream, positions, count (null = unknown), reason, and who found it."""
+"""List what was lost: kind, stream, positions, count (null = unknown), reason, and who found it.
+
+In the order in which the losses came to the log. A loss without a stream is one of the log itself: its positions are
+offsets. Tables shorten ids and show the time of arrival in UTC; json and csv have every name whole, and times in ns.
+"""
 
 import argparse
+from typing import Any
 
 from consumers import render
 from consumers.cli import add_format, add_lake
+from consumers.commands.streams import SHOWN, shown
 from consumers.lake.layout import open_lake
 from consumers.views import run_query
+from schemas.stream import Stream
 
-_SQL = """
-select kind, machine, boot_id, layer, surface, instance, first_position, count, reason, found_by
-from losses order by arrival_ns, machine, boot_id, layer, surface, instance, first_position
-"""
+_NAMES = ", ".join(Stream._fields)
+_SQL = f"""
+select {_NAMES}, kind, first_position, count, reason, found_by, arrival_ns, topic, partition, "offset"
+from losses order by arrival_ns, {_NAMES}, first_position
+"""  # noqa: S608
+_COLUMNS = ("arrived_utc", *SHOWN, "kind", "from", "count", "reason", "found_by")
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
@@ -22,5 +31,17 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the losses in the order in which they came to the log."""
     columns, rows = run_query(open_lake(args.lake, create=False), _SQL)
+    if args.format == "table":
+        columns, rows = _COLUMNS, _for_people(rows)
     render.print_rows(columns, rows, args.format)
     return 0
+
+
+def _for_people(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    size = len(Stream._fields)
+    streams = shown([Stream(*row[:size]) for row in rows])
+    table = []
+    for stream, row in zip(streams, rows, strict=True):
+        kind, first, count, reason, found_by, arrival_ns = row[size : size + 6]
+        table.append((render.utc(arrival_ns), *stream, kind, first, render.grouped(count), reason, found_by))
+    return table

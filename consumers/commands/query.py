@@ -1,6 +1,7 @@
-"""Run SQL (DuckDB) over exactly the committed rows: one view per table, `describe kmsg` shows the columns.
+"""Run SQL (DuckDB) over exactly the committed rows: one view per table.
 
-tables: kmsg, losses, coverage, dead_letters (README.md documents every column, with worked queries)
+tables: kmsg, losses, coverage, dead_letters. `describe kmsg` shows a table's columns; consumers/TABLES.md says what
+each means and has worked queries. Times are integers in ns: `make_timestamp_ns(captured_ns)` shows one in UTC.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from consumers.views import run_query
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     """Add this verb's flags."""
     add_lake(sub)
-    sub.add_argument("sql", metavar="SQL", help="one statement")
+    sub.add_argument("sql", metavar="SQL", help="one statement that reads")
     add_format(sub)
 
 

@@ -26,6 +26,18 @@ def read_config(args: argparse.Namespace) -> Config:
     return toml_config.load(args.config, Config) if args.config else Config()
 
 
+def lake_of(args: argparse.Namespace, config: Config) -> Path:
+    """Return the lake's directory that flag or config names.
+
+    Raises:
+        UsageError: neither does.
+    """
+    lake: Path | None = args.lake or config.collect.lake
+    if lake is None:
+        raise UsageError("which lake? give --lake DIR, or [collect] lake in the config file")
+    return lake
+
+
 def kafka_config(args: argparse.Namespace, config: Config) -> KafkaConfig | None:
     """Return the broker to use, None where a directory is to be read."""
     if args.kafka:

@@ -1,64 +1,62 @@
 """Say how far each partition is stored: frontier, lag, last commit; and until when each stream was watched.
 
-The lag needs the log: give --log or --kafka (or a config file that names one).
+The lag needs the log: give --log or --kafka, or a config file that names one. `null` is what nobody knows. `frontier`
+is the next offset to store, `lag` how many offsets the log holds from there on; both count messages, not records.
 """
 
 import argparse
-import json
-import sys
 import time
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from consumers import render
-from consumers.cli import add_lake
-from consumers.commands.sources import add_source, names_source, open_reader, read_config
+from consumers.commands.sources import add_source, lake_of, names_source, open_reader, read_config
+from consumers.commands.streams import SHOWN, shown
 from consumers.lake.layout import open_lake
 from consumers.lake.tip import Tip, tips
 from consumers.views import run_query
+from schemas.config import Config
+from schemas.stream import Stream
 from schemas.surfaces import TOPICS
 
-# The last span of each stream, and the positions it ended at.
-_COVERAGE = """
-select machine, boot_id, layer, surface, instance, max(until_realtime_ns) as watched_until_ns,
-       sum(until_realtime_ns - since_realtime_ns) as watched_ns, max(next_position) as next_position
+_NAMES = ", ".join(Stream._fields)
+# How long each stream was watched in all, until when, and the position it had then.
+_COVERAGE = f"""
+select {_NAMES}, max(until_realtime_ns), sum(until_realtime_ns - since_realtime_ns), max(next_position)
 from coverage group by all order by all
-"""
+"""  # noqa: S608
 _CHAIN_COLUMNS = ("partition", "frontier", "lag", "commits", "rows", "last_commit_s_ago", "last_writer")
-_STREAM_COLUMNS = ("stream", "next_position", "watched_s", "last_heartbeat_s_ago")
+_STREAM_COLUMNS = (*SHOWN, "next_position", "watched_s", "last_heartbeat_s_ago")
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     """Add this verb's flags."""
-    add_lake(sub)
+    sub.add_argument("--lake", type=Path, metavar="DIR", help="the lake's directory [collect.lake]")
     add_source(sub)
-    sub.add_argument("--json", action="store_true", help="one JSON object")
+    sub.add_argument("--json", action="store_true", help="one JSON object, with whole names")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print chains, then streams."""
-    storage = open_lake(args.lake, create=False)
-    ends = _ends(args)
+    config = read_config(args)
+    storage = open_lake(lake_of(args, config), create=False)
+    ends = _ends(args, config)
     now_ns = time.time_ns()
-    chains = [_chain_row(each, ends, now_ns) for each in tips(storage)]
+    chains = [_chain(each, ends, now_ns) for each in tips(storage)]
     _, covered = run_query(storage, _COVERAGE)
-    streams = [_stream_row(row, now_ns) for row in covered]
+    streams = [_stream(row, now_ns) for row in covered]
     if args.json:
-        value = {
-            "partitions": [dict(zip(_CHAIN_COLUMNS, row, strict=True)) for row in chains],
-            "streams": [dict(zip(_STREAM_COLUMNS, row, strict=True)) for row in streams],
-        }
-        json.dump(value, sys.stdout, indent=2)
+        render.print_json({"partitions": chains, "streams": streams})
+    else:
+        _print_chains(chains)
         print()
-        return 0
-    render.print_rows(_CHAIN_COLUMNS, chains, "table")
-    print()
-    render.print_rows(_STREAM_COLUMNS, streams, "table")
+        _print_streams(streams)
     return 0
 
 
 # End offsets by "log id, topic id, partition", so that the chain of a topic since deleted shows no lag.
-def _ends(args: argparse.Namespace) -> dict[tuple[str, str, str, int], int]:
-    config = read_config(args)
+def _ends(args: argparse.Namespace, config: Config) -> dict[tuple[str, str, str, int], int]:
     if not names_source(args, config):
         return {}
     reader = open_reader(args, config)
@@ -72,14 +70,45 @@ def _ends(args: argparse.Namespace) -> dict[tuple[str, str, str, int], int]:
         reader.close()
 
 
-def _chain_row(at: Tip, ends: dict[tuple[str, str, str, int], int], now_ns: int) -> tuple[Any, ...]:
+def _chain(at: Tip, ends: dict[tuple[str, str, str, int], int], now_ns: int) -> dict[str, Any]:
     end = ends.get((at.log_id, at.topic_id, at.topic, at.partition))
-    lag = None if end is None else max(0, end - at.frontier)
-    ago_s = None if at.wall_ns is None else round((now_ns - at.wall_ns) / 1e9, 1)
-    return (f"{at.topic}-{at.partition}", at.frontier, lag, at.commits, at.rows, ago_s, at.writer)
+    return {
+        "partition": f"{at.topic}-{at.partition}",
+        "topic": at.topic,
+        "number": at.partition,
+        "log_id": at.log_id,
+        "topic_id": at.topic_id,
+        "frontier": at.frontier,
+        "lag": None if end is None else max(0, end - at.frontier),
+        "commits": at.commits,
+        "rows": at.rows,
+        "last_commit_s_ago": None if at.wall_ns is None else round((now_ns - at.wall_ns) / 1e9, 1),
+        "last_writer": at.writer,
+    }
 
 
-def _stream_row(row: tuple[Any, ...], now_ns: int) -> tuple[Any, ...]:
+def _stream(row: tuple[Any, ...], now_ns: int) -> dict[str, Any]:
     *names, until_ns, watched_ns, position = row
-    stream = "/".join(name for name in names if name)
-    return (stream, position, round(watched_ns / 1e9, 1), round((now_ns - until_ns) / 1e9, 1))
+    return {
+        **Stream(*names)._asdict(),
+        "next_position": position,
+        "watched_s": round(watched_ns / 1e9, 1),
+        "watched_until_ns": until_ns,
+        "last_heartbeat_s_ago": round((now_ns - until_ns) / 1e9, 1),
+    }
+
+
+def _print_chains(chains: list[dict[str, Any]]) -> None:
+    # The same partition of another log, or of a topic made anew, has a chain of its own.
+    again = max(Counter(chain["partition"] for chain in chains).values(), default=1) > 1
+    columns = ("log_id", *_CHAIN_COLUMNS) if again else _CHAIN_COLUMNS
+    logs = render.short_ids(chain["log_id"] for chain in chains)
+    rows = [[{**chain, "log_id": logs[chain["log_id"]]}[name] for name in columns] for chain in chains]
+    render.print_rows(columns, rows, "table", whole="--json")
+
+
+def _print_streams(streams: list[dict[str, Any]]) -> None:
+    names = shown([Stream(*(stream[name] for name in Stream._fields)) for stream in streams])
+    numbers = [[stream[name] for name in _STREAM_COLUMNS[len(SHOWN) :]] for stream in streams]
+    rows = [(*first, *rest) for first, rest in zip(names, numbers, strict=True)]
+    render.print_rows(_STREAM_COLUMNS, rows, "table", whole="--json")

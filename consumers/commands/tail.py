@@ -1,4 +1,8 @@
-"""Follow decoded records as text, like dmesg: straight from the log, before any commit."""
+"""Follow decoded records as text, like dmesg: straight from the log, before any commit.
+
+Begins with what comes next; with --from-start or --until-end, with the oldest record that the log holds. Losses are
+lines between dashes.
+"""
 
 import argparse
 import sys
@@ -8,6 +12,7 @@ from consumers.commands.sources import add_source, open_reader, read_config
 from consumers.decode import registry
 from consumers.decode.base import FrameIn
 from consumers.transport.base import Message, Partition, RetentionOvertookError
+from schemas.command_line import positive_float
 from schemas.errors import BadInputError
 from schemas.frame import decode
 from schemas.surfaces import HEARTBEAT_ENCODING, SURFACES, surface
@@ -21,7 +26,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--surface", default="kmsg", metavar="NAME", help=f"one of {', '.join(SURFACES)} [kmsg]")
     sub.add_argument("--from-start", action="store_true", help="begin with the oldest record that the log holds")
     sub.add_argument("--until-end", action="store_true", help="stop at the end of the log as it is now")
-    sub.add_argument("--for", dest="for_s", type=float, metavar="SECONDS", help="stop after so long")
+    sub.add_argument("--for", dest="for_s", type=positive_float, metavar="SECONDS", help="stop after so long")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,10 +1,14 @@
-"""Create Kafka's topics with the settings that exactness needs (no compaction, large messages), or verify them."""
+"""Create Kafka's topics with the settings that exactness needs, or verify them: no compaction, large messages.
+
+A topic that is there is never changed: `verify` names the setting that is wrong.
+"""
 
 import argparse
 from pathlib import Path
 
 from consumers.commands.sources import kafka_config, read_config
 from consumers.topics import create_topics, verify_topics
+from schemas.command_line import positive_int
 from schemas.errors import UsageError
 
 
@@ -13,8 +17,16 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("action", choices=("create", "verify"), help="create what is missing, or only compare")
     sub.add_argument("--config", type=Path, metavar="FILE", help="TOML file; flags override its keys")
     sub.add_argument("--kafka", metavar="HOST:PORT", help="the broker [kafka.bootstrap]")
-    sub.add_argument("--partitions", type=int, default=1, metavar="N", help="partitions of each topic [1]")
-    sub.add_argument("--replication", type=int, default=1, metavar="N", help="replicas of each partition [1]")
+    sub.add_argument(
+        "--partitions", type=positive_int, default=1, metavar="N", help="partitions of a topic that is made [1]"
+    )
+    sub.add_argument(
+        "--replication",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="replicas of its partitions [1]",
+    )
     sub.set_defaults(log=None)
 
 

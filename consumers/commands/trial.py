@@ -1,7 +1,8 @@
 """Run agent, collector and audit together on this machine for some seconds, and show what came of it.
 
 The agent reads the real kernel log. With --log (the default) nothing else is needed; with --kafka it goes through a
-broker, whose topics are created where they are missing.
+broker, whose topics are created where they are missing, into a lake of its own: the same records that come through
+two logs are stored twice.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from consumers.lake.layout import open_lake
 from consumers.lake.storage import Storage
 from consumers.topics import create_topics, verify_topics
 from consumers.views import run_query
+from schemas.command_line import positive_float
 from schemas.config import CollectConfig
 from schemas.errors import UnavailableError
 
@@ -31,6 +33,8 @@ select make_timestamp_ns(captured_ns) as captured_utc, ts_ns / 1e9 as kernel_s, 
 from kmsg order by captured_ns desc, seq desc limit 5"""
 _LOSSES: Final = """\
 select surface, kind, reason, count(*) as entries, sum(count) as positions from losses group by all order by all"""
+_LAKE: Final = Path("var/lake")
+_LAKE_KAFKA: Final = Path("var/lake-kafka")
 _STARTED_S: Final = 20.0
 _HEARTBEAT_S: Final = 2.0
 _CUT_AGE_S: Final = 1.0
@@ -38,17 +42,18 @@ _CUT_AGE_S: Final = 1.0
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     """Add this verb's flags."""
-    sub.add_argument("--lake", type=Path, default=Path("var/lake"), metavar="DIR", help="the lake [var/lake]")
+    sub.add_argument("--lake", type=Path, metavar="DIR", help=f"the lake [{_LAKE}, with --kafka {_LAKE_KAFKA}]")
     source = sub.add_mutually_exclusive_group()
     source.add_argument("--log", type=Path, default=Path("var/log"), metavar="DIR", help="the embedded log [var/log]")
     source.add_argument("--kafka", metavar="HOST:PORT", help="go through this Kafka instead")
     sub.add_argument("--spool", type=Path, default=Path("var/spool"), metavar="DIR", help="spool for Kafka [var/spool]")
-    sub.add_argument("--for", dest="for_s", type=float, default=10.0, metavar="SECONDS", help="how long [10]")
+    sub.add_argument("--for", dest="for_s", type=positive_float, default=10.0, metavar="SECONDS", help="how long [10]")
     sub.set_defaults(config=None)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the pipeline, print the account; the agent's exit code if that failed, 1 when a book does not close."""
+    args.lake = args.lake or (_LAKE_KAFKA if args.kafka else _LAKE)
     if args.kafka:
         args.log = None
         kafka = kafka_config(args, read_config(args))
@@ -136,7 +141,8 @@ def _account(args: argparse.Namespace, storage: Storage) -> int:
     names, found = run_query(storage, _LOSSES)
     render.print_rows(names, found, "table")
     print(f"\nThe Parquet lies in {args.lake / 'data'}: {report.files} files. An example of a query, and its answer:\n")
-    print(f'.venv/bin/hypocenter query --lake {args.lake} "{_QUERY}"\n')
+    command = sys.argv[0] if Path(sys.argv[0]).name == "hypocenter" else "hypocenter"
+    print(f'{command} query --lake {args.lake} "{_QUERY}"\n')
     names, found = run_query(storage, _QUERY)
     render.print_rows(names, found, "table")
     return 0 if report.closes else 1

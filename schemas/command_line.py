@@ -1,0 +1,94 @@
+"""The argument parser of both commands: no prefix of a flag is guessed at, a typo is answered with the nearest word."""
+
+import argparse
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+from importlib import metadata
+from typing import Any, NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """Like its base, but strict about flags, and helpful about those that do not exist."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse `args`; a flag that does not exist is said before anything that is missing because of it."""
+        for word in self._own(args or ()):
+            flag = word.partition("=")[0]
+            if flag not in self._option_string_actions:
+                self._refuse(f"there is no flag {flag}", flag, self._option_string_actions)
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(f"nothing takes {rest[0]!r} here")
+        return found, rest
+
+    # What looks like a flag, and is not for the parser of a verb; a word with a space in it is some SQL.
+    def _own(self, args: Sequence[str]) -> Iterable[str]:
+        for word in args:
+            if word == "--" or (self._subparsers is not None and not word.startswith("-")):
+                return
+            if word.startswith("--") and " " not in word and "\n" not in word:
+                yield word
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            name = action.metavar if isinstance(action.metavar, str) else action.dest
+            known = [str(each) for each in action.choices]
+            self._refuse(f"{'/'.join(action.option_strings) or name}: there is no {value}", value, known)
+
+    def _refuse(self, what: str, word: str, known: Iterable[str]) -> NoReturn:
+        near = difflib.get_close_matches(word, known, n=1)
+        self.error(f"{what}; did you mean {near[0]}?" if near else f"{what}; there is {', '.join(known)}")
+
+
+def add_version(parser: argparse.ArgumentParser) -> None:
+    """Add `--version`."""
+    try:
+        version = metadata.version("hypocenter")
+    except metadata.PackageNotFoundError:
+        version = "of a tree that is not installed"
+    parser.add_argument(
+        "--version", action="version", version=f"hypocenter {version}", help="print the version and exit"
+    )
+
+
+def positive_int(text: str) -> int:
+    """Return the number that a flag gives, for argparse's `type`."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"a whole number from 1 on, not {text!r}")
+    return number
+
+
+def positive_float(text: str) -> float:
+    """Return the number that a flag gives, for argparse's `type`."""
+    number = _float(text)
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"a number above 0, not {text!r}")
+    return number
+
+
+def float_from_0(text: str) -> float:
+    """Return the number that a flag gives, for argparse's `type`."""
+    number = _float(text)
+    if not number >= 0:
+        raise argparse.ArgumentTypeError(f"a number from 0 on, not {text!r}")
+    return number
+
+
+# No number of this world is NaN, which no comparison lets pass.
+def _float(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        return math.nan
+    return number if math.isfinite(number) else math.nan
