@@ -2,8 +2,8 @@
 # The first that runs and is new enough: a name on the PATH alone may be a version manager's empty shim.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
-BROKER = python3 deploy/kafka/broker.py
-RUNNING = $(if $(KAFKA),--kafka $(KAFKA),--log var/log)
+BROKER = $(PYTHON) deploy/kafka/broker.py
+FOR ?= 10
 
 .PHONY: help setup setup-kafka run test bench kafka kafka-stop
 
@@ -12,10 +12,16 @@ help: ## list the targets
 
 setup: .venv/.done ## create .venv with everything in it
 
+# Debian and its kin keep ensurepip in a package of its own, and without it leave half an environment behind.
 .venv/.done: pyproject.toml
-	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer was found; install it or give PYTHON=path" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer was found: install one, or give PYTHON=path" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  package=$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'); \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -q && apt-get install -y -q --no-install-recommends $$package; \
+	  else echo "$(PYTHON) cannot make virtual environments: install $$package (as root: apt-get install $$package)" >&2; exit 1; fi; }
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install -q -e '.[dev]'
+	.venv/bin/python -m pip install -q --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
 setup-kafka: ## install Java and Maven where missing (root), fetch the broker's jars
@@ -25,8 +31,8 @@ setup-kafka: ## install Java and Maven where missing (root), fetch the broker's 
 	  else echo "a Java runtime (17 or newer) and Maven are needed; install them or run this as root on Debian" >&2; exit 1; fi; fi
 	@$(BROKER) setup
 
-run: setup ## agent, collector and audit together on this machine; KAFKA=host:port goes through a broker
-	.venv/bin/hypocenter trial --lake var/lake $(RUNNING)
+run: setup ## agent, collector and audit on this machine for FOR=10 seconds; KAFKA=host:port goes through a broker
+	.venv/bin/hypocenter trial --for $(FOR) $(if $(KAFKA),--kafka $(KAFKA))
 
 test: setup setup-kafka ## lint, types and every test
 	.venv/bin/ruff check .

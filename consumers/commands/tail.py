@@ -5,9 +5,11 @@ lines between dashes.
 """
 
 import argparse
+import dataclasses
 import sys
 import time
 
+from consumers import render
 from consumers.commands.sources import add_source, open_reader, read_config
 from consumers.decode import registry
 from consumers.decode.base import FrameIn
@@ -65,6 +67,7 @@ def _print(name: str, partition: Partition, message: Message) -> None:
         frame = decode(message.value)
         if frame.stream.surface != name:
             return
+        machine = frame.stream.machine
         for loss in frame.losses:
             count = "an unknown number of" if loss.count is None else loss.count
             if loss.count != 0:
@@ -77,7 +80,8 @@ def _print(name: str, partition: Partition, message: Message) -> None:
     except BadInputError as e:
         print(f"--- dead letter at {partition} offset {message.offset}: {e} ---")
         return
-    decoded = decoder.decode_many([FrameIn(frame, message.ts_ns, partition, message.offset)])
+    shown = dataclasses.replace(frame, stream=frame.stream._replace(machine=render.short_ids([machine])[machine]))
+    decoded = decoder.decode_many([FrameIn(shown, message.ts_ns, partition, message.offset)])
     sys.stdout.writelines(f"{line}\n" for line in decoder.text_lines(decoded))
     for bad in decoded.bad:
         print(f"--- dead letter at {partition} offset {message.offset}, position {bad.position}: {bad.detail} ---")
