@@ -71,14 +71,14 @@ class Follower:
 
     def revoked(self, partitions: list[Partition]) -> None:
         """Give up `partitions` in good order: commit, then forget."""
-        self._waiting.difference_update(partitions)
         for partition in partitions:
             if partition in self._collectors:
                 try:
                     self._commit(partition)
                 except (StorageError, UnavailableError) as e:
                     log.error("%s: given up uncommitted, its next owner reads it again: %s", partition, e)  # noqa: TRY400
-                self._forget(partition)
+            self._forget(partition)
+        self._waiting.difference_update(partitions)
 
     def lost(self, partitions: list[Partition]) -> None:
         """Forget `partitions` that somebody else owns by now, without writing."""
@@ -146,6 +146,7 @@ class Follower:
         self._reader.seek(partition, collector.position)
         self._collectors[partition] = collector
         self._waiting.discard(partition)
+        log.info("%s: going on at offset %d", partition, collector.position)
 
     def _step(self) -> None:
         try:

@@ -39,6 +39,8 @@ class CollectConfig:
     cut_age_s: float = 10.0
     group: str | None = None  # a Kafka consumer group; default: a static list of partitions
     partitions: tuple[str, ...] = ()  # "topic:number"; default: all of them
+    group_instance: str | None = None  # this member's lasting name in the group; default: a new member at each start
+    group_session_s: float = 30.0  # a member silent for so long is dead, and the others take over
     compact: bool = True  # compact sealed hours while following
 
 

@@ -60,7 +60,10 @@ def open_reader(args: argparse.Namespace, config: Config, collect: CollectConfig
     """
     kafka = kafka_config(args, config)
     if kafka is not None:
-        return KafkaReader(kafka, group=collect.group if collect else None)
+        if collect is None or collect.group is None:
+            return KafkaReader(kafka)
+        session_ms = int(collect.group_session_s * 1000)
+        return KafkaReader(kafka, group=collect.group, instance=collect.group_instance, session_timeout_ms=session_ms)
     where = args.log or config.log.dir
     if where is None:
         raise UsageError(

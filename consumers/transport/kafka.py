@@ -3,7 +3,7 @@
 Positions are ours (the lake's chains hold them); the group's committed offsets are advice for lag monitors.
 """
 
-import socket
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Protocol
@@ -17,14 +17,16 @@ from schemas.errors import UnavailableError
 from schemas.kafka_config import KafkaConfig
 from schemas.surfaces import TOPICS
 
+log = logging.getLogger(__name__)
 _FETCH_BYTES: Final = 16 << 20
 _PARTITION_FETCH_BYTES: Final = 8 << 20
 _POLL_RECORDS: Final = 1000
+_ADVICE_MS: Final = 1_000
 _BOOTSTRAP_MS: Final = 10_000
 
 
 class Listener(Protocol):
-    """Who is told about a group's partitions; called from inside `poll`."""
+    """Who is told about a group's partitions, from inside `poll` and `close`."""
 
     def assigned(self, partitions: list[Partition]) -> None:
         """Take these over."""
@@ -40,7 +42,11 @@ class Listener(Protocol):
 
 
 class KafkaReader:
-    """Reads `config`'s cluster; with `group`, only what the group assigns once `listen` was called."""
+    """Reads `config`'s cluster; with `group`, only what the group assigns once `listen` was called.
+
+    `instance` is a lasting name of this member of the group, different from every other's; without one each start is a
+    new member.
+    """
 
     def __init__(
         self,
@@ -53,10 +59,13 @@ class KafkaReader:
         self._where = config.bootstrap
         self._group = group
         self._owned: set[Partition] = set()
+        self._listener: Listener | None = None
+        self._assigned: set[Partition] = set()  # by the group, and the listener does not know it yet
+        self._in_callback = False
         kwargs = config.client_kwargs()
         if group is not None:
             kwargs |= {
-                "group_instance_id": instance or f"{group}-{socket.gethostname()}",
+                "group_instance_id": instance,
                 "session_timeout_ms": session_timeout_ms,
                 "partition_assignment_strategy": (CooperativeStickyAssignor,),
             }
@@ -76,7 +85,8 @@ class KafkaReader:
 
     def listen(self, listener: Listener, topics: tuple[str, ...] = TOPICS) -> None:
         """Join the group for `topics`; `listener` seeks what it is assigned."""
-        self._consumer.subscribe(topics=list(topics), listener=_Bridge(self, listener))
+        self._listener = listener
+        self._consumer.subscribe(topics=list(topics), listener=_Bridge(self))
 
     def log_id(self) -> str:
         """Return the cluster's id."""
@@ -113,6 +123,8 @@ class KafkaReader:
             if self._group is None and partition not in self._owned:
                 self._owned.add(partition)
                 self._consumer.assign([TopicPartition(*each) for each in self._owned])
+            if TopicPartition(*partition) not in self._consumer.assignment():
+                return  # the group has taken it away
             self._consumer.seek(TopicPartition(*partition), offset)
             self._consumer.resume(TopicPartition(*partition))
 
@@ -139,22 +151,35 @@ class KafkaReader:
             at, position = next(iter(e.args[0].items()))
             partition = Partition(at.topic, at.partition)
             raise RetentionOvertookError(partition, _offset(position), self.start_offset(partition)) from None
+        told = self._tell_assigned()
         return {
             Partition(at.topic, at.partition): [
                 Message(each.offset, each.timestamp * 1_000_000, each.value) for each in found
             ]
             for at, found in polled.items()
+            if Partition(at.topic, at.partition) not in told
         }
 
     def commit_advisory(self, partition: Partition, offset: int) -> None:
         """Tell the group's lag monitors how far `partition` is stored; nothing depends on it."""
-        if self._group is not None:
-            with self._reached():
-                self._consumer.commit({TopicPartition(*partition): OffsetAndMetadata(offset, "", -1)})
+        if self._group is None or self._in_callback:
+            return
+        try:
+            advice = {TopicPartition(*partition): OffsetAndMetadata(offset, "", -1)}
+            self._consumer.commit(advice, timeout_ms=_ADVICE_MS)
+        except (KafkaError, OSError) as e:
+            log.warning("%s: the group was not told offset %d: %r", partition, offset, e)
 
     def close(self) -> None:
         """Leave the cluster."""
         self._consumer.close(autocommit=False)
+
+    # What was polled of a partition before it came to us says nothing of where its chain ends.
+    def _tell_assigned(self) -> set[Partition]:
+        told, self._assigned = self._assigned, set()
+        if told and self._listener is not None:
+            self._listener.assigned(sorted(told))
+        return told
 
     def _cluster(self) -> Any:
         return self._consumer._client.cluster  # noqa: SLF001
@@ -173,18 +198,32 @@ def _offset(position: Any) -> int:
     return int(getattr(position, "offset", position))
 
 
+# Called in the client's own thread while ours waits in `poll` or `close`, and so without any question to the broker.
 class _Bridge(ConsumerRebalanceListener):  # type: ignore[misc]
-    def __init__(self, reader: KafkaReader, listener: Listener) -> None:
-        self._reader, self._listener = reader, listener
+    def __init__(self, reader: KafkaReader) -> None:
+        self._reader = reader
 
+    # Held still until the listener knows where to go on: a position is wanted at once, and never the group's.
     def on_partitions_assigned(self, assigned: Any) -> None:
-        self._listener.assigned(_partitions(assigned))
+        for at in assigned:
+            self._reader._consumer.pause(at)  # noqa: SLF001
+            self._reader._consumer.seek(at, 0)  # noqa: SLF001
+        self._reader._assigned.update(_partitions(assigned))  # noqa: SLF001
 
     def on_partitions_revoked(self, revoked: Any) -> None:
-        self._listener.revoked(_partitions(revoked))
+        self._take(revoked, "revoked")
 
     def on_partitions_lost(self, lost: Any) -> None:
-        self._listener.lost(_partitions(lost))
+        self._take(lost, "lost")
+
+    def _take(self, taken: Any, how: str) -> None:
+        reader, partitions = self._reader, _partitions(taken)
+        reader._assigned.difference_update(partitions)  # noqa: SLF001
+        reader._in_callback = True  # noqa: SLF001
+        try:
+            getattr(reader._listener, how)(partitions)  # noqa: SLF001
+        finally:
+            reader._in_callback = False  # noqa: SLF001
 
 
 def _partitions(found: Any) -> list[Partition]:

@@ -1,5 +1,6 @@
 """Fixtures for tests that write to the real kernel log."""
 
+import fcntl
 import os
 import secrets
 import subprocess
@@ -38,12 +39,18 @@ class KernelLog:
 def kernel_log():
     if os.geteuid() != 0 or not os.access("/dev/kmsg", os.R_OK | os.W_OK):
         pytest.skip("needs root and a /dev/kmsg that can be read and written")
+    # One test at a time: another run on this machine would flood the ring, or restore the setting under us.
+    lock = os.open("/dev/kmsg", os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
     before = PRINTK_DEVKMSG.read_text().strip()
-    PRINTK_DEVKMSG.write_text("on\n")
-    if PRINTK_DEVKMSG.read_text().strip() != "on":
-        pytest.skip(f"kernel.printk_devkmsg is locked at {before}")
-    yield KernelLog()
-    PRINTK_DEVKMSG.write_text(before + "\n")
+    try:
+        PRINTK_DEVKMSG.write_text("on\n")
+        if PRINTK_DEVKMSG.read_text().strip() != "on":
+            pytest.skip(f"kernel.printk_devkmsg is locked at {before}")
+        yield KernelLog()
+    finally:
+        PRINTK_DEVKMSG.write_text(before + "\n")
+        os.close(lock)
 
 
 @pytest.fixture
