@@ -63,7 +63,7 @@ _FACILITIES: Final = (
     "ftp",
 )
 # Decoded in one go: columns of this many bytes of records stay in the processor's cache.
-_GROUP_BYTES: Final = 4 << 20
+_GROUP_BYTES: Final = 2 << 20
 
 
 class _Group(NamedTuple):
