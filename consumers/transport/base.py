@@ -31,6 +31,12 @@ class RetentionOvertookError(HypocenterError):
         self.partition, self.position, self.start = partition, position, start
 
 
+class LogReplacedError(HypocenterError):
+    """Another log lies where this reader's was: whoever reads on starts anew, with another chain (exit 69)."""
+
+    exit_code = 69
+
+
 class LogReader(Protocol):
     """A reader of one log. Not thread-safe."""
 
@@ -68,6 +74,7 @@ class LogReader(Protocol):
         Raises:
             RetentionOvertookError: a position is below the log's start; seek to `start` and go on.
             UnavailableError: the log cannot be reached.
+            LogReplacedError: another log has taken its place.
         """
         ...
 

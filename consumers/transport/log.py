@@ -4,9 +4,9 @@ import time
 from pathlib import Path
 from typing import Final
 
-from consumers.transport.base import Message, Partition, RetentionOvertookError
+from consumers.transport.base import LogReplacedError, Message, Partition, RetentionOvertookError
 from schemas import log_dir
-from schemas.errors import HypocenterError, UnavailableError
+from schemas.errors import HypocenterError
 from schemas.log_cursor import LogCursor, OvertakenError
 
 _READ_BYTES: Final = 2 << 20
@@ -76,7 +76,8 @@ class DirectoryReader:
 
         Raises:
             RetentionOvertookError: a position is below the log's start.
-            UnavailableError: the log is gone, or another one lies in its place.
+            UnavailableError: the log is gone.
+            LogReplacedError: another one lies in its place.
             StorageError: the disk refuses.
         """
         deadline_s = time.monotonic() + timeout_ms / 1000
@@ -124,7 +125,7 @@ class DirectoryReader:
             return
         found = log_dir.read_identity(self._dir)
         if found.id != self._identity.id:
-            raise UnavailableError(f"{self._dir} holds another log now: start the reader again")
+            raise LogReplacedError(f"{self._dir} holds another log now: start again to read that one")
         self._stamp, self._identity = stamp, found
 
     def _stat(self) -> tuple[int, int, int] | None:

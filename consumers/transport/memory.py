@@ -4,8 +4,7 @@ import threading
 import time
 import uuid
 
-from consumers.transport.base import Message, Partition, RetentionOvertookError
-from schemas.errors import UnavailableError
+from consumers.transport.base import LogReplacedError, Message, Partition, RetentionOvertookError
 
 
 class MemoryLog:
@@ -98,13 +97,13 @@ class MemoryReader:
 
         Raises:
             RetentionOvertookError: a position is below the log's start.
-            UnavailableError: the log became another one.
+            LogReplacedError: the log became another one.
         """
         deadline_s = time.monotonic() + timeout_ms / 1000
         with self._log.changed:
             while True:
                 if self._log.id != self._id:
-                    raise UnavailableError("the memory holds another log now: start the reader again")
+                    raise LogReplacedError("the memory holds another log now: start again to read that one")
                 found = self._read()
                 wait_s = deadline_s - time.monotonic()
                 if found or wait_s <= 0:

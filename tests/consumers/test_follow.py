@@ -8,7 +8,7 @@ import pytest
 from consumers.follow import Follower
 from consumers.lake.audit import audit
 from consumers.lake.storage import MemoryStorage
-from consumers.transport.base import Partition
+from consumers.transport.base import LogReplacedError, Partition
 from consumers.transport.memory import MemoryLog, MemoryReader
 from consumers.views import run_query
 from schemas.config import CollectConfig
@@ -211,3 +211,22 @@ def test_many_partitions_together_hold_no_more_than_a_few_cuts(storage):
     each._cut = each._cut._replace(bytes_max=1000)
     each._step()
     assert sum(collector.buffered_bytes for collector in each._collectors.values()) <= 4000
+
+
+def test_a_log_replaced_while_following_ends_it_so_that_the_next_start_reads_the_new_one(log, storage):
+    each = follower(log, storage)
+    log.append(LOG, message_bytes(0, 1, 0))
+    ended = []
+
+    def run():
+        try:
+            each.run(threading.Event(), until_end=False)
+        except LogReplacedError as e:
+            ended.append(e.exit_code)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    until(lambda: each.records == 1)
+    log.recreate()
+    thread.join(10)
+    assert ended == [69]

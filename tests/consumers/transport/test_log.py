@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from consumers.transport.base import Partition
+from consumers.transport.base import LogReplacedError, Partition
 from consumers.transport.log import DirectoryReader
 from producers.log import LogWriter
 from schemas import log_dir
@@ -100,7 +100,7 @@ def test_a_reader_does_not_go_on_in_another_log_at_the_same_place(log):
     log.recreate(TOPIC)
     log.append(TOPIC, range(100))
     for ask in (lambda: reader.poll(0), reader.log_id, lambda: reader.partitions([TOPIC])):
-        with pytest.raises(UnavailableError, match="holds another log now"):
+        with pytest.raises(LogReplacedError, match="holds another log now"):
             ask()
 
 

@@ -2,9 +2,8 @@
 
 import pytest
 
-from consumers.transport.base import Partition
+from consumers.transport.base import LogReplacedError, Partition
 from consumers.transport.memory import MemoryLog, MemoryReader
-from schemas.errors import UnavailableError
 from schemas.frame import encode
 from tests._logs import frame
 from tests.consumers.transport.suite import ReaderSuite
@@ -42,7 +41,7 @@ class TestMemoryReader(ReaderSuite):
         log.append(topic, range(3))
         log.log.recreate()
         reader.seek(partition, 0)
-        with pytest.raises(UnavailableError):
+        with pytest.raises(LogReplacedError):
             reader.poll(0)
         assert log.reader().log_id() != before
         assert log.reader().end_offset(partition) == 0
