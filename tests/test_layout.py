@@ -77,7 +77,8 @@ def test_every_module_says_what_it_is():
 def test_every_test_file_mirrors_a_module():
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         relative = path.relative_to(ROOT / "tests")
-        if len(relative.parts) == 1:
+        # What is about the tree, or about the whole of it at work, mirrors no single module.
+        if len(relative.parts) == 1 or relative.parts[0] == "pipeline":
             continue
         mirrored = ROOT / relative.parent / relative.name.removeprefix("test_")
         assert mirrored.exists(), f"{relative} mirrors nothing"

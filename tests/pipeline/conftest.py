@@ -1,5 +1,7 @@
 """Fixtures for tests of the whole: the real kernel log, and a pipeline over the embedded log and over Kafka."""
 
+import importlib
+
 import pytest
 
 from schemas.kafka_config import KafkaConfig
@@ -20,31 +22,30 @@ def kernel(kernel_log):
     made.close()
 
 
-def empty_topics(bootstrap):
-    """Delete every message of the kernel log's topic: a lake made now begins here."""
-    # Here, and not above: a conftest is loaded before the filter for what kafka-python does when it is imported.
-    from kafka import TopicPartition
-
-    from consumers.topics import admin
-
-    with admin(KafkaConfig(bootstrap)) as client:
-        client.delete_records({TopicPartition(TOPIC_LOG, number): -1 for number in range(PARTITIONS)})
-
-
 @pytest.fixture(scope="session")
 def kafka(broker):
     """The address of a broker that has our topics."""
-    from consumers.topics import create_topics
-
-    create_topics(KafkaConfig(broker.bootstrap), partitions=PARTITIONS, replication=1)
+    topics().create_topics(KafkaConfig(broker.bootstrap), partitions=PARTITIONS, replication=1)
     return broker.bootstrap
+
+
+def topics():
+    """Import what imports kafka-python: not above, where the filter for its warnings is not yet set."""
+    return importlib.import_module("consumers.topics")
+
+
+def delete_before(bootstrap, offset):
+    """Do what retention does in every partition of the kernel log's topic; -1 deletes all there is."""
+    with topics().admin(KafkaConfig(bootstrap)) as client:
+        partition = importlib.import_module("kafka").TopicPartition
+        client.delete_records({partition(TOPIC_LOG, number): offset for number in range(PARTITIONS)})
 
 
 @pytest.fixture(params=["log", pytest.param("kafka", marks=pytest.mark.broker)])
 def pipeline(request, tmp_path, kernel):
     bootstrap = request.getfixturevalue("kafka") if request.param == "kafka" else None
     if bootstrap:
-        empty_topics(bootstrap)
+        delete_before(bootstrap, -1)  # a lake made now begins here
     made = Pipeline(tmp_path, kernel, bootstrap)
     yield made
     made.kill()

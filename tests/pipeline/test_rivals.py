@@ -3,6 +3,7 @@
 import signal
 
 import pytest
+from kafka.partitioner import murmur2
 
 from tests.pipeline._kernel import until
 from tests.pipeline.conftest import PARTITIONS
@@ -85,8 +86,6 @@ def advanced(pipeline):
 
 
 def names_for_each_partition(tag):
-    from kafka.partitioner import murmur2
-
     names = {}
     for number in range(1000):
         name = f"{tag}-{number}"
