@@ -1,0 +1,144 @@
+"""Queries over a lake; and the documents: every column is listed as it is, every statement gives the answer printed."""
+
+import io
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from consumers import render
+from consumers.decode import registry
+from consumers.lake.layout import open_lake
+from consumers.lake.tables import TABLES
+from consumers.views import connect, run_query
+from schemas.errors import UsageError
+from schemas.loss import LossKind
+from tests.consumers import _sample
+
+ROOT = Path(__file__).parents[2]
+DOCUMENT = (ROOT / "consumers" / "TABLES.md").read_text()
+DOCUMENTS = [path for path in ROOT.rglob("*.md") if not {".venv", ".cache", "var"} & set(path.relative_to(ROOT).parts)]
+SPECS = {**TABLES, **{spec.name: spec for spec in registry.tables()}}
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory):
+    return _sample.build(tmp_path_factory.mktemp("sample") / "lake")
+
+
+@pytest.fixture
+def empty(tmp_path):
+    return open_lake(tmp_path / "lake", create=True)
+
+
+def described(name):
+    """Return the cells of the rows that TABLES.md has for the table `name`."""
+    section = re.search(rf"^## {name}: .*?(?=^## |^# )", DOCUMENT, re.DOTALL | re.MULTILINE)[0]
+    table = re.search(r"\| column \| .*?\n\n", section, re.DOTALL)[0]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()[2:]]
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("which", ["lake", "empty"])
+def test_the_document_has_every_column_in_order_with_its_type(request, name, which):
+    rows = described(name)
+    _, columns = run_query(request.getfixturevalue(which), f"describe {name}")
+    assert [row[:2] for row in rows] == [list(column[:2]) for column in columns]
+    assert [row[0] for row in rows] == SPECS[name].schema.names
+    assert all(len(row) == 5 and row[3] and row[4] for row in rows), "meaning and null meaning are missing"
+
+
+def test_the_document_has_no_other_table_and_every_kind_of_loss():
+    assert set(re.findall(r"^## (\w+): one row", DOCUMENT, re.MULTILINE)) == set(SPECS)
+    kinds = re.search(r"\| kind \| reason .*?\n\n", DOCUMENT, re.DOTALL)[0]
+    assert set(re.findall(r"^\| ([a-z-]+) \|", kinds, re.MULTILINE)) - {"kind"} == set(LossKind)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_a_column_that_is_said_never_to_be_null_never_is(lake, name):
+    never = [row[0] for row in described(name) if row[4] == "never"]
+    nulls = ", ".join(f"count(*) filter ({column!r} is null)".replace("'", '"') for column in never)
+    _, [counts] = run_query(lake, f"select {nulls} from {name}")
+    assert dict(zip(never, counts, strict=True)) == dict.fromkeys(never, 0)
+    assert run_query(lake, f"select count(*) > 0 from {name}")[1] == [(True,)]
+
+
+def statements():
+    for path in DOCUMENTS:
+        for number, (sql, answer) in enumerate(
+            re.findall(r"```sql\n(.*?)```\n(?:```text\n(.*?)```)?", path.read_text(), re.DOTALL)
+        ):
+            yield pytest.param(sql, answer, id=f"{path.relative_to(ROOT)}-{number}")
+
+
+@pytest.mark.parametrize(("sql", "answer"), list(statements()))
+def test_a_statement_in_a_document_gives_the_answer_printed(lake, monkeypatch, sql, answer):
+    monkeypatch.setenv("COLUMNS", "120")
+    out = io.StringIO()
+    render.print_rows(*run_query(lake, sql), "table", out)
+    assert "(0 rows)" not in out.getvalue()
+    if answer:
+        assert out.getvalue() == answer
+
+
+def commands():
+    for path in DOCUMENTS:
+        text = path.read_text().replace("\\\n", " ")
+        for number, command in enumerate(re.findall(r'hypocenter query [^`]*?"[^"]*"', text)):
+            yield pytest.param(shlex.split(command)[-1], id=f"{path.relative_to(ROOT)}-{number}")
+
+
+@pytest.mark.parametrize("sql", list(commands()))
+def test_a_query_command_in_a_document_runs(lake, sql):
+    if sql != "SQL":
+        run_query(lake, sql)
+
+
+@pytest.mark.parametrize(
+    ("sql", "message"),
+    [
+        ("", "this text has 0"),
+        ("-- nothing", "this text has 0"),
+        ("select 1; select 2", "this text has 2"),
+        ("create table x (a int)", "only reads the lake.*not create"),
+        ("drop view kmsg", "not drop"),
+        ("attach 'x.db'", "not attach"),
+        ("set threads = 1", "not set"),
+        ("selec 1", "syntax error at or near"),
+        ("select seqq from kmsg", r'"seqq" not found[\s\S]*Candidate bindings: "seq"[\s\S]*describe kmsg'),
+        ("select * from kmgs", r'Did you mean "kmsg"[\s\S]*show tables'),
+        ("select * from read_csv('https://x.invalid/a')", "httpfs"),
+    ],
+)
+def test_what_does_not_read_is_refused_in_one_readable_text(lake, sql, message):
+    with pytest.raises(UsageError, match=message) as refused:
+        run_query(lake, sql)
+    assert "\n\n" not in str(refused.value)
+
+
+def test_an_answer_can_be_copied_to_a_file(lake, tmp_path):
+    target = tmp_path / "out.parquet"
+    run_query(lake, f"copy (select seq from kmsg where level <= 3) to '{target}'")
+    assert run_query(lake, f"select count(*) from '{target}'")[1] == [(13,)]
+
+
+def test_times_are_shown_in_utc_wherever_the_reader_sits(lake, monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    sql = "select to_timestamp(0)::varchar, current_setting('TimeZone')"
+    assert run_query(lake, sql)[1] == [("1970-01-01 00:00:00+00", "UTC")]
+
+
+def test_only_what_commits_name_is_seen(lake):
+    connection = connect(lake)
+    views = {name for (name,) in connection.execute("show tables").fetchall()}
+    connection.close()
+    assert views == set(SPECS)
+    before = run_query(lake, "select count(*) from kmsg")[1]
+    file = next(Path(lake.local_path("data/kmsg")).rglob("*.parquet"))
+    orphan = file.with_name("orphan.parquet")
+    orphan.write_bytes(file.read_bytes())
+    try:
+        assert run_query(lake, "select count(*) from kmsg")[1] == before
+    finally:
+        orphan.unlink()
