@@ -7,7 +7,7 @@ from typing import Any, Final
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, NewTopic
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
-from schemas import topic_settings
+from schemas import kafka_start, topic_settings
 from schemas.errors import UnavailableError
 from schemas.kafka_config import KafkaConfig
 from schemas.surfaces import TOPICS
@@ -66,10 +66,10 @@ def _settings(client: KafkaAdminClient, name: str) -> dict[str, str]:
 @contextmanager
 def admin(config: KafkaConfig) -> Iterator[KafkaAdminClient]:
     """Open an admin client for the block; Kafka's errors leave it as UnavailableError."""
-    try:
-        client = KafkaAdminClient(bootstrap_timeout_ms=10_000, **config.client_kwargs())
-    except (KafkaError, OSError, ValueError) as e:
-        raise UnavailableError(f"no broker answers at {config.bootstrap}: {e}") from None
+    kwargs = config.client_kwargs()
+    client = kafka_start.start(
+        lambda ms: KafkaAdminClient(bootstrap_timeout_ms=ms, **kwargs), config, (KafkaError, OSError)
+    )
     try:
         yield client
     except KafkaError as e:

@@ -15,7 +15,7 @@ from kafka import KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.errors import KafkaError
 
-from schemas import topic_settings
+from schemas import kafka_start, topic_settings
 from schemas.errors import UnavailableError
 from schemas.kafka_config import KafkaConfig
 
@@ -35,18 +35,20 @@ def verify_topic(config: KafkaConfig, name: str) -> None:
         UsageError: it has not; the text names topic and setting.
         UnavailableError: the broker does not answer or refuses.
     """
+    kwargs = config.client_kwargs()
+    client = kafka_start.start(
+        lambda ms: KafkaAdminClient(bootstrap_timeout_ms=ms, **kwargs), config, (KafkaError, OSError)
+    )
     try:
-        client = KafkaAdminClient(bootstrap_timeout_ms=_REQUEST_MS, **config.client_kwargs())
-        try:
-            if name not in client.list_topics():
-                raise topic_settings.absent(name)
-            answer = client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)], config_filter="all")
-            entries = answer[ConfigResourceType.TOPIC.name.lower()][name]
-            topic_settings.check(name, {key: str(entry["value"]) for key, entry in entries.items()})
-        finally:
-            client.close()
+        if name not in client.list_topics():
+            raise topic_settings.absent(name)
+        answer = client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)], config_filter="all")
+        entries = answer[ConfigResourceType.TOPIC.name.lower()][name]
+        topic_settings.check(name, {key: str(entry["value"]) for key, entry in entries.items()})
     except (KafkaError, OSError, ValueError) as e:
         raise UnavailableError(f"topic {name} cannot be verified at {config.bootstrap}: {e!r:.200}") from None
+    finally:
+        client.close()
 
 
 @dataclass(slots=True)
@@ -81,10 +83,7 @@ class FrameProducer:
         self._bytes = 0
         self._progress_s = time.monotonic()
         self.rebuilds = 0
-        try:
-            self._client: Any = self._connect()
-        except (KafkaError, OSError) as e:
-            raise UnavailableError(f"no broker answers at {config.bootstrap}: {e!r:.200}") from None
+        self._client: Any = self._connect()
 
     @property
     def waiting(self) -> int:
@@ -160,21 +159,25 @@ class FrameProducer:
             entry.future = None
         try:
             self._client = self._connect()
-        except (KafkaError, OSError) as e:
-            log.warning("the broker stays away: %r", e)
+        except UnavailableError as e:
+            log.warning("%s", e)
 
     def _connect(self) -> Any:
-        return KafkaProducer(
-            enable_idempotence=True,
-            acks="all",
-            linger_ms=0,
-            batch_size=256 << 10,
-            max_request_size=_REQUEST_BYTES_MAX,
-            request_timeout_ms=_REQUEST_MS,
-            delivery_timeout_ms=_NEVER_MS,
-            max_block_ms=_BLOCK_MS,
-            bootstrap_timeout_ms=_REQUEST_MS,
-            allow_auto_create_topics=False,
-            metrics_enabled=False,
+        settings = {
+            "enable_idempotence": True,
+            "acks": "all",
+            "linger_ms": 0,
+            "batch_size": 256 << 10,
+            "max_request_size": _REQUEST_BYTES_MAX,
+            "request_timeout_ms": _REQUEST_MS,
+            "delivery_timeout_ms": _NEVER_MS,
+            "max_block_ms": _BLOCK_MS,
+            "allow_auto_create_topics": False,
+            "metrics_enabled": False,
             **self._config.client_kwargs(),
+        }
+        return kafka_start.start(
+            lambda ms: KafkaProducer(bootstrap_timeout_ms=ms, **settings),
+            self._config,
+            (KafkaError, OSError),
         )

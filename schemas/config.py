@@ -1,22 +1,33 @@
-"""The one configuration file: every table and key, with its default. Flags of both commands override their keys."""
+"""The one configuration file: every table and key, with its default and bounds. Flags override their keys."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from schemas import bounds
+from schemas.bounds import each_matching, key, matching, one_of, some_of, within
+from schemas.errors import UsageError
 from schemas.kafka_config import KafkaConfig
+from schemas.stream import Layer
+from schemas.surfaces import SURFACES
 
 
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
     """`[agent]`: what to read and how long to gather it."""
 
-    machine: str | None = None  # default: /etc/machine-id, else the host name
-    layer: str | None = None  # default: guest-kernel on a virtual machine, else host
-    surfaces: tuple[str, ...] = ("kmsg",)
-    for_s: float | None = None  # stop after so long; default: run until told to stop
-    linger_ms: int = 25  # a record waits at most this long for company in its frame
-    heartbeat_s: float = 10.0
-    queue_bytes_max: int = 32 << 20  # frames waiting for the disk; above it the kernel's ring is left to fill
+    machine: str | None = key(None, bounds.tag())  # default: /etc/machine-id, else the host name
+    layer: str | None = key(None, one_of(Layer))  # default: guest-kernel on a virtual machine, else host
+    surfaces: tuple[str, ...] = key(("kmsg",), some_of(SURFACES))
+    for_s: float | None = key(
+        None, within(0.001, 1e9, "seconds")
+    )  # stop after so long; default: run until told to stop
+    linger_ms: int = key(25, within(0, 60_000, "ms"))  # a record waits at most this long for company in its frame
+    heartbeat_s: float = key(10.0, within(0.1, 3600, "seconds"))
+    #: Frames waiting for the disk; above it the kernel's ring is left to fill.
+    queue_bytes_max: int = key(32 << 20, within(1 << 20, 1 << 34, "bytes"))
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +35,12 @@ class LogConfig:
     """`[log]`: the embedded log; `[spool]` has the same keys for the spool in front of Kafka."""
 
     dir: Path | None = None
-    retention_bytes: int = 1 << 30
-    retention_hours: float | None = 168.0
-    segment_bytes: int = 16 << 20
+    retention_bytes: int = key(1 << 30, within(1, 1 << 50, "bytes"))  # the newest segment stays in any case
+    retention_hours: float | None = key(168.0, within(0.01, 1_000_000, "hours"))
+    segment_bytes: int = key(16 << 20, within(1 << 12, 1 << 30, "bytes"))
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +48,23 @@ class CollectConfig:
     """`[collect]`: where the lake is and when a commit is cut."""
 
     lake: Path | None = None
-    cut_bytes: int = 64 << 20  # of frame bodies buffered for one partition
-    cut_rows: int = 1_000_000
-    cut_age_s: float = 10.0
-    group: str | None = None  # a Kafka consumer group; default: a static list of partitions
-    partitions: tuple[str, ...] = ()  # "topic:number"; default: all of them
+    cut_bytes: int = key(64 << 20, within(1, 1 << 34, "bytes"))  # of frame bodies buffered for one partition
+    cut_rows: int = key(1_000_000, within(1, 100_000_000, "rows"))
+    cut_age_s: float = key(10.0, within(0, 86_400, "seconds"))
+    #: A Kafka consumer group; default: a static list of partitions.
+    group: str | None = key(None, matching(r"[A-Za-z0-9._-]{1,128}", "1 to 128 letters, digits, dots, dashes or _"))
+    #: Default: all of them.
+    partitions: tuple[str, ...] = key(
+        (), each_matching(r"[A-Za-z0-9._-]{1,249}:[0-9]{1,9}", 'a list of "topic:number", none twice')
+    )
     group_instance: str | None = None  # this member's lasting name in the group; default: a new member at each start
     group_session_s: float = 30.0  # a member silent for so long is dead, and the others take over
     compact: bool = True  # compact sealed hours while following
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
+        if self.group is not None and self.partitions:
+            raise UsageError("partitions cannot be chosen where group shares them: give one of the two")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,10 @@ from typing import Any, Final, Protocol
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import KafkaError, OffsetOutOfRangeError
+from kafka.net.compat import KafkaNetClient
 
 from consumers.transport.base import Message, Partition, RetentionOvertookError
+from schemas import kafka_start
 from schemas.errors import UnavailableError
 from schemas.kafka_config import KafkaConfig
 from schemas.surfaces import TOPICS
@@ -22,7 +24,6 @@ _FETCH_BYTES: Final = 16 << 20
 _PARTITION_FETCH_BYTES: Final = 8 << 20
 _POLL_RECORDS: Final = 1000
 _ADVICE_MS: Final = 1_000
-_BOOTSTRAP_MS: Final = 10_000
 
 
 class Listener(Protocol):
@@ -69,19 +70,16 @@ class KafkaReader:
                 "session_timeout_ms": session_timeout_ms,
                 "partition_assignment_strategy": (CooperativeStickyAssignor,),
             }
-        with self._reached():
-            self._consumer = KafkaConsumer(
-                group_id=group,
-                enable_auto_commit=False,
-                auto_offset_reset="none",
-                allow_auto_create_topics=False,
-                fetch_max_bytes=_FETCH_BYTES,
-                max_partition_fetch_bytes=_PARTITION_FETCH_BYTES,
-                max_poll_records=_POLL_RECORDS,
-                bootstrap_timeout_ms=_BOOTSTRAP_MS,
-                **kwargs,
-            )
-            self._consumer.topics()
+        kwargs |= {
+            "group_id": group,
+            "enable_auto_commit": False,
+            "auto_offset_reset": "none",
+            "allow_auto_create_topics": False,
+            "fetch_max_bytes": _FETCH_BYTES,
+            "max_partition_fetch_bytes": _PARTITION_FETCH_BYTES,
+            "max_poll_records": _POLL_RECORDS,
+        }
+        self._consumer = kafka_start.start(lambda ms: _connect(ms, kwargs), config, (KafkaError, OSError))
 
     def listen(self, listener: Listener, topics: tuple[str, ...] = TOPICS) -> None:
         """Join the group for `topics`; `listener` seeks what it is assigned."""
@@ -192,6 +190,24 @@ class KafkaReader:
             raise
         except (KafkaError, OSError) as e:
             raise UnavailableError(f"Kafka at {self._where} does not answer: {e!r:.200}") from None
+
+
+# A consumer that cannot start leaves its thread running and its sockets open.
+def _connect(timeout_ms: int, kwargs: dict[str, Any]) -> Any:
+    nets: list[KafkaNetClient] = []
+
+    def net(**settings: Any) -> KafkaNetClient:
+        nets.append(KafkaNetClient(**settings))
+        return nets[-1]
+
+    try:
+        consumer = KafkaConsumer(bootstrap_timeout_ms=timeout_ms, kafka_client=net, **kwargs)
+        consumer.topics()
+    except (KafkaError, OSError):
+        for each in nets:
+            each.close()
+        raise
+    return consumer
 
 
 def _offset(position: Any) -> int:

@@ -6,8 +6,8 @@ import pytest
 from kafka import KafkaProducer, TopicPartition
 
 from consumers.topics import admin, create_topics
-from consumers.transport import kafka
 from consumers.transport.kafka import KafkaReader
+from schemas import kafka_start
 from schemas.errors import UnavailableError
 from schemas.frame import encode
 from schemas.kafka_config import KafkaConfig
@@ -58,6 +58,6 @@ class TestKafkaReader(ReaderSuite):
 
 
 def test_no_broker_is_one_sentence(monkeypatch):
-    monkeypatch.setattr(kafka, "_BOOTSTRAP_MS", 500)
-    with pytest.raises(UnavailableError, match=r"^Kafka at 127\.0\.0\.1:1 does not answer: "):
+    monkeypatch.setattr(kafka_start, "_TRIES_MS", (500,))
+    with pytest.raises(UnavailableError, match=r"^no broker answers at 127\.0\.0\.1:1: "):
         KafkaReader(KafkaConfig("127.0.0.1:1"))
