@@ -41,7 +41,7 @@ def within(low: float, high: float, unit: str) -> Rule:
     """Return the rule for a finite number of `unit` from `low` to `high`."""
     return Rule(
         lambda value: math.isfinite(value) and low <= value <= high,
-        f"from {low:g} to {high:,g} {unit}".replace(",", " "),
+        f"from {_number(low)} to {_number(high)} {unit}",
     )
 
 
@@ -80,6 +80,10 @@ def tag() -> Rule:
         lambda value: 0 < len(value.encode()) <= limits.TEXT_BYTES_MAX and "\x00" not in value,
         f"a text of 1 to {limits.TEXT_BYTES_MAX} bytes without NUL",
     )
+
+
+def _number(value: float) -> str:
+    return f"{int(value):,}".replace(",", " ") if value == int(value) else f"{value:g}"
 
 
 def _shown(value: Any) -> str:

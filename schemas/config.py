@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from schemas import bounds
 from schemas.bounds import each_matching, key, matching, one_of, some_of, within
@@ -9,6 +10,8 @@ from schemas.errors import UsageError
 from schemas.kafka_config import KafkaConfig
 from schemas.stream import Layer
 from schemas.surfaces import SURFACES
+
+_NAME: Final = matching(r"[A-Za-z0-9._-]{1,128}", "1 to 128 letters, digits, dots, dashes or _")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +55,14 @@ class CollectConfig:
     cut_rows: int = key(1_000_000, within(1, 100_000_000, "rows"))
     cut_age_s: float = key(10.0, within(0, 86_400, "seconds"))
     #: A Kafka consumer group; default: a static list of partitions.
-    group: str | None = key(None, matching(r"[A-Za-z0-9._-]{1,128}", "1 to 128 letters, digits, dots, dashes or _"))
+    group: str | None = key(None, _NAME)
     #: Default: all of them.
     partitions: tuple[str, ...] = key(
         (), each_matching(r"[A-Za-z0-9._-]{1,249}:[0-9]{1,9}", 'a list of "topic:number", none twice')
     )
-    group_instance: str | None = None  # this member's lasting name in the group; default: a new member at each start
-    group_session_s: float = 30.0  # a member silent for so long is dead, and the others take over
+    group_instance: str | None = key(None, _NAME)  # this member's lasting name; default: a new member at each start
+    #: A member silent for so long is dead, and the others take over; brokers allow this range by default.
+    group_session_s: float = key(30.0, within(6, 1800, "seconds"))
     compact: bool = True  # compact sealed hours while following
 
     def __post_init__(self) -> None:
