@@ -53,5 +53,7 @@ def context(files: Files, *, check_hostname: bool) -> ssl.SSLContext:
 
 
 def _why(error: Exception) -> str:
-    reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-    return str(reason).replace("_", " ").lower()
+    if isinstance(error, ssl.SSLError):
+        # OpenSSL's reason is a word like KEY_VALUES_MISMATCH, and often none.
+        return (error.reason or "no PEM of what is wanted, or a wrong password").replace("_", " ").lower()
+    return (getattr(error, "strerror", None) or str(error)).lower()
