@@ -14,6 +14,7 @@ import pyarrow as pa
 from consumers.books import Books
 from consumers.decode import registry
 from consumers.decode.base import BadRecord, Decoder, FrameIn
+from consumers.descriptors import Descriptors
 from consumers.lake import rows
 from consumers.lake.chain import Chain
 from consumers.lake.writer import Batch, CommitWriter
@@ -49,6 +50,7 @@ class PartitionCollector:
         self._chain = chain
         self._writer = writer
         self._cut = cut
+        self._descriptors = Descriptors(writer.storage)
         # Checksums of recent frames, to know a re-sent frame without reading the lake.
         self._recent: OrderedDict[tuple[Stream, str, int], int] = OrderedDict()
         self._oldest_ns: int | None = None
@@ -163,7 +165,8 @@ class PartitionCollector:
         self._recent[(frame.stream, frame.run, frame.number)] = zlib.crc32(frame.body)
         if len(self._recent) > _RECENT_MAX:
             self._recent.popitem(last=False)
-        self._books.stored(frame.stream, frame.next - frame.first, frame.count)
+        self._books.stored(frame.stream, frame.next - frame.first, 0)
+        self._descriptors.note(frame)
         self._frames.append(FrameIn(frame, message.ts_ns, self.partition, message.offset))
         self._bytes += len(frame.body)
         self._rows += frame.count
@@ -180,7 +183,7 @@ class PartitionCollector:
 
     # The same positions again: silent when the content is the stored one, an overwrite and a dead letter when not.
     def _contradict(self) -> None:
-        for item, _ in differing(self._suspects, self._frames, self._writer.storage):
+        for item, _ in differing(self._suspects, self._frames, self._writer.storage, self._descriptors):
             frame, where = item.frame, Message(item.offset, item.arrival_ns, b"")
             count = frame.next - frame.first
             loss = Loss(LossKind.OVERWRITE, frame.first, count, "content-differs", _FOUND_BY)
@@ -199,9 +202,11 @@ class PartitionCollector:
     def _decode(self) -> dict[str, pa.Table]:
         tables: dict[str, list[pa.Table]] = {}
         for decoder, frames in _by_decoder(self._frames):
-            decoded = decoder.decode_many(frames)
+            decoded = decoder.decode_many(frames, self._descriptors.named_by(frames))
             for name, table in decoded.tables.items():
                 tables.setdefault(name, []).append(table)
+            for stream, count in decoded.rows.items():
+                self._books.stored(stream, 0, count)
             for bad in decoded.bad:
                 self._bury_record(bad)
         tables["losses"] = [rows.losses_table(self.partition, self._losses)]
@@ -211,7 +216,7 @@ class PartitionCollector:
 
     # A record of a good frame that cannot be read: its position is dead, its neighbours are stored.
     def _bury_record(self, bad: BadRecord) -> None:
-        self._books.stored(bad.stream, -bad.positions, -bad.positions)
+        self._books.stored(bad.stream, -bad.positions, 0)
         self._books.dead(bad.stream, bad.positions)
         where = Message(bad.offset, bad.arrival_ns, b"")
         self._bury(where, BadInputError(bad.reason, bad.detail), bad.stream, bad.position, bad.data)

@@ -8,7 +8,6 @@ import duckdb
 from consumers.decode import registry
 from consumers.lake.snapshot import Snapshot, snapshot
 from consumers.lake.storage import Storage
-from consumers.lake.tables import TABLES
 from schemas.errors import UsageError
 
 # Nothing is fetched from anywhere.
@@ -27,14 +26,16 @@ def connect(storage: Storage, taken: Snapshot | None = None) -> duckdb.DuckDBPyC
     connection = duckdb.connect(config=_CONFIG)
     # Wherever the reader sits.
     connection.execute("set TimeZone = 'UTC'")
-    specs = {**TABLES, **{spec.name: spec for spec in registry.tables()}}
-    for name, spec in specs.items():
+    always = {spec.name: spec.schema for spec in registry.tables()}
+    for name in {**always, **taken.files}:
         files = [storage.local_path(entry.key) for entry in taken.files.get(name, [])]
         if files:
             listed = ", ".join("'" + path.replace("'", "''") + "'" for path in files)
-            connection.execute(f"create view {name} as select * from read_parquet([{listed}], hive_partitioning=false)")  # noqa: S608
+            # Tables that the kernel describes differ from kernel to kernel, the others do not.
+            how = "hive_partitioning=false" if name in always else "hive_partitioning=false, union_by_name=true"
+            connection.execute(f'create view "{name}" as select * from read_parquet([{listed}], {how})')  # noqa: S608
         else:
-            connection.register("_empty", spec.schema.empty_table())
+            connection.register("_empty", always[name].empty_table())
             connection.execute(f"create table {name} as from _empty")
             connection.unregister("_empty")
     return connection

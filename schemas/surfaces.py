@@ -37,6 +37,9 @@ SURFACES: Final = {
     )
 }
 
+#: Frames with these encodings hold what others are decoded with, and are named by the SHA-256 of their bodies.
+DESCRIPTOR_ENCODINGS: Final = frozenset({"ftrace-formats"})
+
 #: A frame of any stream with this encoding carries no records: its body says that the stream is being watched.
 HEARTBEAT_ENCODING: Final = "heartbeat"
 HEARTBEAT_VERSION: Final = 1

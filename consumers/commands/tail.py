@@ -81,7 +81,7 @@ def _print(name: str, partition: Partition, message: Message) -> None:
         print(f"--- dead letter at {partition} offset {message.offset}: {e} ---")
         return
     shown = dataclasses.replace(frame, stream=frame.stream._replace(machine=render.short_ids([machine])[machine]))
-    decoded = decoder.decode_many([FrameIn(shown, message.ts_ns, partition, message.offset)])
+    decoded = decoder.decode_many([FrameIn(shown, message.ts_ns, partition, message.offset)], {})
     sys.stdout.writelines(f"{line}\n" for line in decoder.text_lines(decoded))
     for bad in decoded.bad:
         print(f"--- dead letter at {partition} offset {message.offset}, position {bad.position}: {bad.detail} ---")

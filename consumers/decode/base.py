@@ -4,7 +4,7 @@ A decoder is a module `consumers/decode/NAME.py` for the encoding NAME, with
 the attributes and functions of `Decoder`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 import pyarrow as pa
@@ -41,20 +41,34 @@ class BadRecord(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """Complete tables by name, rows in the order of the frames and their records, and what could not be read."""
+    """Complete tables by name, rows in the order of the frames and their records, and what could not be read.
+
+    `rows` says how many rows each stream got.
+    """
 
     tables: dict[str, pa.Table]
     bad: list[BadRecord]
+    rows: dict[Stream, int]
 
 
 class Decoder(Protocol):
     """A decoder module. All functions are pure.
 
-    `TABLES` are the tables it fills; `POSITION` is their column that holds the position in the stream.
+    `TABLES` are those of its tables that always exist; `POSITION` is the column that holds the position in the stream.
+    `ONE_ROW_EACH` says that every position is exactly one row.
     """
 
     TABLES: tuple[TableSpec, ...]
     POSITION: str
+    ONE_ROW_EACH: bool
+
+    def owns(self, table: str) -> bool:
+        """Return whether `table` is one of those that this decoder fills."""
+        ...
+
+    def spec(self, table: str, schema: pa.Schema) -> TableSpec:
+        """Return how its `table` with this `schema` is laid out."""
+        ...
 
     def check(self, frame: Frame) -> None:
         """Verify that the body has the form that the encoding demands, without looking into records.
@@ -80,8 +94,11 @@ class Decoder(Protocol):
         """
         ...
 
-    def decode_many(self, frames: list[FrameIn]) -> Decoded:
-        """Return the rows of `frames`, of any number of streams. A frame that `check` refuses is one bad record."""
+    def decode_many(self, frames: list[FrameIn], descriptors: Mapping[bytes, bytes]) -> Decoded:
+        """Return the rows of `frames`, of any number of streams. A frame that `check` refuses is one bad record.
+
+        `descriptors` has the bodies of descriptor frames by the hash that frames name them with.
+        """
         ...
 
     def text_lines(self, decoded: Decoded) -> Iterator[str]:

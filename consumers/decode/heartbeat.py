@@ -1,20 +1,34 @@
 """Heartbeat frames to rows of the table `coverage`: which span of a stream was watched, and what the clocks said."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any, Final
 
 import pyarrow as pa
 
 from consumers.decode.base import BadRecord, Decoded, FrameIn
 from consumers.lake.tables import TABLES as LAKE_TABLES
+from consumers.lake.tables import TableSpec
 from schemas import heartbeat
 from schemas.errors import BadInputError
 from schemas.frame import Frame
 
+_NONE: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 SPEC: Final = LAKE_TABLES["coverage"]
 TABLES: Final = (SPEC,)
 POSITION: Final = "next_position"
+ONE_ROW_EACH: Final = False
+
+
+def owns(table: str) -> bool:
+    """Return whether `table` is `coverage`."""
+    return table == SPEC.name
+
+
+def spec(table: str, schema: pa.Schema) -> TableSpec:  # noqa: ARG001 - every decoder has this signature
+    """Return the layout of `coverage`."""
+    return SPEC
 
 
 def check(frame: Frame) -> None:
@@ -38,8 +52,8 @@ def trim(frame: Frame, start: int) -> Frame:  # noqa: ARG001 - every decoder has
     return frame
 
 
-def decode_many(frames: list[FrameIn]) -> Decoded:
-    """Return one row of `coverage` for each heartbeat that is not empty."""
+def decode_many(frames: list[FrameIn], descriptors: Mapping[bytes, bytes] = _NONE) -> Decoded:  # noqa: ARG001
+    """Return one row of `coverage` for each heartbeat that is not empty; they are no rows of the stream's book."""
     rows: list[dict[str, Any]] = []
     bad: list[BadRecord] = []
     for item in frames:
@@ -54,7 +68,7 @@ def decode_many(frames: list[FrameIn]) -> Decoded:
             continue
         if beat is not None:
             rows.append(_row(item, beat))
-    return Decoded({SPEC.name: pa.Table.from_pylist(rows, schema=SPEC.schema)}, bad)
+    return Decoded({SPEC.name: pa.Table.from_pylist(rows, schema=SPEC.schema)}, bad, {})
 
 
 def text_lines(decoded: Decoded) -> Iterator[str]:  # noqa: ARG001 - every decoder has this signature

@@ -5,8 +5,10 @@ records with escapes, dictionary lines, unknown fields or bad headers are looked
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from itertools import accumulate
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -47,6 +49,8 @@ SPEC: Final = TableSpec(
 )
 TABLES: Final = (SPEC,)
 POSITION: Final = "seq"
+ONE_ROW_EACH: Final = True
+_NONE: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 _LEVELS: Final = ("emerg", "alert", "crit", "err", "warn", "notice", "info", "debug")  # syslog(3)
 _FACILITIES: Final = (
     "kern",
@@ -84,6 +88,16 @@ class _Odd(NamedTuple):
     bad: dict[int, tuple[str, str]]
 
 
+def owns(table: str) -> bool:
+    """Return whether `table` is `kmsg`."""
+    return table == SPEC.name
+
+
+def spec(table: str, schema: pa.Schema) -> TableSpec:  # noqa: ARG001 - every decoder has this signature
+    """Return the layout of `kmsg`."""
+    return SPEC
+
+
 def check(frame: Frame) -> None:
     """Verify that the body holds exactly one record for each position.
 
@@ -111,12 +125,21 @@ def trim(frame: Frame, start: int) -> Frame:
     return frame if start <= frame.first else _cut(frame, start - frame.first, frame.next - frame.first)
 
 
-def decode_many(frames: list[FrameIn]) -> Decoded:
+def decode_many(frames: list[FrameIn], descriptors: Mapping[bytes, bytes] = _NONE) -> Decoded:  # noqa: ARG001
     """Return the table `kmsg` of `frames`; `fields` is null for a record without dictionary lines."""
     tags = [list(dict.fromkeys(item.frame.stream[i] for item in frames)) for i in range(len(Stream._fields))]
     bad: list[BadRecord] = []
-    batches = [_decode(group, tags, bad) for group in _groups(frames, bad)]
-    return Decoded({SPEC.name: pa.Table.from_batches(batches, SCHEMA)}, bad)
+    batches: list[pa.RecordBatch] = []
+    rows: Counter[Stream] = Counter()
+    for group in _groups(frames, bad):
+        unreadable: list[BadRecord] = []
+        batches.append(_decode(group, tags, unreadable))
+        for item, count in zip(group.frames, group.counts, strict=True):
+            rows[item.frame.stream] += count
+        for each in unreadable:
+            rows[each.stream] -= each.positions
+        bad += unreadable
+    return Decoded({SPEC.name: pa.Table.from_batches(batches, SCHEMA)}, bad, rows)
 
 
 def text_lines(decoded: Decoded) -> Iterator[str]:

@@ -3,7 +3,10 @@
 from importlib import import_module
 from typing import Final, cast
 
+import pyarrow as pa
+
 from consumers.decode.base import Decoder
+from consumers.lake.tables import TABLES as LAKE_TABLES
 from consumers.lake.tables import TableSpec
 from schemas.errors import BadInputError
 from schemas.surfaces import HEARTBEAT_ENCODING, HEARTBEAT_VERSION, SURFACES
@@ -24,7 +27,7 @@ def decoder_for(encoding: str, version: int) -> Decoder:
         raise BadInputError("encoding", f"unknown encoding {encoding!r:.60}")
     if not 1 <= version <= known:
         raise BadInputError("encoding", f"{encoding} version {version}, this reader knows 1 to {known}")
-    return cast("Decoder", import_module(f"consumers.decode.{encoding}"))
+    return cast("Decoder", import_module(f"consumers.decode.{encoding.replace('-', '_')}"))
 
 
 def record_decoders() -> dict[str, Decoder]:
@@ -32,9 +35,20 @@ def record_decoders() -> dict[str, Decoder]:
     return {row.name: decoder_for(row.encoding, row.encoding_version) for row in SURFACES.values()}
 
 
+def spec_of(table: str, schema: pa.Schema) -> TableSpec:
+    """Return the layout of `table`, which has `schema`; KeyError when nobody has such a table."""
+    if table in LAKE_TABLES:
+        return LAKE_TABLES[table]
+    for encoding, version in _VERSIONS.items():
+        decoder = decoder_for(encoding, version)
+        if decoder.owns(table):
+            return decoder.spec(table, schema)
+    raise KeyError(table)
+
+
 def tables() -> tuple[TableSpec, ...]:
-    """Return the tables that any decoder fills, each once."""
-    specs: dict[str, TableSpec] = {}
+    """Return the tables that every lake has though nothing may be in them, each once."""
+    specs: dict[str, TableSpec] = dict(LAKE_TABLES)
     for encoding, version in _VERSIONS.items():
         for spec in decoder_for(encoding, version).TABLES:
             specs.setdefault(spec.name, spec)

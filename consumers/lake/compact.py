@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from consumers.decode import registry
 from consumers.lake import layout
 from consumers.lake.chain import FileEntry, encode
 from consumers.lake.parquet import write_table
 from consumers.lake.snapshot import Snapshot, snapshot
 from consumers.lake.storage import Storage
 from consumers.lake.tables import TableSpec
-from consumers.lake.writer import spec_of
 from schemas.crashpoints import crash_point
 from schemas.errors import StorageError
 
@@ -60,7 +60,6 @@ def compact(
     *,
     lateness_ms: int = 600_000,
     rows_max: int = 4_000_000,
-    specs: dict[str, TableSpec] | None = None,
 ) -> CompactReport:
     """Merge files of hours that ended `lateness_ms` before `now_ns`, at most `rows_max` rows each.
 
@@ -77,7 +76,7 @@ def compact(
         try:
             for k, (table, hour, entries) in enumerate(merges):
                 key = layout.compact_key(table, hour, number, k, attempt)
-                added.append(_merge(storage, key, entries, (specs or {}).get(table) or spec_of(table)))
+                added.append(_merge(storage, key, table, entries))
                 crash_point("compact:file")
             crash_point("compact:files")
             replaced = [entry for _, _, entries in merges for entry in entries]
@@ -192,13 +191,14 @@ def _plan(taken: Snapshot, sealed: int, rows_max: int) -> list[tuple[str, int, l
     return [merge for merge in merges if len(merge[2]) > 1]
 
 
-def _merge(storage: Storage, key: str, entries: list[FileEntry], spec: TableSpec) -> FileEntry:
+def _merge(storage: Storage, key: str, name: str, entries: list[FileEntry]) -> FileEntry:
     local = storage.scratch() / Path(key).name
     sources = [storage.local_path(entry.key) for entry in entries]
     try:
         table = pa.concat_tables(
             [pq.read_table(path, partitioning=None) for path in sources], promote_options="permissive"
         )
+        spec = registry.spec_of(name, table.schema)
         table = _sorted(table.unify_dictionaries(), spec)
         stats = write_table(table, spec, local)
         before, after = _digest(sources), _digest([str(local)])
@@ -210,7 +210,7 @@ def _merge(storage: Storage, key: str, entries: list[FileEntry], spec: TableSpec
         raise StorageError(f"{key}: cannot be compacted: {e}") from e
     finally:
         local.unlink(missing_ok=True)
-    return FileEntry(spec.name, key, stats.rows, stats.size_bytes, stats.sha256, stats.min_ts_ns, stats.max_ts_ns)
+    return FileEntry(name, key, stats.rows, stats.size_bytes, stats.sha256, stats.min_ts_ns, stats.max_ts_ns)
 
 
 # Arrow sorts no dictionary columns by several keys: sort plain copies of the keys.

@@ -14,7 +14,7 @@ _STREAM: Final = ", ".join(Stream._fields)
 
 
 class Counted(NamedTuple):
-    """Rows of one stream in the tables of its surface, and how many different positions they hold."""
+    """Rows of one stream in the tables of its surface, and how many different positions each table's rows hold."""
 
     rows: int
     positions: int
@@ -40,8 +40,8 @@ def stored_positions(storage: Storage, taken: Snapshot) -> dict[Stream, Counted]
     """
     counted: dict[Stream, Counted] = {}
     for decoder in registry.record_decoders().values():
-        for spec in decoder.TABLES:
-            files = [storage.local_path(entry.key) for entry in taken.files.get(spec.name, [])]
+        for entries in (entries for table, entries in taken.files.items() if decoder.owns(table)):
+            files = [storage.local_path(entry.key) for entry in entries]
             what = f"count(*), count(distinct {decoder.POSITION})"
             sql = f"select {_STREAM}, {what} from read_parquet(?, hive_partitioning=false) group by all"  # noqa: S608
             for *names, rows, positions in _rows(sql, files):

@@ -14,7 +14,6 @@ from consumers.lake import layout
 from consumers.lake.chain import Chain, Commit, FileEntry
 from consumers.lake.parquet import write_table
 from consumers.lake.storage import Storage
-from consumers.lake.tables import TABLES, TableSpec
 from schemas.crashpoints import crash_point
 from schemas.errors import StorageError
 from schemas.stream import Stream
@@ -30,19 +29,11 @@ class Batch(NamedTuple):
     notes: dict[str, int]
 
 
-def spec_of(name: str) -> TableSpec:
-    """Return the spec of table `name`; KeyError when nobody has such a table."""
-    if name in TABLES:
-        return TABLES[name]
-    return {spec.name: spec for spec in registry.tables()}[name]
-
-
 class CommitWriter:
     """Writes batches into `storage`."""
 
-    def __init__(self, storage: Storage, specs: dict[str, TableSpec] | None = None) -> None:
+    def __init__(self, storage: Storage) -> None:
         self.storage = storage
-        self._specs = specs or {}
         self._writer = f"{socket.gethostname()}:{os.getpid()}"
 
     def commit(self, chain: Chain, batch: Batch) -> bool:
@@ -77,7 +68,7 @@ class CommitWriter:
         local = self.storage.scratch() / f"{attempt}-{k}.parquet"
         metadata = {"topic": chain.topic, "partition": str(chain.partition), "range": f"{batch.start}-{batch.end}"}
         try:
-            spec = self._specs.get(table) or spec_of(table)
+            spec = registry.spec_of(table, rows.schema)
             stats = write_table(rows, spec, local, {**metadata, "writer": self._writer})
             self.storage.put_file(local, key)
         finally:
