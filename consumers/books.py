@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, NamedTuple
 
 from schemas.frame import Frame
-from schemas.loss import Loss, LossKind
+from schemas.loss import Loss, LossKind, LossUnit
 from schemas.stream import Stream
 
 #: How many of a stream's runs are remembered to recognise frames that are sent again.
@@ -76,7 +76,7 @@ class Books:
         for loss in losses:
             if loss.count is None:
                 book.unknown_losses += 1
-            elif loss.count:
+            elif loss.count and loss.unit == LossUnit.POSITION:
                 # The kind comes from the wire: a bounded set of sums whatever it says.
                 kind = loss.kind if loss.kind in _KINDS else "other"
                 book.lost[kind] = book.lost.get(kind, 0) + loss.count
@@ -122,7 +122,7 @@ class Books:
 
     # A stream's first frame opens the book where its own losses say that the numbering began for us.
     def _open(self, frame: Frame) -> StreamBook:
-        starts = [loss.first_position for loss in frame.losses if loss.count]
+        starts = [loss.first_position for loss in frame.losses if _missing(loss)]
         first = min([frame.first, *starts])
         book = StreamBook(first, first, retention_seen=self.retentions, unreadable_seen=self.unreadable)
         self.streams[frame.stream] = book
@@ -136,9 +136,9 @@ class Books:
 
     # Only what lies in [book.next, frame.first) is missing; each position of it is counted once.
     def _losses_before(self, book: StreamBook, frame: Frame) -> list[Loss]:
-        found = [loss for loss in frame.losses if not loss.count]
+        found = [loss for loss in frame.losses if not _missing(loss)]
         at = book.next
-        for loss in sorted((loss for loss in frame.losses if loss.count), key=lambda loss: loss.first_position):
+        for loss in sorted(filter(_missing, frame.losses), key=lambda loss: loss.first_position):
             start = max(loss.first_position, at)
             end = min(loss.first_position + (loss.count or 0), frame.first)
             if start >= end:
@@ -157,3 +157,8 @@ class Books:
         if book.unreadable_seen < self.unreadable:
             return Loss(LossKind.DEAD_LETTER, start, end - start, "unreadable-message", _FOUND_BY)
         return Loss(LossKind.GAP, start, end - start, "unexplained", _FOUND_BY)
+
+
+# Whether positions are missing, and how many: other units count what never had a position.
+def _missing(loss: Loss) -> bool:
+    return bool(loss.count) and loss.unit == LossUnit.POSITION

@@ -15,7 +15,7 @@ import zstandard
 
 from schemas import limits
 from schemas.errors import BadInputError
-from schemas.loss import Loss
+from schemas.loss import Loss, LossUnit
 from schemas.msgpack_reader import Reader
 from schemas.stream import Stream
 
@@ -93,7 +93,7 @@ def encode(frame: Frame, *, compress: bool = True) -> bytes:
         K_FIRST: frame.first,
         K_NEXT: frame.next,
         K_COUNT: frame.count,
-        K_LOSSES: [tuple(loss) for loss in frame.losses],
+        K_LOSSES: [_loss_fields(loss) for loss in frame.losses],
         K_TS_FIRST: frame.ts_first_ns,
         K_TS_LAST: frame.ts_last_ns,
         K_REALTIME: frame.realtime_ns,
@@ -190,9 +190,19 @@ def _read_losses(reader: Reader) -> list[Loss]:
     return [_read_loss(reader) for _ in range(reader.array_header(limits.FRAME_LOSSES_MAX))]
 
 
+# The unit came later, so it is written only where it is not what it was before.
+def _loss_fields(loss: Loss) -> tuple[str | int | None, ...]:
+    return tuple(loss)[:-1] if loss.unit == LossUnit.POSITION else tuple(loss)
+
+
 def _read_loss(reader: Reader) -> Loss:
-    _fixed(reader, len(Loss._fields), "a loss")
-    return Loss(reader.text(), reader.integer(), reader.optional_integer(), reader.text(), reader.text())
+    most = len(Loss._fields)
+    found = reader.array_header(most)
+    if found < most - 1:
+        raise BadInputError("malformed", f"a loss has {most - 1} or {most} elements, not {found}")
+    kind, first, count = reader.text(), reader.integer(), reader.optional_integer()
+    reason, found_by = reader.text(), reader.text()
+    return Loss(kind, first, count, reason, found_by, reader.text() if found == most else LossUnit.POSITION)
 
 
 def _fixed(reader: Reader, length: int, what: str) -> None:
@@ -260,9 +270,11 @@ def _check(frame: Frame) -> None:
         raise BadInputError("limit", "machine, boot_id and surface must not be empty")
     _check_texts(*frame.stream, frame.run, frame.encoding, frame.snapshot or "")
     for loss in frame.losses:
-        if not 0 <= loss.first_position <= loss.first_position + (loss.count or 0) <= limits.INT64_MAX:
+        count = loss.count or 0
+        last = loss.first_position + count if loss.unit == LossUnit.POSITION else max(loss.first_position, count)
+        if loss.first_position < 0 or count < 0 or last > limits.INT64_MAX:
             raise BadInputError("limit", f"a loss of {loss.count} at {loss.first_position} is no range of positions")
-        _check_texts(loss.kind, loss.reason, loss.found_by)
+        _check_texts(loss.kind, loss.reason, loss.found_by, loss.unit)
 
 
 def _check_texts(*texts: str) -> None:

@@ -21,6 +21,12 @@ INT64_MAX: Final = (1 << 63) - 1
 INT64_MIN: Final = -(1 << 63)
 #: Longest single record of a surface that keeps record lengths (/dev/kmsg gives at most 8 KiB today).
 RECORD_BYTES_MAX: Final = 1 << 16
+#: Longest sub-buffer of a trace ring (the kernel's largest order is 7), and the shortest page of any machine.
+TRACE_PAGE_BYTES_MAX: Final = 1 << 19
+TRACE_PAGE_BYTES_LEAST: Final = 1 << 12
+#: Most events in one description of trace events, and the longest text of one; the whole is a body.
+TRACE_EVENTS_MAX: Final = 4096
+TRACE_FORMAT_BYTES_MAX: Final = 1 << 16
 #: Longest heartbeat body, and the most keys and counters in it.
 HEARTBEAT_BYTES_MAX: Final = 1 << 16
 HEARTBEAT_KEYS_MAX: Final = 64

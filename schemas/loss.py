@@ -19,11 +19,27 @@ class LossKind(StrEnum):
     DEAD_LETTER = "dead-letter"  # bytes arrived that nobody could read
 
 
+class LossUnit(StrEnum):
+    """What the count of a loss counts.
+
+    `position`: so many positions of the stream from `first_position` on are not there. `event`: the stream's numbering
+    is whole, but so many events that should lie right before `first_position` never got a position of their own: the
+    positions of a ring read page by page are pages, and what the ring overwrote is counted in events.
+    """
+
+    POSITION = "position"
+    EVENT = "event"
+
+
 class Loss(NamedTuple):
-    """`count` positions from `first_position` on are missing; `count` None means unknown, which is not zero."""
+    """`count` positions from `first_position` on are missing; `count` None means unknown, which is not zero.
+
+    With another `unit` than positions no position is missing: `count` of that unit are, right before `first_position`.
+    """
 
     kind: str
     first_position: int
     count: int | None  # type: ignore[assignment]  # shadows tuple.count
     reason: str
     found_by: str
+    unit: str = LossUnit.POSITION

@@ -32,9 +32,7 @@ class Surface(NamedTuple):
 
 SURFACES: Final = {
     row.name: row
-    for row in (
-        Surface("kmsg", TOPIC_LOG, "kmsg", 1, "printk", "record", "the kernel log, from /dev/kmsg"),
-    )
+    for row in (Surface("kmsg", TOPIC_LOG, "kmsg", 1, "printk", "record", "the kernel log, from /dev/kmsg"),)
 }
 
 #: Frames with these encodings hold what others are decoded with, and are named by the SHA-256 of their bodies.

@@ -31,7 +31,7 @@ TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])
 NAME = TEXT.filter(bool)
 LOSS = st.tuples(TEXT, POSITION, st.none() | POSITION, TEXT, TEXT).map(
     lambda loss: Loss(*loss[:2], loss[2] and min(loss[2], limits.INT64_MAX - loss[1]), *loss[3:])
-)
+) | st.builds(Loss, TEXT, POSITION, st.none() | POSITION, TEXT, TEXT, st.sampled_from(["event", "", "byte"]))
 
 
 @st.composite

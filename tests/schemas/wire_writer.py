@@ -71,8 +71,9 @@ def mapping(pairs):
     return head + b"".join(key + value for key, value in pairs)
 
 
-def loss(kind, first, count, reason, found_by):
-    return array([text(kind), integer(first), NIL if count is None else integer(count), text(reason), text(found_by)])
+def loss(kind, first, count, reason, found_by, unit="position"):
+    items = [text(kind), integer(first), NIL if count is None else integer(count), text(reason), text(found_by)]
+    return array(items if unit == "position" else [*items, text(unit)])
 
 
 def fields(frame, *, body=None, codec=0):

@@ -96,6 +96,19 @@ FRAMES = {
     "losses-only": Frame(
         STREAM, "ship-1", 4, 500, 500, 0, "heartbeat", 1, b"", [Loss("drop", 405, 95, "spool-full", "shipper")]
     ),
+    "event-losses": Frame(
+        STREAM._replace(surface="ftrace", instance="default/cpu3", clock="mono"),
+        *(RUN, 5, 70, 70, 0, "heartbeat", 1, b""),
+        [
+            Loss("overwrite", 70, 1_906_895, "ring-overrun", "agent", "event"),
+            Loss("overwrite", INT64_MAX, INT64_MAX, "ring-overrun", "agent", "event"),
+            Loss("overwrite", 70, None, "ring-overrun", "agent", "event"),
+            Loss("drop", 64, 6, "agent-died", "agent"),
+        ],
+    ),
+    "another-loss-writer": Frame(
+        *(STREAM, "ship-1", 4, 500, 500, 0, "heartbeat", 1, b""), [Loss("drop", 405, 95, "spool-full", "shipper")]
+    ),
     "another-writer": KMSG,
     "future-fields": KMSG,
     "version-2": None,
@@ -129,6 +142,13 @@ def _future_fields():
     return w.seal(w.fields(KMSG), *((w.integer(18 + n), value) for n, value in enumerate(more)))
 
 
+# A loss of positions may name its unit, though writers usually leave it out.
+def _another_loss_writer():
+    values = w.fields(FRAMES["another-loss-writer"])
+    words = [w.text("drop"), w.integer(405), w.integer(95), w.text("spool-full"), w.text("shipper"), w.text("position")]
+    return w.seal(values | {"losses": w.array([w.array(words)])})
+
+
 # All that a reader of version 1 may rely on is the envelope: the version first, the checksum last.
 def _version_2():
     return w.sealed([(w.integer(0), w.integer(2)), (w.integer(1), w.text("not as it was"))])
@@ -141,12 +161,14 @@ MAKE = {
     "kmsg-zstd": lambda: _zstd(LONG),
     "heartbeat": lambda: _plain(FRAMES["heartbeat"]),
     "losses-only": lambda: _plain(FRAMES["losses-only"]),
+    "event-losses": lambda: _plain(FRAMES["event-losses"]),
+    "another-loss-writer": _another_loss_writer,
     "another-writer": _another_writer,
     "future-fields": _future_fields,
     "version-2": _version_2,
 }
 #: Those whose bytes `encode` must give again; the others say the same in another legal form, or are compressed.
-ENCODED = ("minimal", "full", "kmsg", "heartbeat", "losses-only")
+ENCODED = ("minimal", "full", "kmsg", "heartbeat", "losses-only", "event-losses")
 
 
 def stored(name):
