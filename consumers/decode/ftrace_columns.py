@@ -1,0 +1,264 @@
+"""The fields of many events of one kind to Arrow columns, without a Python object per event.
+
+The fixed part of all events is copied into one matrix, of which each field is a strided column. Text is numbered by
+its bytes; only different texts become strings: cut at the first NUL, and what is no UTF-8 replaced.
+
+Source: kernel/trace/trace_events.c, include/trace/stages/stage1_struct_define.h (`__data_loc`, `__rel_loc`),
+include/linux/trace_events.h (`enum trace_flag_type`), kernel/trace/trace.c (`tracing_gen_ctx_irq_test`).
+"""
+
+import os
+from importlib import import_module
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from consumers.decode.ftrace_format import Field, Format, Kind, Place
+from consumers.decode.ftrace_print import Names
+from consumers.decode.slices import Bytes, Ints, Mask
+from consumers.lake.tables import WORD
+
+#: A field with more different values than this in one batch has no names there: it is no enumeration.
+NAMED_VALUES_MAX: Final = 4096
+#: The columns of every event that come from its common fields, in order.
+CONTEXT: Final = (
+    pa.field("pid", pa.int32()),
+    pa.field("flags", pa.uint8()),
+    pa.field("irqs_off", pa.bool_()),
+    pa.field("need_resched", pa.bool_()),
+    pa.field("hardirq", pa.bool_()),
+    pa.field("softirq", pa.bool_()),
+    pa.field("nmi", pa.bool_()),
+    pa.field("bh_off", pa.bool_()),
+    pa.field("preempt_count", pa.uint8()),
+    pa.field("migrate_disable", pa.uint8()),
+)
+_FLAG_BITS: Final = {
+    "irqs_off": 0x01,
+    "need_resched": 0x04,
+    "hardirq": 0x08,
+    "softirq": 0x10,
+    "nmi": 0x40,
+    "bh_off": 0x80,
+}
+_SEED: Final = np.uint64(int.from_bytes(os.urandom(8)))
+_Codes = npt.NDArray[np.int32]
+
+
+class Column(NamedTuple):
+    """One column of an event's table: a field, or, where `names` is set, what the field's values are called."""
+
+    name: str
+    field: Field
+    names: Names | None
+
+
+class Rows(NamedTuple):
+    """Events of one kind, each at least as long as its format says.
+
+    `octets` is the whole buffer, `starts` and `lengths` the payloads in it, `fixed` their first `size` bytes, row
+    behind row, `order` the byte order as NumPy writes it.
+    """
+
+    octets: Bytes
+    starts: Ints
+    lengths: Ints
+    fixed: Bytes
+    size: int
+    order: str
+
+
+class _Slices(NamedTuple):
+    """One slice of `octets` for each row; empty where `missing`, which is None where none is."""
+
+    octets: Bytes
+    starts: Ints
+    lengths: Ints
+    missing: Mask | None
+
+
+def columns(event: Format, taken: frozenset[str]) -> list[Column]:
+    """Return the columns of one event: its fields under their own names, each with its `FIELD_name` behind it.
+
+    `event_` is put in front of a name that is in `taken`; a further table of names of one field is `FIELD_name_2`.
+    """
+    used = set(taken)
+    own = {field.name: _free(field.name, used, "event_{}") for field in event.fields}
+    found = []
+    for field in event.fields:
+        found.append(Column(own[field.name], field, None))
+        for i, names in enumerate([each for each in event.names if each.field == field.name], 1):
+            base = f"{own[field.name]}_name" + (f"_{i}" if i > 1 else "")
+            found.append(Column(_free(base, used, "{}_"), field, names))
+    return found
+
+
+def type_of(column: Column) -> pa.DataType:
+    """Return the Arrow type of one column."""
+    field = column.field
+    if column.names or field.kind == Kind.TEXT:
+        return WORD
+    if field.kind == Kind.BOOL:
+        return pa.bool_()
+    if field.kind == Kind.RAW:
+        return pa.binary()
+    if field.kind == Kind.POINTER:
+        return pa.uint64()
+    element = pa.from_numpy_dtype(_dtype(field, "="))
+    return pa.list_(element) if field.kind == Kind.INTEGERS else element
+
+
+def gather(octets: Bytes, starts: Ints, lengths: Ints, size: int, *, big_endian: bool) -> Rows:
+    """Return the events whose payloads are at `starts`; each has at least `size` bytes, and there is at least one."""
+    windows = np.ndarray((len(octets) - size + 1,), f"V{size}", octets, strides=(1,))
+    return Rows(octets, starts, lengths, windows[starts].view(np.uint8), size, ">" if big_endian else "<")
+
+
+def column_array(rows: Rows, column: Column) -> pa.Array:
+    """Return one column; null is what points outside its event, and in a column of names what has no name."""
+    field = column.field
+    if column.names:
+        return _named(rows, field, column.names)
+    if field.kind == Kind.TEXT:
+        return _texts(_slices(rows, field))
+    if field.kind == Kind.INTEGERS:
+        return _lists(_slices(rows, field), _dtype(field, rows.order))
+    if field.kind == Kind.RAW:
+        return _binaries(_slices(rows, field))
+    values = _integers(rows, field)
+    if field.kind == Kind.BOOL:
+        return _bools(values != 0)
+    return pa.array(values.astype(np.uint64) if field.kind == Kind.POINTER else values)
+
+
+def context_arrays(rows: Rows, event: Format) -> dict[str, pa.Array]:
+    """Return the columns of `CONTEXT`; null where the machine's events have no such field."""
+    common = {field.name: field for field in event.common}
+    found = {field.name: pa.nulls(len(rows.starts), field.type) for field in CONTEXT}
+    if "common_pid" in common:
+        found["pid"] = pa.array(_integers(rows, common["common_pid"]).astype(np.int32))
+    if "common_flags" in common:
+        flags = _integers(rows, common["common_flags"]).astype(np.uint8)
+        found["flags"] = pa.array(flags)
+        found |= {name: _bools((flags & bit) != 0) for name, bit in _FLAG_BITS.items()}
+    if "common_preempt_count" in common:
+        counts = _integers(rows, common["common_preempt_count"]).astype(np.uint8)
+        # Since 5.16 the upper half counts how often migration was disabled.
+        found |= {"preempt_count": pa.array(counts & 15), "migrate_disable": pa.array(counts >> 4)}
+    return found
+
+
+def raw_array(octets: Bytes, starts: Ints, lengths: Ints) -> pa.Array:
+    """Return the slices of `octets` as they are, binary()."""
+    return _binaries(_Slices(octets, starts, lengths, None))
+
+
+def _free(name: str, used: set[str], pattern: str) -> str:
+    while name in used:
+        name = pattern.format(name)
+    used.add(name)
+    return name
+
+
+def _dtype(field: Field, order: str) -> np.dtype[Any]:
+    signed = field.signed and field.kind in (Kind.INTEGER, Kind.INTEGERS)
+    return np.dtype(f"{order}{'i' if signed else 'u'}{field.element_size}")
+
+
+def _integers(rows: Rows, field: Field) -> npt.NDArray[Any]:
+    column = np.ndarray((len(rows.starts),), _dtype(field, rows.order), rows.fixed, field.offset, (rows.size,))
+    return column.astype(column.dtype.newbyteorder("="))
+
+
+def _bools(values: Mask) -> pa.Array:
+    bits = np.packbits(values, bitorder="little")
+    return pa.Array.from_buffers(pa.bool_(), len(values), [None, pa.py_buffer(bits)])
+
+
+# Where the bytes of a field are, for each row.
+def _slices(rows: Rows, field: Field) -> _Slices:
+    count = len(rows.starts)
+    if field.place == Place.FIXED:
+        starts = np.arange(count, dtype=np.int64) * rows.size + field.offset
+        return _Slices(rows.fixed, starts, np.full(count, field.size, np.int64), None)
+    if field.place == Place.TAIL:
+        return _Slices(rows.octets, rows.starts + field.offset, rows.lengths - field.offset, None)
+    word = np.ndarray((count,), f"{rows.order}u{field.size}", rows.fixed, field.offset, (rows.size,)).astype(np.int64)
+    offsets, lengths = word & 0xFFFF, word >> 16
+    if field.place == Place.REL_LOC:
+        offsets += field.offset + field.size
+    if field.size == 2:  # The length is not stated: text, up to its NUL.
+        lengths = np.maximum(rows.lengths - offsets, 0)
+    missing = offsets + lengths > rows.lengths
+    if not missing.any():
+        return _Slices(rows.octets, rows.starts + offsets, lengths, None)
+    return _Slices(rows.octets, np.where(missing, rows.starts, rows.starts + offsets), np.where(missing, 0, lengths), missing)
+
+
+def _texts(slices: _Slices) -> pa.Array:
+    codes, different = _intern(slices)
+    texts = [data.partition(b"\0")[0].decode("utf-8", "replace") for data in different]
+    return _words(codes, texts, slices.missing)
+
+
+def _named(rows: Rows, field: Field, names: Names) -> pa.Array:
+    codes, different = _intern(_slices(rows, field))
+    if len(different) > NAMED_VALUES_MAX:
+        return pa.nulls(len(codes), WORD)
+    order = "big" if rows.order == ">" else "little"
+    signed = field.signed and field.kind == Kind.INTEGER
+    values = [int.from_bytes(data, order, signed=signed) for data in different]  # type: ignore[arg-type]
+    return _words(codes, [names.name(value) for value in values], None)
+
+
+# The dictionary array whose row i is `texts[codes[i]]`; texts may repeat.
+def _words(codes: _Codes, texts: list[Any], missing: Mask | None) -> pa.Array:
+    known: dict[str, int] = {}
+    numbers = np.array([-1 if text is None else known.setdefault(text, len(known)) for text in texts], np.int32)
+    if len(known) < len(texts):
+        codes = numbers[codes]
+        if None in texts:
+            missing = (codes < 0) if missing is None else missing | (codes < 0)
+    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=missing), pa.array(known, pa.string()))
+
+
+def _intern(slices: _Slices) -> tuple[_Codes, list[bytes]]:
+    octets, starts, lengths = slices.octets, slices.starts, slices.lengths
+    codes, rows = np.empty(len(starts), np.int32), np.empty(len(starts), np.int64)
+    words = np.ndarray((max(0, len(octets) - 7),), np.uint64, octets, strides=(1,))
+    count = _loops().intern(octets, words, starts, lengths, _SEED, codes, rows)
+    firsts = rows[:count]
+    ends = (starts[firsts] + lengths[firsts]).tolist()
+    return codes, [octets[start:end].tobytes() for start, end in zip(starts[firsts].tolist(), ends, strict=True)]
+
+
+def _joined(slices: _Slices) -> tuple[npt.NDArray[np.int32], Bytes]:
+    offsets = np.zeros(len(slices.starts) + 1, np.int64)
+    np.cumsum(slices.lengths, out=offsets[1:])
+    joined = np.empty(int(offsets[-1]), np.uint8)
+    _loops().join(slices.octets, slices.starts, slices.lengths, joined)
+    return offsets.astype(np.int32), joined
+
+
+def _binaries(slices: _Slices) -> pa.Array:
+    offsets, joined = _joined(slices)
+    found = pa.Array.from_buffers(pa.binary(), len(slices.starts), [None, pa.py_buffer(offsets), pa.py_buffer(joined)])
+    return found if slices.missing is None else _without(found, slices.missing)
+
+
+def _lists(slices: _Slices, dtype: np.dtype[Any]) -> pa.Array:
+    whole = slices._replace(lengths=slices.lengths // dtype.itemsize * dtype.itemsize)
+    offsets, joined = _joined(whole)
+    values = pa.array(joined.view(dtype).astype(dtype.newbyteorder("=")))
+    mask = None if slices.missing is None else pa.array(slices.missing)
+    return pa.ListArray.from_arrays(pa.array(offsets // dtype.itemsize), values, mask=mask)
+
+
+def _without(values: pa.Array, missing: Mask) -> pa.Array:
+    return values.take(pa.array(np.arange(len(missing)), mask=missing))
+
+
+def _loops() -> Any:
+    return import_module("consumers.decode.ftrace_loops")

@@ -1,0 +1,260 @@
+"""The compiled loops of the trace decoder: pages to columns of events, and slices of bytes to codes and copies.
+
+Nothing is exported to users of the decoder; `ftrace_pages` and `ftrace_columns` check their arguments and allocate.
+
+Why numba: the walk is one branch per record, which NumPy can only do in lock-step over pages, thirty times slower; a
+C extension would need a compiler wherever a collector is installed, numba brings its own. What is compiled is kept
+beside this file, or where NUMBA_CACHE_DIR says; where nothing can be written it is compiled at every start (seconds).
+
+No loop reads outside what it was given. Each page is a slice of its own and every read of it is behind a comparison
+with `end`, which is compared with the length of the slice. With NUMBA_BOUNDSCHECK=1 in the environment the compiled
+code raises IndexError for any index outside an array; the fuzzing tests run in that mode too.
+
+Source of the format: kernel/trace/ring_buffer.c (`rb_update_event`, `rb_event_discard`, `check_buffer`,
+`ring_buffer_read_page`), include/linux/ring_buffer.h (`enum ring_buffer_type`).
+"""
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import numba
+import numpy as np
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_INT: Final = numba.int64
+# What is only read may be read-only, and at any address.
+_OCTETS: Final = numba.types.Array(numba.uint8, 1, "C", readonly=True)
+_WORDS: Final = numba.types.Array(numba.uint64, 1, "A", readonly=True, aligned=False)
+_STARTS: Final = numba.types.Array(numba.int64, 1, "C", readonly=True)
+_INT32S, _INT64S, _UINT16S, _UINT8S = numba.int32[::1], numba.int64[::1], numba.uint16[::1], numba.uint8[::1]
+_COLUMNS: Final = numba.types.Tuple((_INT32S, _INT32S, _INT64S, _UINT16S, _INT64S, _INT32S))
+_BY_PAGE: Final = numba.types.Tuple((_INT32S, _INT64S, _UINT8S, _INT32S))
+
+# Codes of `ftrace_pages.Fault`, as plain numbers for the compiler.
+NO_FAULT: Final = 0
+FAULT_COMMIT: Final = 1
+FAULT_ZEROED: Final = 2
+FAULT_LENGTH: Final = 3
+FAULT_BEYOND: Final = 4
+FAULT_PADDING: Final = 5
+LOST_UNKNOWN: Final = -1
+
+_PADDING: Final = 29
+_TIME_EXTEND: Final = 30
+_TIME_STAMP: Final = 31
+_DELTA_BITS: Final = 27
+_DELTA_MASK: Final = (1 << _DELTA_BITS) - 1
+_SIZE_MASK: Final = (1 << 27) - 1
+_MISSED_EVENTS: Final = 1 << 31
+_MISSED_STORED: Final = 1 << 30
+# An absolute stamp has 59 bits; the five above them are restored from the time before it (`rb_fix_abs_ts`).
+_STAMP_BITS: Final = 59
+_STAMP_TOP: Final = -(1 << _STAMP_BITS)
+
+
+# Compiles for one set of types, so that all of it is done when this module is imported.
+def _compiled(*types: Any) -> Callable[[_Function], _Function]:
+    def decorate(function: _Function) -> _Function:
+        try:
+            return numba.njit(types, cache=True, nogil=True)(function)  # type: ignore[no-any-return]
+        except RuntimeError:  # No directory for the cache can be written.
+            return numba.njit(types, nogil=True)(function)  # type: ignore[no-any-return]
+
+    return decorate
+
+
+@_compiled(_OCTETS, _INT, numba.boolean)
+def _u32(page, at, big):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - numba infers the types
+    a, b, c, d = np.int64(page[at]), np.int64(page[at + 1]), np.int64(page[at + 2]), np.int64(page[at + 3])
+    if big:
+        return a << 24 | b << 16 | c << 8 | d
+    return d << 24 | c << 16 | b << 8 | a
+
+
+@_compiled(_OCTETS, _INT, numba.boolean)
+def _i64(page, at, big):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    first, second = _u32(page, at, big), _u32(page, at + 4, big)
+    return first << 32 | second if big else second << 32 | first
+
+
+@_compiled(_OCTETS, _INT, numba.types.Tuple((_INT, _INT, _INT, numba.boolean)), _INT, _COLUMNS, _BY_PAGE)
+def _walk_page(page, number, layout, row, columns, by_page):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, C901, PLR0912, PLR0915
+    page_of, position_of, ts_of, id_of, start_of, length_of = columns
+    events, lost, faults, fault_at = by_page
+    data_offset, commit_offset, commit_bytes, big = layout
+    first, base = row, number * len(page)
+    ts = _i64(page, 0, big)
+    commit = _u32(page, commit_offset + (4 if big and commit_bytes == 8 else 0), big)
+    at, end = data_offset, data_offset + (commit & _SIZE_MASK)
+    fault = NO_FAULT
+    if end > len(page):
+        fault, end = FAULT_COMMIT, at
+    lost[number] = 0
+    if commit & _MISSED_EVENTS:
+        count = 0
+        if commit & _MISSED_STORED and fault == NO_FAULT and end + commit_bytes <= len(page):
+            count = _i64(page, end, big) if commit_bytes == 8 else _u32(page, end, big)
+        lost[number] = count if count > 0 else LOST_UNKNOWN
+    while at < end:
+        if at + 4 > end:
+            fault = FAULT_BEYOND
+            break
+        word = _u32(page, at, big)
+        kind, delta = (word >> 27, word & _DELTA_MASK) if big else (word & 31, word >> 5)
+        if 0 < kind < _PADDING:
+            start, length = at + 4, 4 * kind
+            after = start + length
+            ts += delta
+        else:
+            if at + 8 > end:
+                fault = FAULT_BEYOND
+                break
+            extra = _u32(page, at + 4, big)
+            if kind >= _TIME_EXTEND:
+                stamp = (extra << _DELTA_BITS) + delta
+                if kind == _TIME_EXTEND:
+                    ts += stamp
+                else:
+                    stamp &= ~_STAMP_TOP
+                    if ts & _STAMP_TOP:
+                        stamp |= ts & _STAMP_TOP
+                        if stamp < ts:
+                            stamp += 1 << _STAMP_BITS
+                    ts = stamp
+                at += 8
+                continue
+            if kind == _PADDING:
+                # A discarded event; its delta counts unless it is the 1 that `rb_event_discard` puts for 0. Padding
+                # without a delta ends a page and lies behind what is committed.
+                if delta == 0:
+                    fault = FAULT_PADDING
+                    break
+                if extra > end - at - 4:
+                    fault = FAULT_BEYOND
+                    break
+                if extra < 4:
+                    fault = FAULT_LENGTH
+                    break
+                if delta != 1:
+                    ts += delta
+                at += 4 + ((extra + 3) & ~3)
+                continue
+            if extra < 6:  # The length word itself and the event's id.
+                fault = FAULT_ZEROED if word == 0 and extra == 0 else FAULT_LENGTH
+                break
+            start, length = at + 8, extra - 4
+            after = at + 4 + ((extra + 3) & ~3)
+            if after > end:
+                fault = FAULT_BEYOND
+                break
+            ts += delta
+        if after > end:
+            fault = FAULT_BEYOND
+            break
+        page_of[row], position_of[row], ts_of[row] = number, row - first, ts
+        id_of[row] = (
+            np.int64(page[start]) << 8 | page[start + 1] if big else np.int64(page[start + 1]) << 8 | page[start]
+        )
+        start_of[row], length_of[row] = base + start, length
+        row += 1
+        at = after
+    events[number] = row - first
+    faults[number], fault_at[number] = fault, at
+    return row
+
+
+@_compiled(_OCTETS, _INT, numba.types.Tuple((_INT, _INT, _INT, _INT, numba.boolean)), _COLUMNS, _BY_PAGE)
+def walk(data, pages, layout, columns, by_page):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Fill `columns` with the data events of `pages` pages and `by_page` with what each page says.
+
+    `layout` is (page_bytes, data_offset, commit_offset, commit_bytes, big); `columns` are (page, position, ts, id,
+    start, length), `by_page` (events, lost, fault, fault_at). Returns the number of events.
+    """
+    page_bytes, data_offset, commit_offset, commit_bytes, big = layout
+    row = 0
+    for number in range(pages):
+        row = _walk_page(
+            data[number * page_bytes : (number + 1) * page_bytes],
+            number,
+            (data_offset, commit_offset, commit_bytes, big),
+            row,
+            columns,
+            by_page,
+        )
+    return row
+
+
+@_compiled(_OCTETS, _WORDS, _INT, _INT, numba.uint64)
+def _hash(data, words, start, length, seed):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    found = seed ^ np.uint64(length)
+    at, end = start, start + length
+    while at + 8 <= end:
+        found = (found ^ words[at]) * np.uint64(0x9E3779B97F4A7C15)
+        found ^= found >> np.uint64(29)
+        at += 8
+    while at < end:
+        found = (found ^ np.uint64(data[at])) * np.uint64(0x9E3779B97F4A7C15)
+        at += 1
+    return found ^ found >> np.uint64(32)
+
+
+@_compiled(_OCTETS, _WORDS, _INT, _INT, _INT)
+def _equal(data, words, first, second, length):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    at = 0
+    while at + 8 <= length:
+        if words[first + at] != words[second + at]:
+            return False
+        at += 8
+    while at < length:
+        if data[first + at] != data[second + at]:
+            return False
+        at += 1
+    return True
+
+
+@_compiled(_OCTETS, _WORDS, _STARTS, _STARTS, numba.uint64, _INT32S, _INT64S)
+def intern(data, words, starts, lengths, seed, codes, rows):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Number the different slices of `data` in order of first sight.
+
+    `words[i]` are the eight bytes from `data[i]` on. Fills `codes`, the number of each slice, and `rows`, the first
+    slice with each number; returns how many there are. `seed` is secret, so that nobody can make slices collide.
+    """
+    size, count = 256, 0
+    table = np.full(size, -1, np.int32)
+    hashes = np.empty(len(starts), np.uint64)
+    for row in range(len(starts)):
+        start, length = starts[row], lengths[row]
+        found = _hash(data, words, start, length, seed)
+        slot = np.int64(found & np.uint64(size - 1))
+        code = table[slot]
+        while code >= 0:
+            first = rows[code]
+            if hashes[code] == found and lengths[first] == length and _equal(data, words, start, starts[first], length):
+                break
+            slot = (slot + 1) & (size - 1)
+            code = table[slot]
+        if code < 0:
+            code = count
+            table[slot], hashes[code], rows[code] = code, found, row
+            count += 1
+            if 2 * count > size:
+                size *= 4
+                table = np.full(size, -1, np.int32)
+                for each in range(count):
+                    slot = np.int64(hashes[each] & np.uint64(size - 1))
+                    while table[slot] >= 0:
+                        slot = (slot + 1) & (size - 1)
+                    table[slot] = each
+        codes[row] = code
+    return count
+
+
+@_compiled(_OCTETS, _STARTS, _STARTS, _UINT8S)
+def join(data, starts, lengths, joined):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Copy the slices of `data` one behind the other into `joined`, which is as long as all of them."""
+    at = 0
+    for row in range(len(starts)):
+        start = starts[row]
+        for i in range(lengths[row]):
+            joined[at + i] = data[start + i]
+        at += lengths[row]

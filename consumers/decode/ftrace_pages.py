@@ -1,0 +1,101 @@
+"""Raw ring-buffer pages to columns of events: where each event's payload is, when it was, what was lost before it.
+
+A page, as `trace_pipe_raw` gives it, is a time (u64), a `commit` word of the machine's `long`, and records. The
+commit's low 27 bits are the size of the records; bit 31 says that events were lost before the page's first one, and
+bit 30 that their count stands behind the records, as a `long`. A record is a 32-bit word (5 bits of type, 27 of time
+since the record before), and what its type says:
+
+==========  ==========================================================================================
+1 to 28     an event of 4 times that many bytes
+0           an event; its size, the length word included, comes first
+29          an event that was discarded; a length word, and the time passes unless the delta is 1
+30          no event: 32 more bits of time since the record before
+31          no event: an absolute time of 59 bits
+==========  ==========================================================================================
+
+The loop is in `ftrace_loops`, which says why it is compiled. What it must give is written down once more, slowly and
+plainly, in the tests.
+
+Source: kernel/trace/ring_buffer.c, include/linux/ring_buffer.h, Documentation/trace/ring-buffer-design.rst.
+"""
+
+from enum import IntEnum
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from consumers.decode.ftrace_format import PAYLOAD_BYTES_MAX, PageHeader
+from consumers.decode.slices import Bytes, Ints
+
+Int32s = npt.NDArray[np.int32]
+#: The shortest record, padding included, is a word and four bytes.
+_RECORD_BYTES_MIN = 8
+
+
+class Fault(IntEnum):
+    """Why the reading of a page ended early; what came before is kept.
+
+    `COMMIT`: more records are stated than a page holds. `ZEROED`: the rest is zeros, seen after sudden power loss and
+    on some devices. `LENGTH`: a length that no record can have. `BEYOND`: a record reaches past the last one.
+    `PADDING`: what fills the end of a page, in front of more records. `TRUNCATED`: not a whole page (the walk itself
+    never gives it).
+    """
+
+    NONE = 0
+    COMMIT = 1
+    ZEROED = 2
+    LENGTH = 3
+    BEYOND = 4
+    PADDING = 5
+    TRUNCATED = 6
+
+
+class Walked(NamedTuple):
+    """Events of many pages in order, and what each page says.
+
+    By event: `page` (index), `position` (its number among the page's events), `ts` (in the ring's clock, ns unless
+    that counts otherwise), `event_id`, and `start` and `length` of the payload, bytes in the whole buffer. By page:
+    `events`, `lost` before the page's first event (0 none, -1 a number that the kernel did not keep), `fault`, and
+    `fault_at`, the byte in the page at which reading ended.
+    """
+
+    page: Int32s
+    position: Int32s
+    ts: Ints
+    event_id: npt.NDArray[np.uint16]
+    start: Ints
+    length: Int32s
+    events: Int32s
+    lost: Ints
+    fault: Bytes
+    fault_at: Int32s
+
+
+def walk(data: Any, header: PageHeader, page_bytes: int) -> Walked:
+    """Return the events in `data`, a buffer of whole pages of `page_bytes` each.
+
+    No byte outside a page is read for it, whatever it holds; a page that is wrong gives what is right before the
+    fault, and the next goes on.
+    """
+    octets = np.frombuffer(data, np.uint8)
+    assert header.data_offset + _RECORD_BYTES_MIN <= page_bytes <= 2 * PAYLOAD_BYTES_MAX
+    assert 8 <= header.commit_offset <= header.data_offset - header.commit_bytes
+    assert header.commit_bytes in (4, 8)
+    pages, rest = divmod(len(octets), page_bytes)
+    assert rest == 0, "whole pages"
+    most = pages * ((page_bytes - header.data_offset) // _RECORD_BYTES_MIN)
+    layout = (page_bytes, header.data_offset, header.commit_offset, header.commit_bytes, header.big_endian)
+    columns = (
+        np.empty(most, np.int32),
+        np.empty(most, np.int32),
+        np.empty(most, np.int64),
+        np.empty(most, np.uint16),
+        np.empty(most, np.int64),
+        np.empty(most, np.int32),
+    )
+    by_page = (np.empty(pages, np.int32), np.empty(pages, np.int64), np.empty(pages, np.uint8), np.empty(pages, np.int32))
+    # Not imported above: the compiler takes half a second and 60 MiB, which a command that reads no pages need not.
+    found = import_module("consumers.decode.ftrace_loops").walk(octets, pages, layout, columns, by_page)
+    return Walked(*(column[:found] for column in columns), *by_page)
