@@ -22,27 +22,24 @@ from consumers.lake.tables import WORD
 
 #: A field with more different values than this in one batch has no names there: it is no enumeration.
 NAMED_VALUES_MAX: Final = 4096
-#: The columns of every event that come from its common fields, in order.
-CONTEXT: Final = (
-    pa.field("pid", pa.int32()),
-    pa.field("flags", pa.uint8()),
-    pa.field("irqs_off", pa.bool_()),
-    pa.field("need_resched", pa.bool_()),
-    pa.field("hardirq", pa.bool_()),
-    pa.field("softirq", pa.bool_()),
-    pa.field("nmi", pa.bool_()),
-    pa.field("bh_off", pa.bool_()),
-    pa.field("preempt_count", pa.uint8()),
-    pa.field("migrate_disable", pa.uint8()),
-)
-_FLAG_BITS: Final = {
-    "irqs_off": 0x01,
-    "need_resched": 0x04,
-    "hardirq": 0x08,
-    "softirq": 0x10,
-    "nmi": 0x40,
-    "bh_off": 0x80,
+#: The columns of every event that come from its common fields: who ran, and in which context.
+CONTEXT: Final = {"pid": "common_pid", "flags": "common_flags", "preempt_count": "common_preempt_count"}
+_CONTEXT_TYPES: Final = {"pid": pa.int32(), "flags": pa.uint8(), "preempt_count": pa.uint8()}
+#: The context in readable columns, as SQL over `flags` and `preempt_count`: stored, they would double an event's cost.
+#: Kernels before 5.16 have the whole preemption count where later ones count migrate_disable() in the upper half.
+CONTEXT_SQL: Final = {
+    "irqs_off": "(flags & 1) <> 0",
+    "need_resched": "(flags & 4) <> 0",
+    "need_resched_lazy": "(flags & 2) <> 0",
+    "preempt_resched": "(flags & 32) <> 0",
+    "hardirq": "(flags & 8) <> 0",
+    "softirq": "(flags & 16) <> 0",
+    "nmi": "(flags & 64) <> 0",
+    "bh_off": "(flags & 128) <> 0",
+    "preempt_depth": "preempt_count & 15",
+    "migrate_disable": "preempt_count >> 4",
 }
+_RESCHED: Final = {0x26: "B", 0x06: "b", 0x24: "N", 0x22: "L", 0x04: "n", 0x20: "p", 0x02: "l"}
 _SEED: Final = np.uint64(int.from_bytes(os.urandom(8)))
 _Codes = npt.NDArray[np.int32]
 
@@ -95,8 +92,13 @@ def columns(event: Format, taken: frozenset[str]) -> list[Column]:
     return found
 
 
-def type_of(column: Column) -> pa.DataType:
-    """Return the Arrow type of one column."""
+def arrow_field(column: Column) -> pa.Field:
+    """Return name and type of one column; null may be what points elsewhere in its event, and a name that is not."""
+    outside = column.field.place in (Place.DATA_LOC, Place.REL_LOC)
+    return pa.field(column.name, _type(column), nullable=outside or column.names is not None)
+
+
+def _type(column: Column) -> pa.DataType:
     field = column.field
     if column.names or field.kind == Kind.TEXT:
         return WORD
@@ -133,21 +135,33 @@ def column_array(rows: Rows, column: Column) -> pa.Array:
     return pa.array(values.astype(np.uint64) if field.kind == Kind.POINTER else values)
 
 
+def context_fields(event: Format) -> list[pa.Field]:
+    """Return the columns of `CONTEXT`; such as the machine's events have no field for may be null."""
+    common = {field.name for field in event.common}
+    return [pa.field(name, _CONTEXT_TYPES[name], nullable=source not in common) for name, source in CONTEXT.items()]
+
+
 def context_arrays(rows: Rows, event: Format) -> dict[str, pa.Array]:
     """Return the columns of `CONTEXT`; null where the machine's events have no such field."""
     common = {field.name: field for field in event.common}
-    found = {field.name: pa.nulls(len(rows.starts), field.type) for field in CONTEXT}
-    if "common_pid" in common:
-        found["pid"] = pa.array(_integers(rows, common["common_pid"]).astype(np.int32))
-    if "common_flags" in common:
-        flags = _integers(rows, common["common_flags"]).astype(np.uint8)
-        found["flags"] = pa.array(flags)
-        found |= {name: _bools((flags & bit) != 0) for name, bit in _FLAG_BITS.items()}
-    if "common_preempt_count" in common:
-        counts = _integers(rows, common["common_preempt_count"]).astype(np.uint8)
-        # Since 5.16 the upper half counts how often migration was disabled.
-        found |= {"preempt_count": pa.array(counts & 15), "migrate_disable": pa.array(counts >> 4)}
+    found = {}
+    for name, source in CONTEXT.items():
+        type_ = _CONTEXT_TYPES[name]
+        values = _integers(rows, common[source]).astype(type_.to_pandas_dtype()) if source in common else None
+        found[name] = pa.nulls(len(rows.starts), type_) if values is None else pa.array(values)
     return found
+
+
+def context_text(flags: int, preempt_count: int) -> str:
+    """Return the five characters by which the kernel's own text says `flags` and `preempt_count`.
+
+    Source: kernel/trace/trace_output.c (`trace_print_lat_fmt`).
+    """
+    irqs = {0x00: ".", 0x01: "d", 0x80: "b", 0x81: "D"}[flags & 0x81]
+    nmi, hard, soft = flags & 0x40, flags & 0x08, flags & 0x10
+    inside = ("Z" if hard else "z") if nmi else ("H" if soft else "h") if hard else "s" if soft else "."
+    depth, pinned = (f"{each:x}" if each else "." for each in (preempt_count & 15, preempt_count >> 4))
+    return irqs + _RESCHED.get(flags & 0x26, ".") + inside + depth + pinned
 
 
 def raw_array(octets: Bytes, starts: Ints, lengths: Ints) -> pa.Array:
@@ -194,7 +208,9 @@ def _slices(rows: Rows, field: Field) -> _Slices:
     missing = offsets + lengths > rows.lengths
     if not missing.any():
         return _Slices(rows.octets, rows.starts + offsets, lengths, None)
-    return _Slices(rows.octets, np.where(missing, rows.starts, rows.starts + offsets), np.where(missing, 0, lengths), missing)
+    return _Slices(
+        rows.octets, np.where(missing, rows.starts, rows.starts + offsets), np.where(missing, 0, lengths), missing
+    )
 
 
 def _texts(slices: _Slices) -> pa.Array:

@@ -21,27 +21,28 @@ from consumers.lake.tables import WORD, TableSpec
 from schemas.stream import Stream
 
 _PLACE: Final = (
-    *(pa.field(name, WORD) for name in ("machine", "boot_id", "layer", "surface", "instance")),
-    pa.field("cpu", pa.int32()),
-    pa.field("clock", WORD),
-    pa.field("page", pa.int64()),
-    pa.field("position", pa.int32()),
-    pa.field("ts_ns", pa.int64()),
+    *(pa.field(name, WORD, nullable=False) for name in ("machine", "boot_id", "layer", "surface", "instance")),
+    pa.field("cpu", pa.int32(), nullable=False),
+    pa.field("clock", WORD, nullable=False),
+    pa.field("page", pa.int64(), nullable=False),
+    pa.field("position", pa.int32(), nullable=False),
+    pa.field("ts_ns", pa.int64(), nullable=False),
 )
 _SORT_KEYS: Final = ("machine", "boot_id", "layer", "surface", "instance", "cpu", "clock", "page", "position")
 _DELTA: Final = ("page", "position", "ts_ns")
 #: The columns in front of every event's own.
-FRONT: Final = (*_PLACE, *ftrace_columns.CONTEXT)
-_TAKEN: Final = frozenset(each.name for each in FRONT)
-#: Events whose id has no format, or that are shorter than their format says.
-UNKNOWN: Final = TableSpec(
-    UNKNOWN_TABLE,
-    pa.schema([*_PLACE, pa.field("event_id", pa.int32()), pa.field("reason", WORD), pa.field("data", pa.binary())]),
-    _SORT_KEYS,
-    (*(each.name for each in _PLACE if each.name not in _DELTA), "event_id", "reason"),
-    _DELTA,
-)
+FRONT: Final = (*(each.name for each in _PLACE), *ftrace_columns.CONTEXT)
+_TAKEN: Final = frozenset((*FRONT, *ftrace_columns.CONTEXT_SQL))
 _NARROW: Final = frozenset((pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.int32(), pa.uint32()))
+#: The columns of `trace_unknown`: events whose id has no format, or that are shorter than their format says.
+UNKNOWN: Final = pa.schema(
+    [
+        *_PLACE,
+        pa.field("event_id", pa.int32(), nullable=False),
+        pa.field("reason", WORD, nullable=False),
+        pa.field("data", pa.binary(), nullable=False),
+    ]
+)
 # Pages decoded in one go: enough that the cost of a column is that of its rows, little enough to stay in a cache.
 _GROUP_BYTES: Final = 4 << 20
 
@@ -62,7 +63,7 @@ class PageLoss(NamedTuple):
     stream: Stream
     cpu: int
     page: int
-    count: int | None
+    count: int | None  # type: ignore[assignment]  # shadows tuple.count
 
 
 class PageFault(NamedTuple):
@@ -106,19 +107,18 @@ class _Group(NamedTuple):
     number: Ints
 
 
-def spec(event: Format, table_name: str) -> TableSpec:
-    """Return the table of one event: the columns of `FRONT`, then the event's own."""
+def schema(event: Format) -> pa.Schema:
+    """Return the columns of one event's table: those of `FRONT`, then the event's own."""
     own = ftrace_columns.columns(event, _TAKEN)
-    fields = [pa.field(column.name, ftrace_columns.type_of(column)) for column in own]
+    context = ftrace_columns.context_fields(event)
+    return pa.schema([*_PLACE, *context, *(ftrace_columns.arrow_field(column) for column in own)])
+
+
+def spec(table: str, schema: pa.Schema) -> TableSpec:
+    """Return how a table with this schema is laid out."""
     # Addresses, times and sums have as many values as rows: a dictionary of them is given up halfway.
-    few = [each.name for each in fields if each.type == WORD or each.type in _NARROW]
-    return TableSpec(
-        table_name,
-        pa.schema([*FRONT, *fields]),
-        _SORT_KEYS,
-        (*(each.name for each in FRONT if each.name not in _DELTA and each.type != pa.bool_()), *few),
-        _DELTA,
-    )
+    few = tuple(each.name for each in schema if each.name not in _DELTA and (each.type == WORD or each.type in _NARROW))
+    return TableSpec(table, schema, _SORT_KEYS, few, _DELTA)
 
 
 def decode(runs: list[PageRun], formats: Formats) -> Events:
@@ -131,23 +131,23 @@ def decode(runs: list[PageRun], formats: Formats) -> Events:
     runs = sorted(runs, key=lambda run: (run.stream, run.cpu, run.first_page))
     words = [list(dict.fromkeys(run.stream[i] for run in runs)) for i in range(len(Stream._fields))]
     own = {number: ftrace_columns.columns(event, _TAKEN) for number, event in formats.events.items()}
-    schemas = {number: spec(event, "").schema for number, event in formats.events.items()}
+    schemas = {number: schema(event) for number, event in formats.events.items()}
     for group in _groups(runs, words, formats, found):
         _report(group, found)
         for number, rows in _by_id(group.walked):
             event = formats.events.get(number)
             if event is None:
                 found.unknown[number] += len(rows)
-                batches[UNKNOWN.name].append(_unknown(group, rows, words, "unknown id"))
+                batches[UNKNOWN_TABLE].append(_unknown(group, rows, words, "unknown id"))
                 continue
             table = formats.table_names[number]
             long_enough = group.walked.length[rows] >= event.size
             if not long_enough.all():
                 found.short[table] += int(np.count_nonzero(~long_enough))
-                batches[UNKNOWN.name].append(_unknown(group, rows[~long_enough], words, "short"))
-                rows = rows[long_enough]
-            if len(rows):
-                arrays = _place(group, rows, words) | _fields(group, rows, event, own[number], formats)
+                batches[UNKNOWN_TABLE].append(_unknown(group, rows[~long_enough], words, "short"))
+            whole = rows[long_enough]
+            if len(whole):
+                arrays = _place(group, whole, words) | _fields(group, whole, event, own[number], formats)
                 batches[table].append(pa.RecordBatch.from_arrays(list(arrays.values()), schema=schemas[number]))
                 _dangling(arrays, table, own[number], found)
     for table in sorted(batches):
@@ -250,4 +250,4 @@ def _unknown(group: _Group, rows: Ints, words: list[list[str]], reason: str) -> 
     arrays["event_id"] = pa.array(walked.event_id[rows].astype(np.int32))
     arrays["reason"] = pa.DictionaryArray.from_arrays(np.zeros(len(rows), np.int32), pa.array([reason]))
     arrays["data"] = ftrace_columns.raw_array(group.octets, walked.start[rows], walked.length[rows].astype(np.int64))
-    return pa.RecordBatch.from_arrays(list(arrays.values()), schema=UNKNOWN.schema)
+    return pa.RecordBatch.from_arrays(list(arrays.values()), schema=UNKNOWN)

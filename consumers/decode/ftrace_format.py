@@ -16,6 +16,7 @@ from typing import Final
 
 from consumers.decode import ftrace_print
 from schemas.errors import BadInputError
+from schemas.ftrace import Formats as Description
 
 #: Longest format text, most fields in it, longest name or type, and the largest sub-buffer that a kernel can have.
 FORMAT_BYTES_MAX: Final = 1 << 18
@@ -147,6 +148,18 @@ def formats(header: PageHeader, events: Iterable[Format]) -> Formats:
     return Formats(header, by_id, names)
 
 
+def read(description: Description) -> Formats:
+    """Return what the description of a boot's events says, as its producer sent it.
+
+    Raises:
+        BadInputError: `reason` is `format`.
+    """
+    big_endian = description.byteorder == "big"
+    header = parse_header(description.header_page, big_endian=big_endian)
+    parts = ((name.partition(":")[0], text) for name, text in description.events.items())
+    return formats(header, [parse(text, system, description.word_bytes) for system, text in parts])
+
+
 def parse_header(text: str, *, big_endian: bool = False) -> PageHeader:
     """Return what `events/header_page` says.
 
@@ -256,7 +269,7 @@ def _array(element: str, stated: int, long_bytes: int) -> tuple[Kind, int]:
     if element == "char":
         return Kind.TEXT, 1
     known = long_bytes if element.endswith("*") else _SIZES.get(element, -1)
-    size = stated or (known if known else long_bytes)
+    size = stated or (known or long_bytes)
     integers = size in (2, 4, 8) and not element.startswith(("struct ", "union "))
     return (Kind.INTEGERS, size) if integers else (Kind.RAW, 1)
 

@@ -27,6 +27,7 @@ _OCTETS: Final = numba.types.Array(numba.uint8, 1, "C", readonly=True)
 _WORDS: Final = numba.types.Array(numba.uint64, 1, "A", readonly=True, aligned=False)
 _STARTS: Final = numba.types.Array(numba.int64, 1, "C", readonly=True)
 _INT32S, _INT64S, _UINT16S, _UINT8S = numba.int32[::1], numba.int64[::1], numba.uint16[::1], numba.uint8[::1]
+_LAYOUT: Final = numba.types.Tuple((_INT, _INT, _INT, numba.boolean))
 _COLUMNS: Final = numba.types.Tuple((_INT32S, _INT32S, _INT64S, _UINT16S, _INT64S, _INT32S))
 _BY_PAGE: Final = numba.types.Tuple((_INT32S, _INT64S, _UINT8S, _INT32S))
 
@@ -64,7 +65,7 @@ def _compiled(*types: Any) -> Callable[[_Function], _Function]:
 
 
 @_compiled(_OCTETS, _INT, numba.boolean)
-def _u32(page, at, big):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - numba infers the types
+def _u32(page: Any, at: Any, big: Any) -> Any:
     a, b, c, d = np.int64(page[at]), np.int64(page[at + 1]), np.int64(page[at + 2]), np.int64(page[at + 3])
     if big:
         return a << 24 | b << 16 | c << 8 | d
@@ -72,120 +73,97 @@ def _u32(page, at, big):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
 
 
 @_compiled(_OCTETS, _INT, numba.boolean)
-def _i64(page, at, big):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _i64(page: Any, at: Any, big: Any) -> Any:
     first, second = _u32(page, at, big), _u32(page, at + 4, big)
     return first << 32 | second if big else second << 32 | first
 
 
-@_compiled(_OCTETS, _INT, numba.types.Tuple((_INT, _INT, _INT, numba.boolean)), _INT, _COLUMNS, _BY_PAGE)
-def _walk_page(page, number, layout, row, columns, by_page):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, C901, PLR0912, PLR0915
-    page_of, position_of, ts_of, id_of, start_of, length_of = columns
-    events, lost, faults, fault_at = by_page
+@_compiled(_OCTETS, _LAYOUT)
+def _page_header(page: Any, layout: Any) -> Any:
     data_offset, commit_offset, commit_bytes, big = layout
-    first, base = row, number * len(page)
-    ts = _i64(page, 0, big)
     commit = _u32(page, commit_offset + (4 if big and commit_bytes == 8 else 0), big)
-    at, end = data_offset, data_offset + (commit & _SIZE_MASK)
-    fault = NO_FAULT
+    end = data_offset + (commit & _SIZE_MASK)
+    fault, lost = NO_FAULT, 0
     if end > len(page):
-        fault, end = FAULT_COMMIT, at
-    lost[number] = 0
+        fault, end = FAULT_COMMIT, data_offset
     if commit & _MISSED_EVENTS:
-        count = 0
         if commit & _MISSED_STORED and fault == NO_FAULT and end + commit_bytes <= len(page):
-            count = _i64(page, end, big) if commit_bytes == 8 else _u32(page, end, big)
-        lost[number] = count if count > 0 else LOST_UNKNOWN
+            lost = _i64(page, end, big) if commit_bytes == 8 else _u32(page, end, big)
+        if lost <= 0:
+            lost = LOST_UNKNOWN
+    return _i64(page, 0, big), end, fault, lost
+
+
+@_compiled(_OCTETS, _INT, _LAYOUT, _INT, _COLUMNS, _BY_PAGE)
+def _walk_page(page: Any, number: Any, layout: Any, row: Any, columns: Any, by_page: Any) -> Any:  # noqa: C901 - one branch per type of record
+    page_of, position_of, ts_of, id_of, start_of, length_of = columns
+    first, base, at, big = row, number * len(page), layout[0], layout[3]
+    ts, end, fault, lost = _page_header(page, layout)
     while at < end:
-        if at + 4 > end:
+        # Every type but the short events has a second word.
+        word = _u32(page, at, big) if at + 4 <= end else 0
+        kind, delta = (word >> 27, word & _DELTA_MASK) if big else (word & 31, word >> 5)
+        short = 0 < kind < _PADDING
+        if at + (4 if short else 8) > end:
             fault = FAULT_BEYOND
             break
-        word = _u32(page, at, big)
-        kind, delta = (word >> 27, word & _DELTA_MASK) if big else (word & 31, word >> 5)
-        if 0 < kind < _PADDING:
-            start, length = at + 4, 4 * kind
-            after = start + length
-            ts += delta
-        else:
-            if at + 8 > end:
-                fault = FAULT_BEYOND
-                break
-            extra = _u32(page, at + 4, big)
-            if kind >= _TIME_EXTEND:
-                stamp = (extra << _DELTA_BITS) + delta
-                if kind == _TIME_EXTEND:
-                    ts += stamp
-                else:
-                    stamp &= ~_STAMP_TOP
-                    if ts & _STAMP_TOP:
-                        stamp |= ts & _STAMP_TOP
-                        if stamp < ts:
-                            stamp += 1 << _STAMP_BITS
-                    ts = stamp
-                at += 8
-                continue
-            if kind == _PADDING:
-                # A discarded event; its delta counts unless it is the 1 that `rb_event_discard` puts for 0. Padding
-                # without a delta ends a page and lies behind what is committed.
-                if delta == 0:
-                    fault = FAULT_PADDING
-                    break
-                if extra > end - at - 4:
-                    fault = FAULT_BEYOND
-                    break
-                if extra < 4:
-                    fault = FAULT_LENGTH
-                    break
-                if delta != 1:
-                    ts += delta
-                at += 4 + ((extra + 3) & ~3)
-                continue
-            if extra < 6:  # The length word itself and the event's id.
-                fault = FAULT_ZEROED if word == 0 and extra == 0 else FAULT_LENGTH
-                break
-            start, length = at + 8, extra - 4
-            after = at + 4 + ((extra + 3) & ~3)
-            if after > end:
-                fault = FAULT_BEYOND
-                break
-            ts += delta
+        extra = 4 * kind if short else _u32(page, at + 4, big)
+        if kind == _TIME_EXTEND:
+            ts += (extra << _DELTA_BITS) + delta
+            at += 8
+            continue
+        if kind == _TIME_STAMP:
+            stamp = (extra << _DELTA_BITS | delta) & ~_STAMP_TOP
+            if ts & _STAMP_TOP:
+                stamp |= ts & _STAMP_TOP
+                if stamp < ts:
+                    stamp += 1 << _STAMP_BITS
+            ts = stamp
+            at += 8
+            continue
+        # The length word counts itself; of an event also its id must be there.
+        if kind == _PADDING and delta == 0:
+            fault = FAULT_PADDING
+            break
+        if not short and extra < (4 if kind == _PADDING else 6):
+            fault = FAULT_ZEROED if word == 0 and extra == 0 else FAULT_LENGTH
+            break
+        after = at + 4 + ((extra + 3) & ~3)
         if after > end:
             fault = FAULT_BEYOND
             break
-        page_of[row], position_of[row], ts_of[row] = number, row - first, ts
-        id_of[row] = (
-            np.int64(page[start]) << 8 | page[start + 1] if big else np.int64(page[start + 1]) << 8 | page[start]
-        )
-        start_of[row], length_of[row] = base + start, length
-        row += 1
+        # `rb_event_discard` puts a delta of 1 for 0: that one is no time (`check_buffer`).
+        if kind != _PADDING or delta != 1:
+            ts += delta
+        if kind != _PADDING:
+            start, length = (at + 4, extra) if short else (at + 8, extra - 4)
+            page_of[row], position_of[row], ts_of[row] = number, row - first, ts
+            low, high = (page[start + 1], page[start]) if big else (page[start], page[start + 1])
+            id_of[row] = np.int64(high) << 8 | low
+            start_of[row], length_of[row] = base + start, length
+            row += 1
         at = after
-    events[number] = row - first
-    faults[number], fault_at[number] = fault, at
+    events, losses, faults, fault_at = by_page
+    events[number], losses[number], faults[number], fault_at[number] = row - first, lost, fault, at
     return row
 
 
 @_compiled(_OCTETS, _INT, numba.types.Tuple((_INT, _INT, _INT, _INT, numba.boolean)), _COLUMNS, _BY_PAGE)
-def walk(data, pages, layout, columns, by_page):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def walk(data: Any, pages: Any, layout: Any, columns: Any, by_page: Any) -> Any:
     """Fill `columns` with the data events of `pages` pages and `by_page` with what each page says.
 
     `layout` is (page_bytes, data_offset, commit_offset, commit_bytes, big); `columns` are (page, position, ts, id,
     start, length), `by_page` (events, lost, fault, fault_at). Returns the number of events.
     """
-    page_bytes, data_offset, commit_offset, commit_bytes, big = layout
-    row = 0
+    page_bytes, row = layout[0], 0
     for number in range(pages):
-        row = _walk_page(
-            data[number * page_bytes : (number + 1) * page_bytes],
-            number,
-            (data_offset, commit_offset, commit_bytes, big),
-            row,
-            columns,
-            by_page,
-        )
+        page = data[number * page_bytes : (number + 1) * page_bytes]
+        row = _walk_page(page, number, layout[1:], row, columns, by_page)
     return row
 
 
 @_compiled(_OCTETS, _WORDS, _INT, _INT, numba.uint64)
-def _hash(data, words, start, length, seed):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _hash(data: Any, words: Any, start: Any, length: Any, seed: Any) -> Any:
     found = seed ^ np.uint64(length)
     at, end = start, start + length
     while at + 8 <= end:
@@ -199,7 +177,7 @@ def _hash(data, words, start, length, seed):  # type: ignore[no-untyped-def]  # 
 
 
 @_compiled(_OCTETS, _WORDS, _INT, _INT, _INT)
-def _equal(data, words, first, second, length):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _equal(data: Any, words: Any, first: Any, second: Any, length: Any) -> Any:
     at = 0
     while at + 8 <= length:
         if words[first + at] != words[second + at]:
@@ -213,7 +191,7 @@ def _equal(data, words, first, second, length):  # type: ignore[no-untyped-def] 
 
 
 @_compiled(_OCTETS, _WORDS, _STARTS, _STARTS, numba.uint64, _INT32S, _INT64S)
-def intern(data, words, starts, lengths, seed, codes, rows):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def intern(data: Any, words: Any, starts: Any, lengths: Any, seed: Any, codes: Any, rows: Any) -> Any:
     """Number the different slices of `data` in order of first sight.
 
     `words[i]` are the eight bytes from `data[i]` on. Fills `codes`, the number of each slice, and `rows`, the first
@@ -250,7 +228,7 @@ def intern(data, words, starts, lengths, seed, codes, rows):  # type: ignore[no-
 
 
 @_compiled(_OCTETS, _STARTS, _STARTS, _UINT8S)
-def join(data, starts, lengths, joined):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def join(data: Any, starts: Any, lengths: Any, joined: Any) -> None:
     """Copy the slices of `data` one behind the other into `joined`, which is as long as all of them."""
     at = 0
     for row in range(len(starts)):

@@ -21,7 +21,7 @@ Source: kernel/trace/ring_buffer.c, include/linux/ring_buffer.h, Documentation/t
 
 from enum import IntEnum
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,9 @@ from consumers.decode.slices import Bytes, Ints
 
 Int32s = npt.NDArray[np.int32]
 #: The shortest record, padding included, is a word and four bytes.
-_RECORD_BYTES_MIN = 8
+_RECORD_BYTES_MIN: Final = 8
+_COLUMN_TYPES: Final = (np.int32, np.int32, np.int64, np.uint16, np.int64, np.int32)
+_BY_PAGE_TYPES: Final = (np.int32, np.int64, np.uint8, np.int32)
 
 
 class Fault(IntEnum):
@@ -87,15 +89,8 @@ def walk(data: Any, header: PageHeader, page_bytes: int) -> Walked:
     assert rest == 0, "whole pages"
     most = pages * ((page_bytes - header.data_offset) // _RECORD_BYTES_MIN)
     layout = (page_bytes, header.data_offset, header.commit_offset, header.commit_bytes, header.big_endian)
-    columns = (
-        np.empty(most, np.int32),
-        np.empty(most, np.int32),
-        np.empty(most, np.int64),
-        np.empty(most, np.uint16),
-        np.empty(most, np.int64),
-        np.empty(most, np.int32),
-    )
-    by_page = (np.empty(pages, np.int32), np.empty(pages, np.int64), np.empty(pages, np.uint8), np.empty(pages, np.int32))
+    columns: tuple[Any, ...] = tuple(np.empty(most, type_) for type_ in _COLUMN_TYPES)
+    by_page: tuple[Any, ...] = tuple(np.empty(pages, type_) for type_ in _BY_PAGE_TYPES)
     # Not imported above: the compiler takes half a second and 60 MiB, which a command that reads no pages need not.
     found = import_module("consumers.decode.ftrace_loops").walk(octets, pages, layout, columns, by_page)
-    return Walked(*(column[:found] for column in columns), *by_page)
+    return Walked(*[column[:found] for column in columns], *by_page)
