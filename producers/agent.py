@@ -10,19 +10,19 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from producers.clocks import read_clocks
 from producers.log import LogWriter
-from producers.registry import Identity, Known, open_sources
+from producers.registry import Identity, Known, Opening, open_sources
 from producers.source import Batch, Source
 from producers.writer import WriterThread
-from schemas.config import AgentConfig
+from schemas.config import Config
 from schemas.crashpoints import crash_point
 from schemas.errors import HypocenterError, StorageError, UnavailableError
 from schemas.frame import Frame
 from schemas.heartbeat import Heartbeat, pack
-from schemas.surfaces import HEARTBEAT_ENCODING, HEARTBEAT_VERSION, SURFACES
+from schemas.surfaces import HEARTBEAT_ENCODING, HEARTBEAT_VERSION
 
 log = logging.getLogger(__name__)
 #: Drained bytes that are cut at once, without waiting for more.
@@ -41,14 +41,18 @@ class _Watched:
     since_realtime_ns: int
     since_position: int
     reading: bool = True
+    fd: int = -1  # that the loop waits on; a source may have another one later
+    continuing: bool = False
     timer: asyncio.TimerHandle | None = field(default=None)
 
 
 class Agent:
-    """Reads `config.surfaces` of this machine into `writer`; with `shipper`, keeps that command running beside it."""
+    """Reads the surfaces of this machine into `writer`; with `shipper`, keeps that command running beside it."""
 
-    def __init__(self, config: AgentConfig, identity: Identity, writer: LogWriter, shipper: list[str] | None) -> None:
-        self._config = config
+    def __init__(self, config: Config, identity: Identity, writer: LogWriter, shipper: list[str] | None) -> None:
+        self._all = config
+        self._config = config.agent
+        self._identity = identity
         self._run = str(uuid.uuid4())
         self._snapshot: str | None = None
         self._heartbeats = 0
@@ -56,25 +60,31 @@ class Agent:
         self._shipper_command = shipper
         self._shipper: asyncio.subprocess.Process | None = None
         self._shipped = True  # until the shipper fails
-        known = {stream: Known(at.next, at.number) for stream, at in writer.positions.items()}
-        clocks = read_clocks()
-        self._watched = []
-        for name in config.surfaces:
-            for source in open_sources(name, identity, known):
-                number = known[source.stream].number + 1 if source.stream in known else 0
-                self._watched.append(_Watched(source, number, clocks.realtime_ns, source.next_position()))
-        crash_point("agent:opened")
+        self._watched: list[_Watched] = []
+        self._error: BaseException | None = None
+
+    def close(self) -> None:
+        """Release every surface, however far the run came; idempotent."""
+        for watched in self._watched:
+            watched.source.close()
 
     async def run(self, *, on_ready: Callable[[], None] | None = None) -> None:
         """Run until SIGTERM, SIGINT or `for_s`; then drain, say goodbye in the log, and close."""
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
+        self._loop.set_exception_handler(self._failed)
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop.set)
+        self._open()
         self._thread = WriterThread(self._writer, self._durable)
         shipping = asyncio.create_task(self._ship()) if self._shipper_command else None
         for watched in self._watched:
-            self._loop.add_reader(watched.source.fileno(), self._readable, watched)
+            if watched.source.pending_bytes():
+                self._cut(watched)
+        for watched in self._watched:
+            self._listen(watched)
+        for tick_s in sorted({each.source.tick_s for each in self._watched if each.source.tick_s is not None}):
+            self._tick(tick_s)
         beating = asyncio.create_task(self._beat())
         log.info("watching %s as run %s", ", ".join(self._config.surfaces), self._run)
         if on_ready:
@@ -85,8 +95,49 @@ class Agent:
             pass
         finally:
             await self._close(beating, shipping)
+        if self._error is not None:
+            raise self._error
+
+    # A callback that raises would else be a line in the log, and a source that nobody reads any more.
+    def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self._error = self._error or context.get("exception")
+        if self._error is None:
+            loop.default_exception_handler(context)
+        self._stop.set()
+
+    # After the handlers of signals, so that a stop from here on still leaves every surface as it was found.
+    def _open(self) -> None:
+        known = {stream: Known(at.next, at.number) for stream, at in self._writer.positions.items()}
+        opening = Opening(self._identity, known, self._all, self._writer.dir)
+        clocks = read_clocks()
+        for name in self._config.surfaces:
+            for source in open_sources(name, opening):
+                number = known[source.stream].number + 1 if source.stream in known else 0
+                self._watched.append(_Watched(source, number, clocks.realtime_ns, source.next_position()))
+        crash_point("agent:opened")
+
+    def _listen(self, watched: _Watched) -> None:
+        fd = watched.source.fileno() if watched.reading else -1
+        if fd != watched.fd:
+            if watched.fd >= 0:
+                self._loop.remove_reader(watched.fd)
+            if fd >= 0:
+                self._loop.add_reader(fd, self._readable, watched)
+            watched.fd = fd
+
+    # One wake-up for all sources that want to be asked as often.
+    def _tick(self, tick_s: float) -> None:
+        if self._stop.is_set():
+            return
+        for watched in self._watched:
+            if watched.source.tick_s == tick_s:
+                self._readable(watched)
+                self._listen(watched)
+        self._loop.call_later(tick_s, self._tick, tick_s)
 
     def _readable(self, watched: _Watched) -> None:
+        if not watched.reading:
+            return
         if self._thread.queued_bytes > self._config.queue_bytes_max:
             self._pause(watched)
             return
@@ -95,17 +146,22 @@ class Agent:
             self._cut(watched)
         elif watched.timer is None and (more or watched.source.pending_bytes()):
             watched.timer = self._loop.call_later(self._config.linger_ms / 1000, self._cut, watched)
+        # Its descriptor may be silent about what is left; the loop's other work comes in between.
+        if more and watched.source.tick_s is not None and not watched.continuing:
+            watched.continuing = True
+            self._loop.call_soon(self._continue, watched)
+
+    def _continue(self, watched: _Watched) -> None:
+        watched.continuing = False
+        if not self._stop.is_set():
+            self._readable(watched)
 
     # The disk is behind by as much memory as we may take: let the kernel's ring fill, its overwrites are counted.
     def _pause(self, watched: _Watched) -> None:
-        if watched.reading:
-            watched.reading = False
-            self._loop.remove_reader(watched.source.fileno())
-            log.error(
-                "%s: reading pauses, the disk is %d bytes behind",
-                watched.source.stream.surface,
-                self._thread.queued_bytes,
-            )
+        watched.reading = False
+        self._listen(watched)
+        name = f"{watched.source.stream.surface} {watched.source.stream.instance}".rstrip()
+        log.error("%s: reading pauses, the disk is %d bytes behind", name, self._thread.queued_bytes)
         self._loop.call_later(0.05, self._resume, watched)
 
     def _resume(self, watched: _Watched) -> None:
@@ -115,15 +171,18 @@ class Agent:
             self._loop.call_later(0.05, self._resume, watched)
             return
         watched.reading = True
-        self._loop.add_reader(watched.source.fileno(), self._readable, watched)
+        self._listen(watched)
 
     def _cut(self, watched: _Watched) -> None:
         if watched.timer is not None:
             watched.timer.cancel()
             watched.timer = None
-        row = SURFACES[watched.source.stream.surface]
-        for batch in watched.source.cut():
-            self._put(watched, batch, row.encoding, row.encoding_version)
+        source = watched.source
+        for batch in source.cut():
+            if batch.body:
+                self._put(watched, batch, source.encoding, source.encoding_version)
+            else:
+                self._put(watched, batch, HEARTBEAT_ENCODING, HEARTBEAT_VERSION)
         crash_point("agent:cut")
 
     def _put(self, watched: _Watched, batch: Batch, encoding: str, version: int) -> None:
@@ -142,6 +201,7 @@ class Agent:
             ts_last_ns=batch.ts_last_ns,
             realtime_ns=time.time_ns(),
             snapshot=self._snapshot,
+            descriptor=batch.descriptor,
         )
         watched.number += 1
         self._thread.put(frame)
@@ -159,7 +219,11 @@ class Agent:
         self._snapshot = f"{self._run}/{self._heartbeats}"
         self._heartbeats += 1
         for watched in self._watched:
-            self._cut(watched)
+            counters = {**watched.source.counters(), "torn_bytes": self._writer.torn_bytes}
+            self._cut(watched)  # with what was only known from those
+            if not watched.source.alive():
+                watched.since_realtime_ns = clocks.realtime_ns
+                continue
             position = watched.source.next_position()
             beat = Heartbeat(
                 since_realtime_ns=watched.since_realtime_ns,
@@ -169,7 +233,7 @@ class Agent:
                 monotonic_ns=clocks.monotonic_ns,
                 boottime_ns=clocks.boottime_ns,
                 bracket_ns=clocks.bracket_ns,
-                counters={**watched.source.counters(), "torn_bytes": self._writer.torn_bytes},
+                counters=counters,
             )
             body = Batch(position, position, 0, pack(beat), [], 0, 0)
             self._put(watched, body, HEARTBEAT_ENCODING, HEARTBEAT_VERSION)
@@ -207,20 +271,36 @@ class Agent:
     async def _close(self, beating: asyncio.Task[None], shipping: asyncio.Task[None] | None) -> None:
         beating.cancel()
         for watched in self._watched:
-            self._loop.remove_reader(watched.source.fileno())
-            watched.source.drain()
+            watched.reading = False
+            self._listen(watched)
+        await self._drain_to_the_end()
         self._heartbeat()
         stopped = await asyncio.to_thread(self._thread.stop, _STOP_S)
         if shipping is not None:
             await self._stop_shipper(shipping)
         records = sum(watched.source.counters().get("records", 0) for watched in self._watched)
-        for watched in self._watched:
-            watched.source.close()
+        self.close()
         log.info("stopped after %d records", records)
         if not stopped:
             raise StorageError("the log's disk refused the last frames; the kernel still holds what its ring can keep")
         if not self._shipped:
             raise UnavailableError("the broker did not take everything: the rest waits in the spool for the next run")
+
+    # All surfaces first, so that one is not long over while another one still fills.
+    async def _drain_to_the_end(self) -> None:
+        for watched in self._watched:
+            watched.source.stop()
+        until_s = self._loop.time() + _STOP_S
+        for watched in self._watched:
+            while watched.source.drain() and self._loop.time() < until_s:
+                self._cut(watched)
+                await self._until_queued(self._config.queue_bytes_max, until_s)
+            watched.source.give_up()
+
+    # The queue is emptied by a thread, which has no event of this loop to set.
+    async def _until_queued(self, bytes_max: int, until_s: float) -> None:
+        while self._thread.queued_bytes > bytes_max and self._loop.time() < until_s:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
     async def _stop_shipper(self, shipping: asyncio.Task[None]) -> None:
         shipping.cancel()
@@ -236,16 +316,17 @@ class Agent:
             await process.wait()
 
 
-def run_agent(config: AgentConfig, identity: Identity, writer: LogWriter, shipper: list[str] | None) -> None:
-    """Run an agent to its end; `writer` is closed whatever happens."""
+def run_agent(config: Config, identity: Identity, writer: LogWriter, shipper: list[str] | None) -> None:
+    """Run an agent to its end; `writer` and every surface are closed whatever happens."""
+    agent = Agent(config, identity, writer, shipper)
     try:
-        agent = Agent(config, identity, writer, shipper)
         asyncio.run(agent.run())
     except BaseException as e:
         if not isinstance(e, (HypocenterError, KeyboardInterrupt)):
             log.exception("the agent failed")
         raise
     finally:
+        agent.close()
         writer.close()
 
 

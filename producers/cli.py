@@ -6,13 +6,14 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from producers import identity, registry
 from producers.agent import run_agent, shipper_command
 from producers.log import LogWriter
 from schemas import logs, toml_config
 from schemas.command_line import Parser, add_version
-from schemas.config import AgentConfig, Config, LogConfig
+from schemas.config import AgentConfig, Config, FtraceConfig, LogConfig, TraceSet
 from schemas.errors import HypocenterError, UsageError
 from schemas.kafka_config import KafkaConfig
 from schemas.surfaces import SURFACES
@@ -24,6 +25,8 @@ examples:
   hypocenter-agent check
   hypocenter-agent run --log /var/lib/hypocenter/log
   hypocenter-agent run --kafka broker.example:9092 --spool /var/lib/hypocenter/spool
+  hypocenter-agent run --log DIR --surface ftrace --events 'sched:sched_switch,irq:*' \\
+    --filter 'sched:sched_switch=prev_pid != 0'
 
 exit codes:
   0   stopped as asked
@@ -76,13 +79,31 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--linger-ms", type=int, metavar="MS", help="longest wait for a fuller frame [agent.linger_ms]")
     run.add_argument("--heartbeat-s", type=float, metavar="SECONDS", help="heartbeat interval [agent.heartbeat_s]")
     run.add_argument("--verbose", action="store_true", help="log more")
+    _add_trace(
+        run.add_argument_group("trace events", "the set `default` of the surface ftrace; others: [[ftrace.sets]]")
+    )
     run.set_defaults(func=_run)
+
+
+def _add_trace(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--events", action="append", metavar="LIST", help="SYSTEM:EVENT[,...], with * and ?; repeatable [events]"
+    )
+    group.add_argument(
+        "--filter",
+        action="append",
+        metavar="EVENT=EXPR",
+        help="trace EVENT only where EXPR holds; repeatable [filters]",
+    )
+    group.add_argument("--buffer-kib", type=int, metavar="KIB", help="ring of each CPU [buffer_kib_per_cpu]")
+    group.add_argument("--clock", metavar="NAME", help="trace clock, mono by default [clock]")
 
 
 def _run(args: argparse.Namespace) -> int:
     logs.setup(verbose=args.verbose)
     config = toml_config.load(args.config, Config) if args.config else Config()
     agent = _agent_config(args, config.agent)
+    config = dataclasses.replace(config, agent=agent, ftrace=_ftrace_config(args, agent.surfaces, config.ftrace))
     me = _identity(agent)
     kafka = _kafka(args, config)
     for name in agent.surfaces:
@@ -95,11 +116,11 @@ def _run(args: argparse.Namespace) -> int:
             )
         if args.spool:
             raise UsageError("--spool is where frames wait for Kafka; with --log there is none")
-        run_agent(agent, me, _open(where, config.log), None)
+        run_agent(config, me, _open(where, config.log), None)
     else:
         where = args.spool or config.spool.dir or _default_spool()
         command = shipper_command(where, json.dumps(dataclasses.asdict(kafka)))
-        run_agent(agent, me, _open(where, config.spool), command)
+        run_agent(config, me, _open(where, config.spool), command)
     return 0
 
 
@@ -107,6 +128,22 @@ def _agent_config(args: argparse.Namespace, base: AgentConfig) -> AgentConfig:
     flags = {"machine": args.machine, "layer": args.layer, "for_s": args.for_s, "linger_ms": args.linger_ms}
     flags |= {"heartbeat_s": args.heartbeat_s, "surfaces": tuple(args.surface) if args.surface else None}
     return dataclasses.replace(base, **{key: value for key, value in flags.items() if value is not None})
+
+
+# The set that the flags describe takes the place of the one of its name in the file.
+def _ftrace_config(args: argparse.Namespace, surfaces: tuple[str, ...], base: FtraceConfig) -> FtraceConfig:
+    flags: dict[str, Any] = {"filters": tuple(args.filter) if args.filter else None}
+    flags |= {"buffer_kib_per_cpu": args.buffer_kib, "clock": args.clock}
+    given = {key: value for key, value in flags.items() if value is not None}
+    if args.events is None:
+        if given:
+            raise UsageError("--filter, --buffer-kib and --clock say how --events are traced: give --events")
+        return base
+    if "ftrace" not in surfaces:
+        raise UsageError("--events are read from the surface ftrace: give --surface ftrace")
+    events = [name.strip() for each in args.events for name in each.split(",") if name.strip()]
+    wanted = TraceSet(events=tuple(dict.fromkeys(events)), **given)
+    return dataclasses.replace(base, sets=(*(each for each in base.sets if each.name != wanted.name), wanted))
 
 
 def _identity(agent: AgentConfig) -> registry.Identity:

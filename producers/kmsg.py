@@ -7,16 +7,15 @@ Both are only signals here: what was lost follows from the sequence numbers.
 
 import errno
 import os
-from collections.abc import Mapping
 from typing import Final
 
-from producers.registry import Identity, Known
+from producers.registry import Opening
 from producers.source import Batch, Source
 from schemas import kmsg, limits
 from schemas.errors import AccessError, BadInputError
 from schemas.loss import Loss, LossKind
 from schemas.stream import Stream
-from schemas.surfaces import surface
+from schemas.surfaces import SURFACES, surface
 
 DEVICE: Final = "/dev/kmsg"
 _READ_BYTES: Final = 8192  # CONSOLE_EXT_LOG_MAX: the longest record of today's kernels
@@ -27,6 +26,10 @@ _FOUND_BY: Final = "agent"
 
 class KmsgSource:
     """The kernel log from `position` on (a sequence number of this boot), or from the oldest record held."""
+
+    encoding = SURFACES["kmsg"].encoding
+    encoding_version = SURFACES["kmsg"].encoding_version
+    tick_s: float | None = None
 
     def __init__(self, stream: Stream, position: int | None, losses: list[Loss], device: str = DEVICE) -> None:
         self.stream = stream
@@ -45,6 +48,10 @@ class KmsgSource:
     def fileno(self) -> int:
         """Return the open device's descriptor."""
         return self._fd
+
+    def alive(self) -> bool:
+        """Return True: the kernel log is always there."""
+        return True
 
     def drain(self) -> bool:
         """Read until EAGAIN, or until a bounded number of records."""
@@ -92,9 +99,17 @@ class KmsgSource:
         self._counters["records"] += len(records)
         return batches
 
+    def stop(self) -> None:
+        """Do nothing: the kernel log goes on."""
+
+    def give_up(self) -> None:
+        """Do nothing: the kernel keeps what was not read."""
+
     def close(self) -> None:
         """Close the device."""
-        os.close(self._fd)
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def _note_break(self, code: int, index: int) -> None:
         if code == errno.EPIPE:
@@ -217,13 +232,13 @@ def _ts_ns(record: bytes) -> int:
         return 0
 
 
-def open_sources(identity: Identity, known: Mapping[Stream, Known]) -> list[Source]:
-    """Return the one source of the kernel log, behind what `known` says is already stored.
+def open_sources(opening: Opening) -> list[Source]:
+    """Return the one source of the kernel log, behind what `opening.known` says is already stored.
 
     A boot not seen before starts with a `reset`. Where the kernel's newest number lies below the stored position the machine
     was restored from an older snapshot: the numbering goes on as a new instance, since its positions will come twice.
     """
-    row = surface("kmsg")
+    row, identity, known = surface("kmsg"), opening.identity, opening.known
     mine = [stream for stream in known if stream.machine == identity.machine and stream.surface == row.name]
     this_boot = [stream for stream in mine if stream.boot_id == identity.boot_id]
     stream = Stream(*identity, row.name, f"restore-{len(this_boot) - 1}" if len(this_boot) > 1 else "", row.clock)

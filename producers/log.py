@@ -77,6 +77,11 @@ class LogWriter:
         return {stream: at for partition in self._partitions.values() for stream, at in partition.streams.items()}
 
     @property
+    def dir(self) -> Path:
+        """The log's directory; its lock is ours."""
+        return self._dir
+
+    @property
     def torn_bytes(self) -> int:
         """How many bytes of unfinished writes were cut when the log was opened; nobody had been shown them."""
         return sum(partition.torn_bytes for partition in self._partitions.values())

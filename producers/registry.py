@@ -2,9 +2,11 @@
 
 import importlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from producers.source import Source
+from schemas.config import Config
 from schemas.stream import Stream
 from schemas.surfaces import surface
 
@@ -24,15 +26,27 @@ class Identity(NamedTuple):
     layer: str
 
 
-def open_sources(name: str, identity: Identity, known: Mapping[Stream, Known]) -> list[Source]:
+class Opening(NamedTuple):
+    """What a surface is opened with: whose streams, where the log ends in each, and the whole configuration.
+
+    `state_dir` is a folder that outlives the agent, for what is worth nothing without the log; None where none does.
+    """
+
+    identity: Identity
+    known: Mapping[Stream, Known]
+    config: Config
+    state_dir: Path | None = None
+
+
+def open_sources(name: str, opening: Opening) -> list[Source]:
     """Return the sources of the surface `name`, each at the position where the log ends.
 
     Raises:
-        UsageError: no such surface.
+        UsageError: no such surface, or its configuration is refused.
         AccessError: the machine does not let us read it.
     """
     module = importlib.import_module(f"producers.{surface(name).name}")
-    sources: list[Source] = module.open_sources(identity, known)
+    sources: list[Source] = module.open_sources(opening)
     return sources
 
 

@@ -9,7 +9,8 @@ from schemas.stream import Stream
 class Batch(NamedTuple):
     """Contiguous records of one stream: positions `[first, next)`, and the losses right before them.
 
-    `ts_first_ns` and `ts_last_ns` are on the stream's own clock.
+    `ts_first_ns` and `ts_last_ns` are on the stream's own clock; `descriptor` is the hash of the description that
+    decoding needs. A batch without records has an empty body and only carries losses.
     """
 
     first: int
@@ -19,15 +20,28 @@ class Batch(NamedTuple):
     losses: list[Loss]
     ts_first_ns: int
     ts_last_ns: int
+    descriptor: bytes | None = None
 
 
 class Source(Protocol):
-    """One stream of one surface, open for reading."""
+    """One stream of one surface, open for reading.
+
+    `encoding` and `encoding_version` name the format of its bodies. `tick_s` is after how many seconds `drain` is
+    called though nothing said that it has work; None where `fileno` says it for certain. Where batches name a
+    descriptor, its source comes first among those opened together: sources are cut in that order.
+    """
 
     stream: Stream
+    encoding: str
+    encoding_version: int
+    tick_s: float | None
 
     def fileno(self) -> int:
-        """Return the descriptor whose readability means that `drain` has work."""
+        """Return the descriptor whose readability means that `drain` has work; -1 while there is none."""
+        ...
+
+    def alive(self) -> bool:
+        """Return whether there is anything to watch; no heartbeat says so otherwise."""
         ...
 
     def drain(self) -> bool:
@@ -50,6 +64,14 @@ class Source(Protocol):
         """Return what this source counted since it was opened, for the heartbeat."""
         ...
 
+    def stop(self) -> None:
+        """Let the surface emit no more where that is in our hands, so that `drain` can come to an end."""
+        ...
+
+    def give_up(self) -> None:
+        """Make losses of what was not drained and will not be, where it is gone with `close`."""
+        ...
+
     def close(self) -> None:
-        """Release the surface; everything is as it was found."""
+        """Release the surface; everything is as it was found. Idempotent."""
         ...

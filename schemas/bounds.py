@@ -45,10 +45,10 @@ def within(low: float, high: float, unit: str) -> Rule:
     )
 
 
-def one_of(names: Iterable[str]) -> Rule:
+def one_of(names: Iterable[str | int]) -> Rule:
     """Return the rule for one of `names`."""
     known = tuple(names)
-    return Rule(lambda value: value in known, f"one of {', '.join(known)}")
+    return Rule(lambda value: value in known, f"one of {', '.join(map(str, known))}")
 
 
 def some_of(names: Iterable[str]) -> Rule:

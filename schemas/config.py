@@ -34,6 +34,41 @@ class AgentConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class TraceSet:
+    """`[[ftrace.sets]]`: events that go into one ring of their own."""
+
+    name: str = key("default", matching(r"[a-z0-9_]{1,32}", "1 to 32 small letters, digits or _"))
+    #: As "system:event"; *, ? and [...] match several.
+    events: tuple[str, ...] = key((), each_matching(r"[^:=\s]+:[^:=\s]+", 'a list of "system:event", none twice'))
+    #: As "system:event=expression", in the kernel's filter language: Documentation/trace/events.rst.
+    filters: tuple[str, ...] = key(
+        (), each_matching(r"[^:=\s]+:[^:=\s]+=[^\0\n]+", 'a list of "system:event=expression", none twice')
+    )
+    buffer_kib_per_cpu: int = key(8192, within(64, 1 << 24, "KiB"))
+    subbuf_kib: int | None = key(None, one_of((4, 8, 16, 32, 64)))  # default: the kernel's, one page
+    clock: str = key("mono", matching(r"[a-z0-9_-]{1,32}", "the name of a trace clock"))
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
+        if not self.events:
+            raise UsageError(f"events is missing: name what the set {self.name} traces")
+
+
+@dataclass(frozen=True, slots=True)
+class FtraceConfig:
+    """`[ftrace]`: trace events, as sets."""
+
+    sets: tuple[TraceSet, ...] = ()
+    tick_ms: int = key(250, within(10, 60_000, "ms"))  # how long an event of a quiet CPU waits in the ring
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
+        names = [each.name for each in self.sets]
+        if len(set(names)) < len(names):
+            raise UsageError(f"sets want a name each, none twice, not {', '.join(names)}")
+
+
+@dataclass(frozen=True, slots=True)
 class LogConfig:
     """`[log]`: the embedded log; `[spool]` has the same keys for the spool in front of Kafka."""
 
@@ -76,6 +111,7 @@ class Config:
     """The whole file."""
 
     agent: AgentConfig = field(default_factory=AgentConfig)
+    ftrace: FtraceConfig = field(default_factory=FtraceConfig)
     log: LogConfig = field(default_factory=LogConfig)
     spool: LogConfig = field(default_factory=lambda: LogConfig(retention_hours=None, retention_bytes=512 << 20))
     kafka: KafkaConfig | None = None

@@ -4,12 +4,12 @@
     u32   size     bytes of each page, little endian: a power of two
     bytes          the pages, one after the other; nothing follows
 
-A page is one sub-buffer of the kernel's ring as read(2) on `per_cpu/cpuN/trace_pipe_raw` gave it, header included, in the
-byte order of its machine. The position of a page is its number in the stream, counted from 0: page i has `frame.first + i`.
-Pages are not trimmed: what the events leave free is zero, and a frame's compression makes about 5 bytes of 4000 zeros.
+A page is one sub-buffer of the kernel's ring as read(2) on `per_cpu/cpuN/trace_pipe_raw` gave it, header included, in
+the byte order of its machine. Its position is its number in the stream, counted from 0: page i is `frame.first + i`.
+Pages are not trimmed: what events leave free is zero, and a frame's compression makes 5 bytes of 4000 zeros.
 
-The body encoding "ftrace-formats", version 1, says how to decode them: a msgpack map from text with the keys of `Formats`.
-Its SHA-256 is what the frames of pages name as their descriptor.
+The body encoding "ftrace-formats", version 1, says how to decode them: a msgpack map from text with the keys of
+`Formats`. Its SHA-256 is what the frames of pages name as their descriptor.
 Source: kernel/trace/ring_buffer.c (struct buffer_data_page), Documentation/trace/events.rst (format files).
 """
 
@@ -46,8 +46,8 @@ class Pages(NamedTuple):
 class Formats:
     """All that decoding the pages of one ring takes.
 
-    `header_page` is the text of `events/header_page`, `clock` the name of the ring's trace clock, `page_bytes` the size of
-    its sub-buffers; `byteorder` (`little` or `big`) and `word_bytes` (4 or 8: a kernel `long`) are those of the kernel;
+    `header_page` is the text of `events/header_page`, `clock` the name of the ring's trace clock, `page_bytes` the size
+    of its sub-buffers; `byteorder` (`little` or `big`) and `word_bytes` (4 or 8: a kernel `long`) are the kernel's;
     `events` maps each event, as `system:name`, to the text of its `format` file.
     """
 

@@ -62,17 +62,22 @@ def _value(hint: Any, default: Any, value: Any, name: str) -> Any:
             if not isinstance(value, dict):
                 raise UsageError(f"{name} is a table, not {value!r:.60}")
             return _build(option, default if isinstance(default, option) else None, value, f"{name}.")
-        if (
-            typing.get_origin(option) is tuple
-            and isinstance(value, list)
-            and all(isinstance(each, str) for each in value)
-        ):
-            return tuple(value)
+        if typing.get_origin(option) is tuple and isinstance(value, list):
+            item = typing.get_args(option)[0]
+            if dataclasses.is_dataclass(item) and isinstance(item, type):
+                return tuple(_value(item, None, each, f"{name}[{at}]") for at, each in enumerate(value))
+            if all(isinstance(each, str) for each in value):
+                return tuple(value)
         if isinstance(option, type) and isinstance(value, option) and isinstance(value, bool) == (option is bool):
             return value
         if option is Path and isinstance(value, str) and value and "\0" not in value:
             return Path(value)
         if option is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
-    names = [_NAMES.get(option, "a list of texts") for option in options if option is not types.NoneType]
+    names = [_name(option) for option in options if option is not types.NoneType]
     raise UsageError(f"{name} is {' or '.join(names)}, not {value!r:.60}")
+
+
+def _name(option: Any) -> str:
+    tables = dataclasses.is_dataclass((*typing.get_args(option), None)[0])
+    return "a list of tables" if tables else _NAMES.get(option, "a list of texts")

@@ -7,14 +7,19 @@ import pytest
 
 from producers import kmsg as source_module
 from producers.kmsg import KmsgSource, newest_seq, open_sources
-from producers.registry import Identity, Known
+from producers.registry import Identity, Known, Opening
 from schemas import kmsg
+from schemas.config import Config
 from schemas.errors import AccessError
 from schemas.loss import Loss
 from schemas.stream import Stream
 
 pytestmark = pytest.mark.kernel
 STREAM = Stream("m", "b", "guest-kernel", "kmsg", "", "printk")
+
+
+def opened(known):
+    return open_sources(Opening(Identity("m", "b", "guest-kernel"), known, Config()))
 
 
 def drain_all(source):
@@ -94,7 +99,7 @@ def test_a_position_that_the_kernel_overwrote_is_a_counted_overwrite(kernel_log)
 
 def test_a_new_boot_is_a_reset_and_not_a_gap(kernel_log):
     old = STREAM._replace(boot_id="older boot")
-    (source,) = open_sources(Identity("m", "b", "guest-kernel"), {old: Known(10**9, 7)})
+    (source,) = opened({old: Known(10**9, 7)})
     batches = drain_all(source)
     source.close()
     assert batches[0].losses[0] == Loss("reset", 0, 0, "new-boot", "agent")
@@ -102,11 +107,11 @@ def test_a_new_boot_is_a_reset_and_not_a_gap(kernel_log):
 
 
 def test_a_machine_restored_from_an_older_snapshot_goes_on_as_a_new_instance(kernel_log):
-    (source,) = open_sources(Identity("m", "b", "guest-kernel"), {STREAM: Known(10**9, 7)})
+    (source,) = opened({STREAM: Known(10**9, 7)})
     source.close()
     assert source.stream == STREAM._replace(instance="restore-1")
     known = {STREAM: Known(10**9, 7), source.stream: Known(5, 7)}
-    (again,) = open_sources(Identity("m", "b", "guest-kernel"), known)
+    (again,) = opened(known)
     again.close()
     assert again.stream == source.stream
 

@@ -1,0 +1,121 @@
+"""The stream of a set's descriptions: what decoding its pages takes, before the first page and at every change."""
+
+import logging
+import time
+from typing import Final
+
+from producers import ftrace_events, ftrace_instance
+from producers.ftrace_instance import Instance
+from producers.ftrace_session import Session
+from producers.source import Batch
+from schemas import ftrace, limits
+from schemas.errors import UsageError
+from schemas.stream import Stream
+
+log = logging.getLogger(__name__)
+#: Seconds between looks at whether an event was taken away or came again: one stat(2) for each event.
+_LOOK_S: Final = 5.0
+
+
+class FormatsSource:
+    """Descriptions of the rings of `instances`, of which the last records now; position `sent` is the next one's.
+
+    Pages name a description only when it was cut: so this source is cut before those of pages.
+
+    Raises:
+        UsageError: the description is too long for a frame.
+    """
+
+    encoding = ftrace.FORMATS_ENCODING
+    encoding_version = ftrace.FORMATS_VERSION
+
+    def __init__(self, stream: Stream, instances: list[Instance], sent: int, session: Session) -> None:
+        self.stream = stream
+        self.tick_s: float | None = _LOOK_S
+        self._session = session
+        self._own = instances[-1]
+        self._next = sent
+        self._sent: set[bytes] = set()
+        self._pending: list[tuple[bytes, Instance]] = []
+        self._formats: dict[str, str] = {}
+        self._marks: tuple[int, ...] = ()
+        self._counters = {"records": 0, "changes": 0}
+        for instance in instances:
+            self._describe(instance)
+
+    def fileno(self) -> int:
+        """Return -1: nothing tells of a change."""
+        return -1
+
+    def alive(self) -> bool:
+        """Return True: the set is being watched."""
+        return True
+
+    def drain(self) -> bool:
+        """See whether an event came again with its module: then it is recorded again and described anew."""
+        marks = ftrace_events.marks(self._own.path / "events", self._own.events)
+        if marks != self._marks:
+            before = dict(zip(self._own.events, self._marks, strict=True))
+            for event, mark in zip(self._own.events, marks, strict=True):
+                if mark not in (0, before[event]):
+                    self._enable(event)
+            self._counters["changes"] += 1
+            self._describe(self._own)
+        return False
+
+    def pending_bytes(self) -> int:
+        """Return the size of the descriptions not yet cut."""
+        return sum(len(body) for body, _ in self._pending)
+
+    def cut(self) -> list[Batch]:
+        """Return a batch for each description that was not sent in this run."""
+        pending, self._pending = self._pending, []
+        batches = []
+        for body, instance in pending:
+            instance.descriptor = ftrace.descriptor(body)
+            if instance.descriptor not in self._sent:
+                self._sent.add(instance.descriptor)
+                now_ns = time.monotonic_ns()
+                batches.append(Batch(self._next, self._next + 1, 1, body, [], now_ns, now_ns, instance.descriptor))
+                self._next += 1
+        self._counters["records"] += len(batches)
+        return batches
+
+    def next_position(self) -> int:
+        """Return how many descriptions were cut, over all runs."""
+        return self._next
+
+    def counters(self) -> dict[str, int]:
+        """Return the descriptions cut in this run, and how often an event was found gone or new."""
+        return dict(self._counters)
+
+    def stop(self) -> None:
+        """Do nothing: descriptions end when their pages do."""
+
+    def give_up(self) -> None:
+        """Do nothing: nothing waits in the kernel."""
+
+    def close(self) -> None:
+        """Let go of the set."""
+        self._session.release(self)
+
+    def _enable(self, event: str) -> None:
+        try:
+            ftrace_instance.enable(self._own, event)
+        except UsageError as e:
+            log.error("%s came again with its module and is traced no more: %s", event, e)  # noqa: TRY400
+
+    # Formats of events that are gone stay, since pages that hold them may still be to come.
+    def _describe(self, instance: Instance) -> None:
+        marks = ftrace_events.marks(instance.path / "events", instance.events)
+        formats = instance.formats()
+        if instance is self._own:
+            self._marks = marks
+            formats.events = self._formats = {**self._formats, **formats.events}
+        body = ftrace.pack_formats(formats)
+        if len(body) > limits.BODY_BYTES_MAX:
+            raise UsageError(
+                f"ftrace set {instance.set_name}: {len(instance.events)} events are described by {len(body)} bytes, "
+                f"and a frame holds {limits.BODY_BYTES_MAX}: share them out over several sets"
+            )
+        self._pending.append((body, instance))
