@@ -23,8 +23,12 @@ from consumers.lake.tables import WORD
 #: A field with more different values than this in one batch has no names there: it is no enumeration.
 NAMED_VALUES_MAX: Final = 4096
 #: The columns of every event that come from its common fields: who ran, and in which context.
-CONTEXT: Final = {"pid": "common_pid", "flags": "common_flags", "preempt_count": "common_preempt_count"}
-_CONTEXT_TYPES: Final = {"pid": pa.int32(), "flags": pa.uint8(), "preempt_count": pa.uint8()}
+CONTEXT_FIELDS: Final = (
+    pa.field("pid", pa.int32()),
+    pa.field("flags", pa.uint8()),
+    pa.field("preempt_count", pa.uint8()),
+)
+_SOURCES: Final = {"pid": "common_pid", "flags": "common_flags", "preempt_count": "common_preempt_count"}
 #: The context in readable columns, as SQL over `flags` and `preempt_count`: stored, they would double an event's cost.
 #: Kernels before 5.16 have the whole preemption count where later ones count migrate_disable() in the upper half.
 CONTEXT_SQL: Final = {
@@ -136,19 +140,21 @@ def column_array(rows: Rows, column: Column) -> pa.Array:
 
 
 def context_fields(event: Format) -> list[pa.Field]:
-    """Return the columns of `CONTEXT`; such as the machine's events have no field for may be null."""
-    common = {field.name for field in event.common}
-    return [pa.field(name, _CONTEXT_TYPES[name], nullable=source not in common) for name, source in CONTEXT.items()]
+    """Return `CONTEXT_FIELDS`; only such as the machine's events have no field for may be null."""
+    common = {field.name for field in event.common if field.kind in (Kind.INTEGER, Kind.BOOL)}
+    return [each.with_nullable(_SOURCES[each.name] not in common) for each in CONTEXT_FIELDS]
 
 
 def context_arrays(rows: Rows, event: Format) -> dict[str, pa.Array]:
-    """Return the columns of `CONTEXT`; null where the machine's events have no such field."""
+    """Return the columns of `CONTEXT_FIELDS`; null where the machine's events have no such field."""
     common = {field.name: field for field in event.common}
     found = {}
-    for name, source in CONTEXT.items():
-        type_ = _CONTEXT_TYPES[name]
-        values = _integers(rows, common[source]).astype(type_.to_pandas_dtype()) if source in common else None
-        found[name] = pa.nulls(len(rows.starts), type_) if values is None else pa.array(values)
+    for each in CONTEXT_FIELDS:
+        source = common.get(_SOURCES[each.name])
+        if source is None or source.kind not in (Kind.INTEGER, Kind.BOOL):
+            found[each.name] = pa.nulls(len(rows.starts), each.type)
+        else:
+            found[each.name] = pa.array(_integers(rows, source).astype(each.type.to_pandas_dtype()))
     return found
 
 

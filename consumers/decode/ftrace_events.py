@@ -29,32 +29,44 @@ _PLACE: Final = (
     pa.field("ts_ns", pa.int64(), nullable=False),
 )
 _SORT_KEYS: Final = ("machine", "boot_id", "layer", "surface", "instance", "cpu", "clock", "page", "position")
-_DELTA: Final = ("page", "position", "ts_ns")
+_DELTA: Final = ("page", "position", "ts_ns", "arrival_ns")
+_ARRIVAL: Final = pa.field("arrival_ns", pa.int64(), nullable=False)
 #: The columns in front of every event's own.
-FRONT: Final = (*(each.name for each in _PLACE), *ftrace_columns.CONTEXT)
-_TAKEN: Final = frozenset((*FRONT, *ftrace_columns.CONTEXT_SQL))
+FRONT: Final = (*_PLACE, _ARRIVAL, *ftrace_columns.CONTEXT_FIELDS)
+_TAKEN: Final = frozenset((*(each.name for each in FRONT), *ftrace_columns.CONTEXT_SQL))
 _NARROW: Final = frozenset((pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.int32(), pa.uint32()))
-#: The columns of `trace_unknown`: events whose id has no format, or that are shorter than their format says.
-UNKNOWN: Final = pa.schema(
-    [
-        *_PLACE,
-        pa.field("event_id", pa.int32(), nullable=False),
-        pa.field("reason", WORD, nullable=False),
-        pa.field("data", pa.binary(), nullable=False),
-    ]
+#: The table of events whose id has no format, or that are shorter than their format says.
+UNKNOWN: Final = TableSpec(
+    UNKNOWN_TABLE,
+    pa.schema(
+        [
+            *_PLACE,
+            _ARRIVAL,
+            pa.field("event_id", pa.int32(), nullable=False),
+            pa.field("reason", WORD, nullable=False),
+            pa.field("data", pa.binary(), nullable=False),
+        ]
+    ),
+    _SORT_KEYS,
+    (*(key for key in _SORT_KEYS if key not in _DELTA), "event_id", "reason"),
+    _DELTA,
 )
 # Pages decoded in one go: enough that the cost of a column is that of its rows, little enough to stay in a cache.
 _GROUP_BYTES: Final = 4 << 20
 
 
 class PageRun(NamedTuple):
-    """Pages of one CPU of one stream, one behind the other, as the kernel gave them; `first_page` is their number."""
+    """Pages of one CPU of one stream, one behind the other, as the kernel gave them; `first_page` is their number.
+
+    `arrival_ns` is when the log got them (CLOCK_REALTIME, ns).
+    """
 
     stream: Stream
     cpu: int
     first_page: int
     page_bytes: int
     data: Any
+    arrival_ns: int = 0
 
 
 class PageLoss(NamedTuple):
@@ -82,13 +94,15 @@ class PageFault(NamedTuple):
 class Events:
     """What `decode` found.
 
-    `tables` by name, `pages` and `events` read in all, among them those `unknown` by id and `short` by table (both
-    kept raw in `trace_unknown`); `dangling` counts, by table and column, fields that point outside their event.
+    `tables` by name, `pages` and `events` read in all and `by_stream`, among them those `unknown` by id and `short` by
+    table (both kept raw in `trace_unknown`); `dangling` counts fields that point outside their event, by table and
+    column.
     """
 
     tables: dict[str, pa.Table] = field(default_factory=dict)
     pages: int = 0
     events: int = 0
+    by_stream: Counter[Stream] = field(default_factory=Counter)
     losses: list[PageLoss] = field(default_factory=list)
     faults: list[PageFault] = field(default_factory=list)
     unknown: Counter[int] = field(default_factory=Counter)
@@ -97,13 +111,13 @@ class Events:
 
 
 class _Group(NamedTuple):
-    """Some pages of one size in one buffer: by page the codes of its stream's tags, its CPU and its number."""
+    """Some pages of one size in one buffer; by page its run, the codes of its stream's tags, and its number."""
 
     runs: list[PageRun]
     octets: Bytes
     walked: Walked
+    run_of: Ints
     tags: list[npt.NDArray[np.int32]]
-    cpu: npt.NDArray[np.int32]
     number: Ints
 
 
@@ -111,7 +125,7 @@ def schema(event: Format) -> pa.Schema:
     """Return the columns of one event's table: those of `FRONT`, then the event's own."""
     own = ftrace_columns.columns(event, _TAKEN)
     context = ftrace_columns.context_fields(event)
-    return pa.schema([*_PLACE, *context, *(ftrace_columns.arrow_field(column) for column in own)])
+    return pa.schema([*_PLACE, _ARRIVAL, *context, *(ftrace_columns.arrow_field(column) for column in own)])
 
 
 def spec(table: str, schema: pa.Schema) -> TableSpec:
@@ -179,14 +193,14 @@ def _group(runs: list[PageRun], words: list[list[str]], formats: Formats) -> _Gr
     data = runs[0].data if len(runs) == 1 else b"".join(run.data for run in runs)
     walked = ftrace_pages.walk(data, formats.header, runs[0].page_bytes)
     pages = [len(run.data) // run.page_bytes for run in runs]
+    run_of = np.repeat(np.arange(len(runs)), pages)
     tags = []
     for i, values in enumerate(words):
         code = {value: n for n, value in enumerate(values)}
-        tags.append(np.repeat(np.array([code[run.stream[i]] for run in runs], np.int32), pages))
+        tags.append(np.array([code[run.stream[i]] for run in runs], np.int32)[run_of])
     before = np.cumsum([0, *pages[:-1]])
-    number = np.repeat(np.array([run.first_page for run in runs], np.int64) - before, pages) + np.arange(sum(pages))
-    cpu = np.repeat(np.array([run.cpu for run in runs], np.int32), pages)
-    return _Group(runs, np.frombuffer(data, np.uint8), walked, tags, cpu, number)
+    number = (np.array([run.first_page for run in runs], np.int64) - before)[run_of] + np.arange(len(run_of))
+    return _Group(runs, np.frombuffer(data, np.uint8), walked, run_of, tags, number)
 
 
 def _by_id(walked: Walked) -> Iterator[tuple[int, Ints]]:
@@ -200,10 +214,11 @@ def _report(group: _Group, found: Events) -> None:
     walked, page_bytes = group.walked, group.runs[0].page_bytes
     found.pages += len(group.number)
     found.events += len(walked.page)
-    run_of = np.repeat(np.arange(len(group.runs)), [len(run.data) // page_bytes for run in group.runs])
+    for i, run in enumerate(group.runs):
+        found.by_stream[run.stream] += int(walked.events[group.run_of == i].sum())
 
     def where(page: int) -> tuple[Stream, int, int]:
-        run = group.runs[int(run_of[page])]
+        run = group.runs[int(group.run_of[page])]
         return run.stream, run.cpu, int(group.number[page])
 
     for page in np.flatnonzero(walked.lost).tolist():
@@ -221,11 +236,13 @@ def _place(group: _Group, rows: Ints, words: list[list[str]]) -> dict[str, pa.Ar
     for name, values, codes in zip(Stream._fields, words, group.tags, strict=True):
         codes_of = codes[page] if len(values) > 1 else np.zeros(len(rows), np.int32)
         arrays[name] = pa.DictionaryArray.from_arrays(codes_of, pa.array(values, pa.string()))
-    arrays["cpu"] = pa.array(group.cpu[page])
+    cpu, arrival_ns = (np.array([run[i] for run in group.runs]) for i in (1, 5))
+    arrays["cpu"] = pa.array(cpu.astype(np.int32)[group.run_of][page])
+    arrays["arrival_ns"] = pa.array(arrival_ns[group.run_of][page])
     arrays["page"] = pa.array(group.number[page])
     arrays["position"] = pa.array(group.walked.position[rows])
     arrays["ts_ns"] = pa.array(group.walked.ts[rows])
-    return {each.name: arrays[each.name] for each in _PLACE}
+    return {each.name: arrays[each.name] for each in (*_PLACE, _ARRIVAL)}
 
 
 def _fields(
@@ -250,4 +267,4 @@ def _unknown(group: _Group, rows: Ints, words: list[list[str]], reason: str) -> 
     arrays["event_id"] = pa.array(walked.event_id[rows].astype(np.int32))
     arrays["reason"] = pa.DictionaryArray.from_arrays(np.zeros(len(rows), np.int32), pa.array([reason]))
     arrays["data"] = ftrace_columns.raw_array(group.octets, walked.start[rows], walked.length[rows].astype(np.int64))
-    return pa.RecordBatch.from_arrays(list(arrays.values()), schema=UNKNOWN)
+    return pa.RecordBatch.from_arrays(list(arrays.values()), schema=UNKNOWN.schema)

@@ -16,7 +16,6 @@ from typing import Final
 
 from consumers.decode import ftrace_print
 from schemas.errors import BadInputError
-from schemas.ftrace import Formats as Description
 
 #: Longest format text, most fields in it, longest name or type, and the largest sub-buffer that a kernel can have.
 FORMAT_BYTES_MAX: Final = 1 << 18
@@ -146,18 +145,6 @@ def formats(header: PageHeader, events: Iterable[Format]) -> Formats:
     if len(set(names.values())) < len(names):
         raise _bad("two events of one system have the same name")
     return Formats(header, by_id, names)
-
-
-def read(description: Description) -> Formats:
-    """Return what the description of a boot's events says, as its producer sent it.
-
-    Raises:
-        BadInputError: `reason` is `format`.
-    """
-    big_endian = description.byteorder == "big"
-    header = parse_header(description.header_page, big_endian=big_endian)
-    parts = ((name.partition(":")[0], text) for name, text in description.events.items())
-    return formats(header, [parse(text, system, description.word_bytes) for system, text in parts])
 
 
 def parse_header(text: str, *, big_endian: bool = False) -> PageHeader:
