@@ -9,6 +9,7 @@ import contextlib
 import errno
 import fcntl
 import logging
+import math
 import os
 import re
 import sys
@@ -24,7 +25,10 @@ from schemas.errors import AccessError, UsageError
 
 log = logging.getLogger(__name__)
 PREFIX: Final = "hypocenter-"
-_NAME: Final = re.compile(PREFIX + r"([a-z0-9_]{1,32})-\d+(?:-\d+)?")
+_NAME: Final = re.compile(PREFIX + r"([a-z0-9_]{1,32})-\d{1,10}(?:-\d{1,2})?")
+#: How much of the memory that is available all rings of a set may take.
+_MEMORY_SHARE: Final = 0.5
+_MEMINFO: Final = Path("/proc/meminfo")
 #: How full a ring is, in percent, when its reader is woken: the rest is headroom for the reader's own delay.
 _WAKE_PERCENT: Final = 25
 _NAMES_MAX: Final = 100
@@ -164,12 +168,14 @@ def left_over(tracefs: Path) -> Iterator[Instance]:
         lock = _lock(path) if match else None
         if match and lock is not None:
             found = Instance(path, lock, match[1])
-            with contextlib.ExitStack() as undo:
-                undo.callback(found.let_go)
+            try:
                 found.inspect()
                 found.events = sorted(line.strip() for line in found.read("set_event").splitlines() if ":" in line)
-                undo.pop_all()
-            yield found
+            except (OSError, AccessError) as e:
+                log.warning("%s is left as it is: %s", path.name, e)
+                found.let_go()
+            else:
+                yield found
 
 
 def current_clock(text: str) -> str:
@@ -221,6 +227,7 @@ def _set_up(made: Instance, wanted: TraceSet) -> None:
     made.write("options/overwrite", "1")  # inherited from whatever the top level says
     if (made.path / "buffer_percent").exists():
         made.write("buffer_percent", str(_WAKE_PERCENT))
+    _check_memory(wanted.buffer_kib_per_cpu)
     try:
         made.write("buffer_size_kb", str(wanted.buffer_kib_per_cpu))
     except OSError as e:
@@ -241,6 +248,17 @@ def _set_sub_buffers(made: Instance, subbuf_kib: int) -> None:
         made.write(name, str(subbuf_kib))
     if int(made.read(name)) != subbuf_kib:
         raise UsageError(f"subbuf_kib = {subbuf_kib}: the kernel takes {made.read(name).strip()}")
+
+
+# The kernel tries hard, for minutes and to the last page, before it refuses by itself.
+def _check_memory(kib_per_cpu: int) -> None:
+    match = re.search(r"^MemAvailable: +(\d+) kB", _MEMINFO.read_text(encoding="ascii"), re.MULTILINE)
+    wanted_kib, most_kib = kib_per_cpu * (os.cpu_count() or 1), int(match[1]) * _MEMORY_SHARE if match else math.inf
+    if wanted_kib > most_kib:
+        raise UsageError(
+            f"buffer_kib_per_cpu = {kib_per_cpu}: {wanted_kib >> 10} MiB for all CPUs are too much, "
+            f"{int(most_kib) >> 10} MiB are half of what is available"
+        )
 
 
 def enable(made: Instance, event: str) -> None:

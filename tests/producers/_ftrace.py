@@ -5,6 +5,7 @@ Run as a program it is `hypocenter-agent` with the surface ftrace.
 
 import contextlib
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -48,7 +49,8 @@ def busy(rounds, cpus=(0, 1)):
 
 
 def instances():
-    return sorted(path.name for path in (TRACEFS / "instances").glob("hypocenter-*"))
+    names = [path.name for path in (TRACEFS / "instances").iterdir()]
+    return sorted(name for name in names if re.fullmatch(r"hypocenter-[a-z]+-\d+(-\d\d?)?", name))
 
 
 def events_in(page):
@@ -86,11 +88,11 @@ def settings():
     """Return the content of every top-level setting of tracefs, and what is enabled anywhere in it."""
     names = [
         *("buffer_size_kb", "buffer_subbuf_size_kb", "buffer_percent", "current_tracer", "set_event", "set_event_pid"),
-        *("trace_clock", "trace_options", "tracing_cpumask", "tracing_on", "set_ftrace_filter", "set_ftrace_pid"),
-        *("dynamic_events", "saved_cmdlines_size", "error_log", "events/enable", "enabled_functions"),
+        *("trace_clock", "trace_options", "tracing_cpumask", "tracing_on"),
+        *("dynamic_events", "saved_cmdlines_size", "error_log", "events/enable"),
     ]
     found = {name: (TRACEFS / name).read_text() for name in names if (TRACEFS / name).exists()}
-    found["instances"] = sorted(path.name for path in (TRACEFS / "instances").iterdir())
+    found["instances"] = instances()
     found["mounts"] = [line for line in Path("/proc/self/mounts").read_text().splitlines() if "tracefs" in line]
     return found
 
