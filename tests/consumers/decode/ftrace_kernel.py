@@ -17,8 +17,8 @@ from consumers.decode.ftrace_events import PageRun
 from schemas.stream import Stream
 
 TRACEFS = Path("/sys/kernel/tracing")
-_LINE = re.compile(r"\s*(.*)-(\d+)\s+\[(\d+)\] (\S{5})\s+(\d+)\.(\d{6}): (\w+): ?(.*)")
-_FIRST = re.compile(r"\s*\S.*-\d+\s+\[\d{3}\] ")
+_LINE = re.compile(r"\s*([^\n]*)-(\d+)\s+\[(\d+)\] (\S{5})\s+(\d+)\.(\d{6}): (\w+)(?:: ?|(?=\())(.*)", re.DOTALL)
+_FIRST = re.compile(r"\s*\S.*-\d+\s+\[\d{3}\] \S{5} +\d+\.\d{6}: ")
 
 
 @contextmanager
@@ -98,9 +98,11 @@ def text(path, cpu):
         elif whole and line and not line.startswith(("#", "CPU:")):
             whole[-1] += "\n" + line
     for line in whole:
-        match = re.fullmatch(_LINE, line, re.DOTALL) if "\n" not in line else re.match(_LINE.pattern, line, re.DOTALL)
+        match = _LINE.fullmatch(line)
         assert match, line
         comm, pid, on, context, seconds, micros, event, rest = match.groups()
+        if rest.startswith("("):  # A system call's own event is shown as a call.
+            event = event.replace("sys_", "sys_enter_", 1)
         yield comm, int(pid), int(on), context, int(seconds) * 10**6 + int(micros), event, rest
 
 

@@ -184,19 +184,18 @@ def shown(field, value, named, rest, event):
         return True
     if field.kind not in (Kind.INTEGER, Kind.BOOL) or not re.fullmatch(r"-?(0x)?[0-9a-f]+", text):
         return named is not None and text.startswith(named)
-    value = int(value)
-    bits = (1 << 8 * field.size) - 1
-    forms = {
-        f"{value}",
-        f"{value & bits}",
-        f"{value:x}",
-        f"{value:#x}",
-        f"{value & bits:x}",
-        f"{value & bits:#x}",
-        f"{value:o}",
-    }
-    assert text.lstrip("0") in {each.lstrip("0") for each in forms} | {""}, (event, field.name, value, rest)
+    read = {int(text, base) for base, digits in ((16, "0-9a-f"), (10, "0-9"), (8, "0-7")) if fits(text, base, digits)}
+    assert int(value) % (1 << 8 * field.size) in {each % (1 << 8 * field.size) for each in read}, (
+        event,
+        field.name,
+        value,
+        rest,
+    )
     return True
+
+
+def fits(text, base, digits):
+    return re.fullmatch(rf"-?[{digits}]+", text.replace("0x", "") if base == 16 else text)
 
 
 @pytest.mark.kernel
@@ -209,13 +208,16 @@ def test_what_was_overwritten_is_counted_exactly(tmp_path, pages_first):
         (path / "tracing_on").write_text("0")
         formats_ = ftrace_kernel.formats(path)
         for cpu, first in parts.items():
-            stats = ftrace_kernel.stats(path, cpu)
-            found = decode([ftrace_kernel.run(cpu, first + ftrace_kernel.pages(path, cpu))], formats_)
+            data = first + ftrace_kernel.pages(path, cpu)
+            found = decode([ftrace_kernel.run(cpu, data)], formats_)
             stats = ftrace_kernel.stats(path, cpu)
             assert stats["overrun"] > 1000
             assert found.events == stats["read events"]
-            assert None not in {loss.count for loss in found.losses}
-            assert sum(loss.count for loss in found.losses) == stats["overrun"]
+            known = [loss.count for loss in found.losses if loss.count is not None]
+            full = [data[loss.page] for loss in found.losses if loss.count is None]
+            # The kernel keeps no count where the page has no room for one: then only its own sum knows.
+            assert all(int.from_bytes(page[8:12], "little") % (1 << 27) > 4080 - 8 for page in full)
+            assert sum(known) < stats["overrun"] if full else sum(known) == stats["overrun"]
             assert (found.faults, found.unknown) == ([], {})
 
 

@@ -1,0 +1,148 @@
+"""Typed columns of written events, in both byte orders."""
+
+import struct
+
+import pyarrow as pa
+import pytest
+
+from consumers.decode import ftrace_columns, ftrace_format
+from consumers.decode.ftrace_events import PageRun, decode
+from tests.consumers.decode.ftrace_writer import Form
+from tests.consumers.decode.test_ftrace_events import event_text, stream
+from tests.consumers.decode.test_ftrace_format import line
+
+FIELDS = (
+    line("s8 small", 8, 1, 1)
+    + line("bool on", 9, 1)
+    + line("u16 half", 10, 2)
+    + line("long big", 12, 8, 1)
+    + line("void * where", 20, 8)
+    + line("char comm[8]", 28, 8)
+    + line("u16 pair[2]", 36, 4)
+    + line("u8 mac[4]", 40, 4)
+    + line("__data_loc char[] text", 44)
+    + line("__rel_loc char[] rel", 48)
+    + line("__data_loc s32[] numbers", 52, 4, 1)
+    + line("unsigned int mode:3", 56, 4)
+    + line("unsigned int tail[]", 60, 0)
+)
+PRINT = '"", __print_symbolic(REC->half, { 1, "one" }), __print_flags(REC->half & 6, "|", { 2, "two" }, { 4, "four" })'
+
+
+@pytest.fixture(params=[False, True], ids=["little", "big"])
+def form(request):
+    return Form(big=request.param)
+
+
+def table(form, *payloads, fields=FIELDS, print_fmt=PRINT):
+    event = ftrace_format.parse(event_text("e", 7, fields, print_fmt), "s")
+    header = ftrace_format.parse_header(form.header_text, big_endian=form.big)
+    page = form.page(1, *(form.event(1, payload) for payload in payloads))
+    found = decode([PageRun(stream(0), 0, 0, 4096, page)], ftrace_format.formats(header, [event]))
+    for each in found.tables.values():
+        each.validate(full=True)
+    return found, found.tables["trace_e"]
+
+
+def payload(form, comm=b"task\0xyz", text=b"hello\0", half=1, at=None, tail=(5, 6)):
+    """The variable parts lie behind the array at the end, so that is what it shows too."""
+    numbers = struct.pack(f"{form.order}2i", -1, 2)
+    text += bytes(-len(text) % 4)
+    start = 60
+    rest = text + numbers + struct.pack(f"{form.order}{len(tail)}I", *tail)
+    head = struct.pack(
+        f"{form.order}HBBibBHqQ8s2H4sIIII",
+        7, 0x19, 0x21, 4242, -5, 1, half, -(1 << 40), (1 << 64) - 16, comm, 3, 65535, b"\1\2\3\xff",
+        (at or (len(text) << 16 | start)), len(text) << 16 | (start - 52), 8 << 16 | (start + len(text)), 5,
+    )  # fmt: skip
+    assert len(head) == start
+    return head + rest
+
+
+def test_every_kind_of_field(form):
+    _, found = table(form, payload(form))
+    row = found.to_pylist()[0]
+    text = [
+        int.from_bytes(b"hell", "big" if form.big else "little"),
+        int.from_bytes(b"o\0\0\0", "big" if form.big else "little"),
+    ]
+    assert {name: row[name] for name in found.column_names[-16:]} == {
+        "preempt_count": 0x21,
+        "small": -5,
+        "on": True,
+        "half": 1,
+        "half_name": "one",
+        "half_name_2": "",
+        "big": -(1 << 40),
+        "where": (1 << 64) - 16,
+        "comm": "task",
+        "pair": [3, 65535],
+        "mac": b"\1\2\3\xff",
+        "text": "hello",
+        "rel": "hello",
+        "numbers": [-1, 2],
+        "mode": 5,
+        "tail": [*text, (1 << 32) - 1, 2, 5, 6],
+    }
+    assert (row["pid"], row["flags"]) == (4242, 0x19)
+    assert found.schema.field("where").type == pa.uint64()
+    assert found.schema.field("small").type == pa.int8()
+
+
+def test_texts_are_cut_at_the_nul_and_what_is_no_utf8_is_replaced(form):
+    comms = [b"a\0junk..", b"a\0other.", b"\xffb\0\0\0\0\0\0", "é".encode() + bytes(6), b"eightchr", bytes(8)]
+    _, found = table(form, *(payload(form, comm) for comm in comms))
+    assert found["comm"].to_pylist() == ["a", "a", "\ufffdb", "é", "eightchr", ""]
+    assert found["comm"].chunk(0).dictionary.to_pylist() == ["a", "\ufffdb", "é", "eightchr", ""]
+
+
+def test_names_and_numbers_without_one(form):
+    _, found = table(form, *(payload(form, half=half) for half in (1, 2, 7, 1)))
+    assert found["half_name"].to_pylist() == ["one", None, None, "one"]
+    assert found["half_name_2"].to_pylist() == ["", "two", "two|four", ""]
+
+
+def test_what_points_outside_its_event_is_null_and_counted(form):
+    places = [4 << 16 | 0xFFFF, 0xFFFF << 16 | 60, 1 << 16 | 84, 0]
+    found, rows = table(form, *(payload(form, at=at) for at in places), payload(form))
+    assert rows["text"].to_pylist() == [None, None, None, "hello", "hello"]
+    assert found.dangling == {("trace_e", "text"): 3}
+
+
+def test_more_texts_than_a_table_of_them_begins_with(form):
+    payloads = [payload(form, comm=f"{i:x}".encode().ljust(8, b"\0"))[:72] for i in range(50)]
+    header = ftrace_format.parse_header(form.header_text, big_endian=form.big)
+    event = ftrace_format.parse(event_text("e", 7, FIELDS, PRINT), "s")
+    names = [f"{i:07x}" for i in range(3000)]
+    payloads = [payload(form, comm=name.encode() + b"\0") for name in names]
+    pages = [form.page(1, *(form.event(1, each) for each in payloads[i : i + 40])) for i in range(0, 3000, 40)]
+    found = decode([PageRun(stream(0), 0, 0, 4096, b"".join(pages))], ftrace_format.formats(header, [event]))
+    assert found.tables["trace_e"]["comm"].to_pylist() == names
+
+
+def test_names_of_columns_that_are_taken(form):
+    fields = line("int pid", 8) + line("int event_pid", 12) + line("int x", 16) + line("int x_name", 20)
+    rest = struct.pack(f"{form.order}HBBi4i", 7, 0, 0, 9, 1, 2, 3, 4)
+    _, found = table(form, rest, fields=fields, print_fmt='__print_symbolic(REC->x, { 3, "three" })')
+    assert found.select(found.column_names[-5:]).to_pylist() == [
+        {"event_pid": 1, "event_event_pid": 2, "x": 3, "x_name_": "three", "x_name": 4}
+    ]
+
+
+def test_machines_without_common_fields(form):
+    text = (
+        event_text("e", 7, line("u32 a", 4)).replace("common_pid", "other_pid").replace("common_flags", "other_flags")
+    )
+    event = ftrace_format.parse(text, "s")
+    header = ftrace_format.parse_header(form.header_text, big_endian=form.big)
+    page = form.page(1, form.event(1, form.payload(7, bytes(6))))
+    found = decode([PageRun(stream(0), 0, 0, 4096, page)], ftrace_format.formats(header, [event])).tables["trace_e"]
+    assert found.select(["pid", "flags"]).to_pylist() == [{"pid": None, "flags": None}]
+
+
+def test_the_context_as_the_kernel_writes_it():
+    assert ftrace_columns.context_text(0x01, 0x02) == "d..2."
+    assert ftrace_columns.context_text(0x1C, 0x10) == ".nH.1"
+    assert ftrace_columns.context_text(0x81, 0) == "D...."
+    assert ftrace_columns.context_text(0x26, 0) == ".B..."
+    assert ftrace_columns.context_text(0x40, 0xF) == "..zf."

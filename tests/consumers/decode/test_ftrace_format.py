@@ -1,0 +1,160 @@
+"""Format files: those of a kernel, odd ones, and hostile ones."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from consumers.decode import ftrace_format
+from consumers.decode.ftrace_format import Kind, Place, formats, parse, parse_header
+from schemas.errors import BadInputError
+from tests.consumers.decode.ftrace_writer import Form
+from tests.consumers.decode.test_ftrace_events import event_text, tick
+
+
+def line(what, offset=8, size=4, signed=0):
+    return f"\tfield:{what};\toffset:{offset};\tsize:{size};\tsigned:{signed};\n"
+
+
+def one(what, size=4, long_bytes=8):
+    return parse(event_text("e", 1, line(what, size=size)), "s", long_bytes).fields[0]
+
+
+@pytest.mark.parametrize(
+    ("what", "size", "kind", "place", "element"),
+    [
+        ("unsigned int flags", 4, Kind.INTEGER, Place.FIXED, 4),
+        ("enum zone_type idx", 4, Kind.INTEGER, Place.FIXED, 4),
+        ("bool on", 1, Kind.BOOL, Place.FIXED, 1),
+        ("char state", 1, Kind.INTEGER, Place.FIXED, 1),
+        ("const void * p", 8, Kind.POINTER, Place.FIXED, 8),
+        ("const char *const *argv", 8, Kind.POINTER, Place.FIXED, 8),
+        ("struct page *page", 4, Kind.POINTER, Place.FIXED, 4),
+        ("char comm[16]", 16, Kind.TEXT, Place.FIXED, 1),
+        ("char comm[TASK_COMM_LEN]", 16, Kind.TEXT, Place.FIXED, 1),
+        ("u8 mac[6]", 6, Kind.RAW, Place.FIXED, 1),
+        ("unsigned long args[6]", 48, Kind.INTEGERS, Place.FIXED, 8),
+        ("unsigned long args[N]", 48, Kind.INTEGERS, Place.FIXED, 8),
+        ("struct in6_addr a", 16, Kind.RAW, Place.FIXED, 0),
+        ("struct pair p", 8, Kind.RAW, Place.FIXED, 0),
+        ("guid_t id", 16, Kind.RAW, Place.FIXED, 0),
+        ("unsigned int mode:3", 4, Kind.BITS, Place.FIXED, 4),
+        ("__data_loc char[] name", 4, Kind.TEXT, Place.DATA_LOC, 1),
+        ("__data_loc char[] name", 2, Kind.TEXT, Place.DATA_LOC, 1),
+        ("__data_loc u64[] name", 2, Kind.RAW, Place.FIXED, 0),
+        ("__rel_loc char[] name", 4, Kind.TEXT, Place.REL_LOC, 1),
+        ("__data_loc u64[] addrs", 4, Kind.INTEGERS, Place.DATA_LOC, 8),
+        ("__data_loc cpumask_t mask", 4, Kind.INTEGERS, Place.DATA_LOC, 8),
+        ("__data_loc u8[] buf", 4, Kind.RAW, Place.DATA_LOC, 1),
+        ("__data_loc struct thing[] things", 4, Kind.RAW, Place.DATA_LOC, 1),
+        ("char buf[]", 0, Kind.TEXT, Place.TAIL, 1),
+        ("unsigned long args[]", 0, Kind.INTEGERS, Place.TAIL, 8),
+    ],
+)
+def test_kinds_of_fields(what, size, kind, place, element):
+    field = one(what, size)
+    assert (field.kind, field.place, field.element_size) == (kind, place, element)
+
+
+def test_a_long_of_four_bytes():
+    assert one("__data_loc unsigned long[] m", long_bytes=4).element_size == 4
+    assert one("unsigned long args[]", 0, long_bytes=4).element_size == 4
+
+
+def test_an_event():
+    event = tick()
+    assert (event.id, event.system, event.name, event.size) == (7, "sys", "tick", 12)
+    assert [field.name for field in event.common] == [
+        "common_type",
+        "common_flags",
+        "common_preempt_count",
+        "common_pid",
+    ]
+    assert [(field.name, field.type, field.signed) for field in event.fields] == [("pid", "int", True)]
+
+
+@pytest.mark.parametrize("form", [Form(), Form(long_bytes=4, page_bytes=16384)])
+def test_a_header(form):
+    header = parse_header(form.header_text)
+    assert (header.commit_offset, header.commit_bytes, header.data_offset) == (8, form.long_bytes, form.data_at)
+    assert header.data_bytes == form.page_bytes - form.data_at
+
+
+def test_events_of_one_name_are_told_apart_by_their_system():
+    events = [parse(event_text("tick", i, line("int a")), system) for i, system in enumerate(("a", "b-c"))]
+    others = [parse(event_text("unknown", 5, line("int a")), "x"), parse(event_text("tock", 6, line("int a")), "x")]
+    names = formats(parse_header(Form().header_text), [*events, *others]).table_names
+    assert names == {0: "trace_a_tick", 1: "trace_b_c_tick", 5: "trace_x_unknown", 6: "trace_tock"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "name: x\nID: 1\n",
+        event_text("e", 70000, line("int a")),
+        event_text("e", "x", line("int a")),
+        event_text("e", "²", line("int a")),
+        event_text("../e", 1, line("int a")),
+        event_text("e" * 200, 1, line("int a")),
+        event_text("e", 1, line("int a") * 2),
+        event_text("e", 1, line("int a", offset=65535)),
+        event_text("e", 1, line("int a", size=99999999)),
+        event_text("e", 1, line("int " + "a" * 500)),
+        event_text("e", 1, "\tfield:int a; offset:x;\n"),
+        event_text("e", 1, "".join(line(f"int a{i}") for i in range(300))),
+        event_text("e", 1, "").replace("common_type;\toffset:0;\tsize:2", "common_type;\toffset:2;\tsize:4"),
+        "x" * (ftrace_format.FORMAT_BYTES_MAX + 1),
+    ],
+)
+def test_what_is_no_format_is_refused(text):
+    with pytest.raises(BadInputError) as e:
+        parse(text, "sys")
+    assert e.value.reason == "format"
+
+
+def test_what_is_no_header_is_refused():
+    for text in (
+        "",
+        Form().header_text.replace("size:8", "size:3"),
+        Form().header_text.replace("offset:16", "offset:2"),
+    ):
+        with pytest.raises(BadInputError):
+            parse_header(text)
+    with pytest.raises(BadInputError):
+        formats(parse_header(Form().header_text), [tick(), tick()])
+    with pytest.raises(BadInputError):
+        formats(parse_header(Form().header_text), [tick(), tick(8)])
+
+
+def test_mutated_formats_are_parsed_or_refused():
+    random_ = random.Random(5)
+    text = event_text(
+        "e",
+        1,
+        line("char comm[16]", 8, 16) + line("__data_loc char[] n", 24),
+        '"%s", __print_flags(REC->n & (1 | 2), "|", { (1UL << 3), "A" }) : "0"',
+    )
+    for _ in range(3000):
+        data = list(text)
+        for _ in range(random_.choice((1, 3, 9))):
+            at = random_.randrange(len(data))
+            data[at : at + random_.choice((0, 1, 8))] = random_.choice(
+                ("", "(", "{", '"', ";", "\n", "9" * 40, "[", ":", "\t", "REC->n", "é")
+            )
+        try:
+            event = parse("".join(data), "s")
+        except BadInputError:
+            continue
+        assert event.size <= ftrace_format.PAYLOAD_BYTES_MAX
+
+
+@pytest.mark.kernel
+def test_every_event_of_this_kernel_is_read():
+    root = Path("/sys/kernel/tracing/events")
+    found = [parse(path.read_text(), path.parent.parent.name) for path in root.glob("*/*/format")]
+    if not found:
+        pytest.skip("needs root and tracefs")
+    known = formats(parse_header((root / "header_page").read_text()), found)
+    assert len(known.table_names) == len(found)
+    assert sum(len(event.names) for event in found) > 100
