@@ -20,6 +20,8 @@ _KINDS: Final = frozenset(LossKind)
 class StreamBook:
     """The sums of one stream: positions, except `rows`, `frames` and `unknown_losses` (losses without a count).
 
+    `lost_events` are those losses that count events in front of positions, all of which are there.
+
     `duplicates` came again with the content that is stored, `contradicted` with other content.
     """
 
@@ -30,6 +32,7 @@ class StreamBook:
     contradicted: int = 0
     dead: int = 0
     lost: dict[str, int] = field(default_factory=dict)
+    lost_events: int = 0
     unknown_losses: int = 0
     rows: int = 0
     frames: int = 0
@@ -80,6 +83,8 @@ class Books:
                 # The kind comes from the wire: a bounded set of sums whatever it says.
                 kind = loss.kind if loss.kind in _KINDS else "other"
                 book.lost[kind] = book.lost.get(kind, 0) + loss.count
+            elif loss.unit == LossUnit.EVENT:
+                book.lost_events += loss.count
         book.retention_seen, book.unreadable_seen = self.retentions, self.unreadable
         store_from = max(frame.first, min(book.next, frame.next))
         book.duplicates += store_from - frame.first

@@ -17,6 +17,7 @@ from consumers.decode.base import BadRecord, Decoder, FrameIn
 from consumers.descriptors import Descriptors
 from consumers.lake import rows
 from consumers.lake.chain import Chain
+from consumers.lake.unify import concatenated
 from consumers.lake.writer import Batch, CommitWriter
 from consumers.stored import Suspect, differing
 from consumers.transport.base import Message, Partition
@@ -211,7 +212,7 @@ class PartitionCollector:
                 self._bury_record(bad)
         tables["losses"] = [rows.losses_table(self.partition, self._losses)]
         tables["dead_letters"] = [rows.dead_letters_table(self.partition, self._dead)]
-        joined = {name: pa.concat_tables(parts, promote_options="none") for name, parts in tables.items()}
+        joined = {name: concatenated(parts) for name, parts in tables.items()}
         return {name: table for name, table in joined.items() if table.num_rows}
 
     # A record of a good frame that cannot be read: its position is dead, its neighbours are stored.

@@ -33,7 +33,9 @@ def connect(storage: Storage, taken: Snapshot | None = None) -> duckdb.DuckDBPyC
             listed = ", ".join("'" + path.replace("'", "''") + "'" for path in files)
             # Tables that the kernel describes differ from kernel to kernel, the others do not.
             how = "hive_partitioning=false" if name in always else "hive_partitioning=false, union_by_name=true"
-            connection.execute(f'create view "{name}" as select * from read_parquet([{listed}], {how})')  # noqa: S608
+            source = f"read_parquet([{listed}], {how})"
+            columns = registry.columns_sql(name, connection.sql(f"from {source}").columns)
+            connection.execute(f'create view "{name}" as select {columns} from {source}')  # noqa: S608
         else:
             connection.register("_empty", always[name].empty_table())
             connection.execute(f"create table {name} as from _empty")

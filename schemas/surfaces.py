@@ -32,11 +32,14 @@ class Surface(NamedTuple):
 
 SURFACES: Final = {
     row.name: row
-    for row in (Surface("kmsg", TOPIC_LOG, "kmsg", 1, "printk", "record", "the kernel log, from /dev/kmsg"),)
+    for row in (
+        Surface("kmsg", TOPIC_LOG, "kmsg", 1, "printk", "record", "the kernel log, from /dev/kmsg"),
+        Surface("ftrace", TOPIC_TRACE, "ftrace", 1, "mono", "page", "trace events, as pages of the kernel's rings"),
+    )
 }
 
-#: Frames with these encodings hold what others are decoded with, and are named by the SHA-256 of their bodies.
-DESCRIPTOR_ENCODINGS: Final = frozenset({"ftrace-formats"})
+#: Frames with these encodings (and versions) hold what others are decoded with, named by the SHA-256 of their bodies.
+DESCRIPTOR_ENCODINGS: Final = {"ftrace-formats": 1}
 
 #: A frame of any stream with this encoding carries no records: its body says that the stream is being watched.
 HEARTBEAT_ENCODING: Final = "heartbeat"

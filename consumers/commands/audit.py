@@ -46,6 +46,8 @@ def print_books(report: AuditReport) -> None:
         "dead": _grouped(book.dead_letters for book in books),
         "lost": _grouped(sum(book.lost.values()) for book in books),
     }
+    if any(book.lost_events for book in books):
+        columns["lost_events"] = _grouped(book.lost_events for book in books)
     if any(book.unknown_losses for book in books):
         columns["unknown"] = _grouped(book.unknown_losses for book in books)
     columns["closes"] = tuple("yes" if book.closes else "NO" for book in books)

@@ -4,7 +4,7 @@ A decoder is a module `consumers/decode/NAME.py` for the encoding NAME, with
 the attributes and functions of `Decoder`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import pyarrow as pa
@@ -68,6 +68,10 @@ class Decoder(Protocol):
 
     def spec(self, table: str, schema: pa.Schema) -> TableSpec:
         """Return how its `table` with this `schema` is laid out."""
+        ...
+
+    def columns_sql(self, table: str, names: Sequence[str]) -> str:
+        """Return what its `table` with the columns `names` is queried as: a select list, `*` for the columns alone."""
         ...
 
     def check(self, frame: Frame) -> None:

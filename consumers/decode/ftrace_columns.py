@@ -128,7 +128,7 @@ def column_array(rows: Rows, column: Column) -> pa.Array:
     if column.names:
         return _named(rows, field, column.names)
     if field.kind == Kind.TEXT:
-        return _texts(_slices(rows, field))
+        return _texts(rows, field)
     if field.kind == Kind.INTEGERS:
         return _lists(_slices(rows, field), _dtype(field, rows.order))
     if field.kind == Kind.RAW:
@@ -219,20 +219,25 @@ def _slices(rows: Rows, field: Field) -> _Slices:
     )
 
 
-def _texts(slices: _Slices) -> pa.Array:
-    codes, different = _intern(slices)
+def _texts(rows: Rows, field: Field) -> pa.Array:
+    slices = _slices(rows, field)
+    pair = field.place == Place.FIXED and 8 <= field.size <= 16
+    codes, different = _intern_pairs(rows, field) if pair else _intern(slices)
     texts = [data.partition(b"\0")[0].decode("utf-8", "replace") for data in different]
     return _words(codes, texts, slices.missing)
 
 
 def _named(rows: Rows, field: Field, names: Names) -> pa.Array:
+    values = _integers(rows, field)
+    if int(values.max()) < NAMED_VALUES_MAX and int(values.min()) >= 0:
+        codes = values.astype(np.int32)
+        seen = np.bincount(codes)
+        return _words(codes, [names.name(value) if count else None for value, count in enumerate(seen.tolist())], None)
     codes, different = _intern(_slices(rows, field))
     if len(different) > NAMED_VALUES_MAX:
         return pa.nulls(len(codes), WORD)
-    order = "big" if rows.order == ">" else "little"
-    signed = field.signed and field.kind == Kind.INTEGER
-    values = [int.from_bytes(data, order, signed=signed) for data in different]  # type: ignore[arg-type]
-    return _words(codes, [names.name(value) for value in values], None)
+    dtype = _dtype(field, rows.order)
+    return _words(codes, [names.name(int(np.frombuffer(data, dtype)[0])) for data in different], None)
 
 
 # The dictionary array whose row i is `texts[codes[i]]`; texts may repeat.
@@ -241,8 +246,9 @@ def _words(codes: _Codes, texts: list[Any], missing: Mask | None) -> pa.Array:
     numbers = np.array([-1 if text is None else known.setdefault(text, len(known)) for text in texts], np.int32)
     if len(known) < len(texts):
         codes = numbers[codes]
-        if None in texts:
-            missing = (codes < 0) if missing is None else missing | (codes < 0)
+        unnamed = codes < 0
+        if unnamed.any():
+            missing = unnamed if missing is None else missing | unnamed
     return pa.DictionaryArray.from_arrays(pa.array(codes, mask=missing), pa.array(known, pa.string()))
 
 
@@ -254,6 +260,19 @@ def _intern(slices: _Slices) -> tuple[_Codes, list[bytes]]:
     firsts = rows[:count]
     ends = (starts[firsts] + lengths[firsts]).tolist()
     return codes, [octets[start:end].tobytes() for start, end in zip(starts[firsts].tolist(), ends, strict=True)]
+
+
+# Of text of 8 to 16 bytes, as names of tasks are: its first and last eight bytes, which may overlap.
+def _intern_pairs(rows: Rows, field: Field) -> tuple[_Codes, list[bytes]]:
+    count = len(rows.starts)
+    codes, firsts = np.empty(count, np.int32), np.empty(count, np.int64)
+    first, last = (
+        np.ndarray((count,), np.uint64, rows.fixed, at, (rows.size,))
+        for at in (field.offset, field.offset + field.size - 8)
+    )
+    found = _loops().intern_pairs(first, last, _SEED, codes, firsts)
+    starts = (firsts[:found] * rows.size + field.offset).tolist()
+    return codes, [rows.fixed[start : start + field.size].tobytes() for start in starts]
 
 
 def _joined(slices: _Slices) -> tuple[npt.NDArray[np.int32], Bytes]:

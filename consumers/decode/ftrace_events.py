@@ -130,8 +130,14 @@ def schema(event: Format) -> pa.Schema:
 
 def spec(table: str, schema: pa.Schema) -> TableSpec:
     """Return how a table with this schema is laid out."""
-    # Addresses, times and sums have as many values as rows: a dictionary of them is given up halfway.
-    few = tuple(each.name for each in schema if each.name not in _DELTA and (each.type == WORD or each.type in _NARROW))
+    # Addresses, times and sums have as many values as rows, so that a dictionary of them would only add to them. What
+    # has names is neither, whatever its width.
+    names = frozenset(schema.names)
+    few = tuple(
+        each.name
+        for each in schema
+        if each.name not in _DELTA and (each.type == WORD or each.type in _NARROW or f"{each.name}_name" in names)
+    )
     return TableSpec(table, schema, _SORT_KEYS, few, _DELTA)
 
 

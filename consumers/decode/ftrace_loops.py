@@ -176,6 +176,13 @@ def _hash(data: Any, words: Any, start: Any, length: Any, seed: Any) -> Any:
     return found ^ found >> np.uint64(32)
 
 
+@_compiled(numba.uint64, numba.uint64, numba.uint64, _INT)
+def _pair_slot(first: Any, second: Any, seed: Any, size: Any) -> Any:
+    found = (first ^ seed) * np.uint64(0x9E3779B97F4A7C15)
+    found = (found ^ found >> np.uint64(29) ^ second) * np.uint64(0xC2B2AE3D27D4EB4F)
+    return np.int64((found ^ found >> np.uint64(32)) & np.uint64(size - 1))
+
+
 @_compiled(_OCTETS, _WORDS, _INT, _INT, _INT)
 def _equal(data: Any, words: Any, first: Any, second: Any, length: Any) -> Any:
     at = 0
@@ -220,6 +227,35 @@ def intern(data: Any, words: Any, starts: Any, lengths: Any, seed: Any, codes: A
                 table = np.full(size, -1, np.int32)
                 for each in range(count):
                     slot = np.int64(hashes[each] & np.uint64(size - 1))
+                    while table[slot] >= 0:
+                        slot = (slot + 1) & (size - 1)
+                    table[slot] = each
+        codes[row] = code
+    return count
+
+
+@_compiled(_WORDS, _WORDS, numba.uint64, _INT32S, _INT64S)
+def intern_pairs(firsts: Any, seconds: Any, seed: Any, codes: Any, rows: Any) -> Any:
+    """Number the different pairs of `firsts[i]` and `seconds[i]` as `intern` does slices."""
+    size, count = 256, 0
+    table = np.full(size, -1, np.int32)
+    left, right = np.empty(len(firsts), np.uint64), np.empty(len(firsts), np.uint64)
+    for row in range(len(firsts)):
+        first, second = firsts[row], seconds[row]
+        slot = _pair_slot(first, second, seed, size)
+        code = table[slot]
+        while code >= 0 and (left[code] != first or right[code] != second):
+            slot = (slot + 1) & (size - 1)
+            code = table[slot]
+        if code < 0:
+            code = count
+            table[slot], left[code], right[code], rows[code] = code, first, second, row
+            count += 1
+            if 2 * count > size:
+                size *= 4
+                table = np.full(size, -1, np.int32)
+                for each in range(count):
+                    slot = _pair_slot(left[each], right[each], seed, size)
                     while table[slot] >= 0:
                         slot = (slot + 1) & (size - 1)
                     table[slot] = each

@@ -1,6 +1,6 @@
 """Heartbeat frames to rows of the table `coverage`: which span of a stream was watched, and what the clocks said."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any, Final
@@ -29,6 +29,11 @@ def owns(table: str) -> bool:
 def spec(table: str, schema: pa.Schema) -> TableSpec:  # noqa: ARG001 - every decoder has this signature
     """Return the layout of `coverage`."""
     return SPEC
+
+
+def columns_sql(table: str, names: Sequence[str]) -> str:  # noqa: ARG001 - every decoder has this signature
+    """Return `*`: the table is queried as it is stored."""
+    return "*"
 
 
 def check(frame: Frame) -> None:

@@ -6,7 +6,7 @@ records with escapes, dictionary lines, unknown fields or bad headers are looked
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -96,6 +96,11 @@ def owns(table: str) -> bool:
 def spec(table: str, schema: pa.Schema) -> TableSpec:  # noqa: ARG001 - every decoder has this signature
     """Return the layout of `kmsg`."""
     return SPEC
+
+
+def columns_sql(table: str, names: Sequence[str]) -> str:  # noqa: ARG001 - every decoder has this signature
+    """Return `*`: the table is queried as it is stored."""
+    return "*"
 
 
 def check(frame: Frame) -> None:

@@ -1,5 +1,6 @@
 """Which decoder reads which encoding, by the name of its module."""
 
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Final, cast
 
@@ -9,10 +10,12 @@ from consumers.decode.base import Decoder
 from consumers.lake.tables import TABLES as LAKE_TABLES
 from consumers.lake.tables import TableSpec
 from schemas.errors import BadInputError
-from schemas.surfaces import HEARTBEAT_ENCODING, HEARTBEAT_VERSION, SURFACES
+from schemas.surfaces import DESCRIPTOR_ENCODINGS, HEARTBEAT_ENCODING, HEARTBEAT_VERSION, SURFACES
 
-_VERSIONS: Final = {row.encoding: row.encoding_version for row in SURFACES.values()} | {
-    HEARTBEAT_ENCODING: HEARTBEAT_VERSION
+_VERSIONS: Final = {
+    **{row.encoding: row.encoding_version for row in SURFACES.values()},
+    **DESCRIPTOR_ENCODINGS,
+    HEARTBEAT_ENCODING: HEARTBEAT_VERSION,
 }
 
 
@@ -39,10 +42,19 @@ def spec_of(table: str, schema: pa.Schema) -> TableSpec:
     """Return the layout of `table`, which has `schema`; KeyError when nobody has such a table."""
     if table in LAKE_TABLES:
         return LAKE_TABLES[table]
+    return _owner(table).spec(table, schema)
+
+
+def columns_sql(table: str, names: Sequence[str]) -> str:
+    """Return the select list that `table` with the columns `names` is queried as."""
+    return "*" if table in LAKE_TABLES else _owner(table).columns_sql(table, names)
+
+
+def _owner(table: str) -> Decoder:
     for encoding, version in _VERSIONS.items():
         decoder = decoder_for(encoding, version)
         if decoder.owns(table):
-            return decoder.spec(table, schema)
+            return decoder
     raise KeyError(table)
 
 

@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 from consumers.decode import registry
 from consumers.lake import layout
 from consumers.lake.chain import ChainState, FileEntry, from_checkpoint, parse
-from consumers.lake.counts import lost_positions, stored_positions
+from consumers.lake.counts import lost, stored_positions
 from consumers.lake.snapshot import Snapshot, snapshot
 from consumers.lake.storage import Storage
 from schemas.errors import StorageError
+from schemas.loss import LossUnit
 from schemas.stream import Stream
 
 
@@ -31,6 +32,7 @@ class Book:
     contradicted: int
     dead: int
     lost: dict[str, int]
+    lost_events: int
     unknown_losses: int
     rows: int
 
@@ -171,6 +173,7 @@ def _add_books(folder: str, state: ChainState, report: AuditReport) -> None:
                 contradicted=book["contradicted"],
                 dead=book["dead"],
                 lost=book["lost"],
+                lost_events=book["lost_events"],
                 unknown_losses=book["unknown_losses"],
                 rows=book["rows"],
             )
@@ -227,13 +230,16 @@ def _sums(report: AuditReport, totals: Counter[str], streams: dict[Stream, list[
 def _streams(
     storage: Storage, taken: Snapshot, report: AuditReport, streams: dict[Stream, list[dict[str, Any]]], *, deep: bool
 ) -> None:
-    lost = lost_positions(storage, taken)
+    sums = lost(storage, taken)
     counted = stored_positions(storage, taken) if deep else {}
     one_row_each = {surface: decoder.ONE_ROW_EACH for surface, decoder in registry.record_decoders().items()}
     for stream, books in streams.items():
         booked = sum(sum(book["lost"].values()) + book["contradicted"] for book in books)
-        if booked != lost.get(stream, 0):
-            report.problems.append(f"{_name(stream)}: {booked} lost in the books, {lost.get(stream, 0)} in its rows")
+        events = sum(book["lost_events"] for book in books)
+        for unit, count in ((LossUnit.POSITION, booked), (LossUnit.EVENT, events)):
+            found = sums.get((stream, unit), 0)
+            if found != count:
+                report.problems.append(f"{_name(stream)}: {count} {unit}s lost in the books, {found} in its rows")
         if not deep:
             continue
         rows, positions = counted.get(stream, (0, 0))

@@ -21,6 +21,7 @@ from consumers.lake.parquet import write_table
 from consumers.lake.snapshot import Snapshot, snapshot
 from consumers.lake.storage import Storage
 from consumers.lake.tables import TableSpec
+from consumers.lake.unify import concatenated
 from schemas.crashpoints import crash_point
 from schemas.errors import StorageError
 
@@ -195,9 +196,7 @@ def _merge(storage: Storage, key: str, name: str, entries: list[FileEntry]) -> F
     local = storage.scratch() / Path(key).name
     sources = [storage.local_path(entry.key) for entry in entries]
     try:
-        table = pa.concat_tables(
-            [pq.read_table(path, partitioning=None) for path in sources], promote_options="permissive"
-        )
+        table = concatenated([pq.read_table(path, partitioning=None) for path in sources])
         spec = registry.spec_of(name, table.schema)
         table = _sorted(table.unify_dictionaries(), spec)
         stats = write_table(table, spec, local)

@@ -20,16 +20,16 @@ class Counted(NamedTuple):
     positions: int
 
 
-def lost_positions(storage: Storage, taken: Snapshot) -> dict[Stream, int]:
-    """Return the sum of `losses.count` of every stream; losses of whole messages have no stream and are left out.
+def lost(storage: Storage, taken: Snapshot) -> dict[tuple[Stream, str], int]:
+    """Return the sum of `losses.count` of every stream and unit; losses of whole messages have no stream, so no sum.
 
     Raises:
         StorageError: the files cannot be read.
     """
     files = [storage.local_path(entry.key) for entry in taken.files.get("losses", [])]
     source = "read_parquet(?, hive_partitioning=false)"
-    sql = f"select {_STREAM}, sum(count)::bigint from {source} where machine <> '' group by all"  # noqa: S608
-    return {Stream(*row[:-1]): row[-1] or 0 for row in _rows(sql, files)}
+    sql = f"select {_STREAM}, unit, sum(count)::bigint from {source} where machine <> '' group by all"  # noqa: S608
+    return {(Stream(*row[:-2]), row[-2]): row[-1] or 0 for row in _rows(sql, files)}
 
 
 def stored_positions(storage: Storage, taken: Snapshot) -> dict[Stream, Counted]:

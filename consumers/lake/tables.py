@@ -36,6 +36,7 @@ _LOSSES: Final = _schema(
     count=pa.int64(),
     reason=pa.string(),
     found_by=pa.string(),
+    unit=pa.string(),
     clock=pa.string(),
     arrival_ns=pa.int64(),
     **_WHERE,
@@ -66,6 +67,15 @@ _DEAD_LETTERS: Final = _schema(
     head=pa.binary(),
     arrival_ns=pa.int64(),
 )
+_ARTIFACTS: Final = _schema(
+    **_IDENTITY,
+    position=pa.int64(),
+    kind=pa.string(),
+    sha256=pa.binary(),
+    body=pa.binary(),
+    arrival_ns=pa.int64(),
+    **_WHERE,
+)
 _COVERAGE_DELTA: Final = (
     "number",
     "since_realtime_ns",
@@ -86,7 +96,7 @@ TABLES: Final = {
             "losses",
             _LOSSES,
             (*STREAM_COLUMNS, "first_position"),
-            (*STREAM_COLUMNS, "kind", "reason", "found_by", "topic"),
+            (*STREAM_COLUMNS, "kind", "reason", "found_by", "unit", "topic"),
             ("first_position", "arrival_ns", "offset"),
         ),
         TableSpec(
@@ -102,6 +112,13 @@ TABLES: Final = {
             ("topic", "partition", "offset"),
             (*STREAM_COLUMNS, "topic", "reason"),
             ("offset", "arrival_ns"),
+        ),
+        TableSpec(
+            "artifacts",
+            _ARTIFACTS,
+            (*STREAM_COLUMNS, "position"),
+            (*STREAM_COLUMNS, "kind", "topic"),
+            ("position", "arrival_ns", "offset"),
         ),
     )
 }

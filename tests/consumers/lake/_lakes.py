@@ -22,5 +22,5 @@ def batch(start, end):
         {**STREAM._asdict(), "seq": i, "message": f"record {i}", "arrival_ns": ARRIVAL_NS} for i in range(start, end)
     ]
     book = {"first": 0, "next": end, "stored": end, "rows": end}
-    book |= {"duplicates": 0, "contradicted": 0, "dead": 0, "lost": {}, "unknown_losses": 0}
+    book |= {"duplicates": 0, "contradicted": 0, "dead": 0, "lost": {}, "lost_events": 0, "unknown_losses": 0}
     return Batch(start, end, {"kmsg": pa.Table.from_pylist(rows, schema=SPEC.schema)}, {STREAM: book}, {})

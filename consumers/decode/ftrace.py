@@ -1,0 +1,174 @@
+"""Frames of trace pages to one table for each kind of event, as the descriptor that the frames name says.
+
+The pages are read by `ftrace_pages`, the columns by `ftrace_columns`; `ftrace_events` puts both together. A page that
+is wrong keeps what comes before the fault, and is a dead letter beside its rows.
+"""
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Final
+
+import pyarrow as pa
+
+from consumers.decode import ftrace_columns, ftrace_events, ftrace_format, ftrace_text
+from consumers.decode.base import BadRecord, Decoded, FrameIn
+from consumers.decode.ftrace_events import UNKNOWN, Events, PageRun
+from consumers.decode.ftrace_format import Formats
+from consumers.lake.tables import TableSpec
+from consumers.lake.unify import concatenated
+from schemas import ftrace
+from schemas.errors import BadInputError
+from schemas.frame import Frame
+from schemas.stream import Stream
+
+TABLES: Final = (UNKNOWN,)
+POSITION: Final = "page"
+ONE_ROW_EACH: Final = False
+_FRONT: Final = frozenset(each.name for each in ftrace_events.FRONT)
+_FAMILY: Final = "trace_"
+_CPU: Final = re.compile(r"[^/]*/cpu([0-9]{1,6})")
+_FORMATS_HELD: Final = 64
+
+
+def owns(table: str) -> bool:
+    """Return whether `table` is that of a kind of event."""
+    return table.startswith(_FAMILY)
+
+
+def spec(table: str, schema: pa.Schema) -> TableSpec:
+    """Return the layout of the event table `table` with this `schema`."""
+    return UNKNOWN if table == UNKNOWN.name else ftrace_events.spec(table, schema)
+
+
+def columns_sql(table: str, names: Sequence[str]) -> str:  # noqa: ARG001 - every decoder has this signature
+    """Return the columns with the context of an event readable behind its `flags` and `preempt_count`."""
+    if not {"flags", "preempt_count"} <= set(names):
+        return "*"
+    front = [f'"{name}"' for name in names if name in _FRONT]
+    context = [f"{sql} as {name}" for name, sql in ftrace_columns.CONTEXT_SQL.items()]
+    own = [f'"{name}"' for name in names if name not in _FRONT]
+    return ", ".join([*front, *context, *own])
+
+
+def check(frame: Frame) -> None:
+    """Verify that the body holds exactly one page for each position, of a CPU, with a descriptor.
+
+    Raises:
+        BadInputError: `reason` is `body`.
+    """
+    pages = ftrace.unpack(frame.body)
+    if not pages.count == frame.count == frame.next - frame.first:
+        what = f"{pages.count} pages in the body, {frame.count} stated, for [{frame.first}, {frame.next})"
+        raise BadInputError("body", what)
+    if frame.descriptor is None or not _CPU.fullmatch(frame.stream.instance):
+        raise BadInputError("body", f"pages of {frame.stream.instance!r:.80}: they need SET/cpuN and a descriptor")
+
+
+def head(frame: Frame, end: int) -> Frame:
+    """Return the part of `frame` before position `end`.
+
+    Raises:
+        BadInputError: as `check`.
+    """
+    return _cut(frame, frame.first, min(end, frame.next))
+
+
+def trim(frame: Frame, start: int) -> Frame:
+    """Return the part of `frame` from position `start` on.
+
+    Raises:
+        BadInputError: as `check`.
+    """
+    return frame if start <= frame.first else _cut(frame, start, frame.next)
+
+
+def decode_many(frames: list[FrameIn], descriptors: Mapping[bytes, bytes]) -> Decoded:
+    """Return the tables of `frames`; a frame whose descriptor nobody has, or that is none, is a bad record."""
+    bad: list[BadRecord] = []
+    tables: dict[str, list[pa.Table]] = {}
+    rows: Counter[Stream] = Counter()
+    for name, items in _by_descriptor(frames, bad).items():
+        try:
+            formats = _formats(descriptors[name])
+        except KeyError:
+            bad += [_bad(item, "descriptor", f"nobody has sent the formats {name.hex()}") for item in items]
+            continue
+        except BadInputError as e:
+            bad += [_bad(item, "descriptor", f"the formats {name.hex()}: {e}") for item in items]
+            continue
+        found = ftrace_events.decode([_run(item) for item in items], formats)
+        for table, part in found.tables.items():
+            tables.setdefault(table, []).append(part)
+        rows += found.by_stream
+        bad += _faults(found, items)
+    return Decoded({table: concatenated(parts) for table, parts in tables.items()}, bad, rows)
+
+
+def text_lines(decoded: Decoded) -> Iterator[str]:
+    """Yield the events of all tables and CPUs by time, in the shape of the kernel's own `trace` file."""
+    return ftrace_text.lines(decoded.tables)
+
+
+def _by_descriptor(frames: list[FrameIn], bad: list[BadRecord]) -> dict[bytes, list[FrameIn]]:
+    found: dict[bytes, list[FrameIn]] = {}
+    for item in frames:
+        try:
+            check(item.frame)
+        except BadInputError as e:
+            bad.append(_bad(item, e.reason, e.detail))
+            continue
+        assert item.frame.descriptor is not None
+        found.setdefault(item.frame.descriptor, []).append(item)
+    return found
+
+
+# Parsing a boot's formats takes milliseconds for each event, and every commit needs the same.
+@lru_cache(_FORMATS_HELD)
+def _formats(body: bytes) -> Formats:
+    told = ftrace.unpack_formats(body)
+    header = ftrace_format.parse_header(told.header_page, big_endian=told.byteorder == "big")
+    events = []
+    for name, text in told.events.items():
+        try:
+            events.append(ftrace_format.parse(text, name.partition(":")[0], told.word_bytes))
+        except BadInputError:
+            continue  # its events are rows of `trace_unknown`
+    return ftrace_format.formats(header, events)
+
+
+def _run(item: FrameIn) -> PageRun:
+    frame = item.frame
+    pages = ftrace.unpack(frame.body)
+    match = _CPU.fullmatch(frame.stream.instance)
+    assert match is not None
+    return PageRun(frame.stream, int(match[1]), frame.first, pages.page_bytes, pages.data, item.arrival_ns)
+
+
+def _cut(frame: Frame, start: int, end: int) -> Frame:
+    check(frame)
+    pages = ftrace.unpack(frame.body)
+    first, last = ((at - frame.first) * pages.page_bytes for at in (start, end))
+    body = ftrace.head(end - start, pages.page_bytes) + bytes(pages.data[first:last])
+    return dataclasses.replace(frame, first=start, next=end, count=end - start, body=body)
+
+
+# A dead letter beside the page's rows: its position is not given up.
+def _faults(found: Events, items: list[FrameIn]) -> Iterator[BadRecord]:
+    for fault in found.faults:
+        item = next(
+            item
+            for item in items
+            if item.frame.stream == fault.stream and item.frame.first <= fault.page < item.frame.next
+        )
+        what = f"byte {fault.at}: {fault.fault.name.lower()}, {fault.events} events before it are rows"
+        where = (item.offset, item.arrival_ns)
+        yield BadRecord(fault.stream, fault.page, "page", what, bytes(fault.data[fault.at :]), *where, positions=0)
+
+
+def _bad(item: FrameIn, reason: str, detail: str) -> BadRecord:
+    frame = item.frame
+    where = (item.offset, item.arrival_ns)
+    return BadRecord(frame.stream, frame.first, reason, detail, frame.body, *where, positions=frame.next - frame.first)
