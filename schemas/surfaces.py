@@ -32,9 +32,9 @@ class Surface(NamedTuple):
 
 SURFACES: Final = {
     row.name: row
-    for row in (
+    for row in [
         Surface("kmsg", TOPIC_LOG, "kmsg", 1, "printk", "record", "the kernel log, from /dev/kmsg"),
-    )
+    ]
 }
 
 #: A frame of any stream with this encoding carries no records: its body says that the stream is being watched.
