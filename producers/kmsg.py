@@ -104,7 +104,9 @@ class KmsgSource:
     def _note_break(self, code: int, index: int) -> None:
         if code == errno.EPIPE:
             self._counters["epipe"] += 1
-            self._breaks.append((index, "ring-overwritten"))
+            # Overtaken before the first record came: that is still what the ring had lost before us.
+            if index or self._jump_reason != "before-first-read":
+                self._breaks.append((index, "ring-overwritten"))
         else:
             self._counters["einval"] += 1
             self._breaks.append((index, "longer-than-buffer"))
