@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,18 @@ def test_a_book_that_does_not_close_is_marked(capsys):
     out = capsys.readouterr().out
     assert out.splitlines()[2].endswith("NO")
     assert "NOT every book closes" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [
+        ("m/b/host/kmsg/printk", ("m", "b", "host/kmsg")),
+        ("rack 7/m/b/guest-kernel/kmsg/restore-1/printk", ("rack 7/m", "b", "guest-kernel/kmsg/restore-1")),
+        ("m/b/another-layer/kmsg/printk", ("m/b/another-layer/kmsg/printk", "", "")),
+        ("m/b/host", ("m", "b", "host")),
+    ],
+)
+def test_a_books_name_is_taken_apart(capsys, name, cells):
+    print_books(AuditReport([book(name=name)]))
+    shown = [cell for cell in cells if cell]
+    assert re.split("  +", capsys.readouterr().out.splitlines()[2])[: len(shown) + 1] == [*shown, "9"]

@@ -95,3 +95,12 @@ def test_a_layer_or_surface_that_does_not_exist_names_the_nearest(run, lake):
         in run("import", "kmsg", DUMP, "--lake", lake, "--layer", "guest-kernal").err
     )
     assert "there is no ksmg; did you mean kmsg?" in run("import", "ksmg", DUMP, "--lake", lake).err
+
+
+@pytest.mark.parametrize("flag", ["--machine", "--boot-id"])
+@pytest.mark.parametrize("tag", ["", "x" * 256])
+def test_a_tag_that_no_frame_can_carry_is_exit_2(run, lake, flag, tag):
+    done = run("import", "kmsg", DUMP, "--lake", lake, flag, tag)
+    assert done.code == 2
+    assert f"{flag} is a text of 1 to 255 bytes" in done.err
+    assert not lake.exists()
