@@ -116,6 +116,7 @@ class Follower:
             except (StorageError, UnavailableError) as e:
                 log.error("%s; trying again, the log keeps what is not yet stored", e)  # noqa: TRY400
                 stop.wait(_RETRY_S)
+                relist_s = float("-inf")  # what was given up is taken over again at once
 
     def _find_partitions(self) -> None:
         if not self._config.group:

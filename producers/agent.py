@@ -65,8 +65,9 @@ class Agent:
 
     def close(self) -> None:
         """Release every surface, however far the run came; idempotent."""
-        for watched in self._watched:
-            watched.source.close()
+        watched, self._watched = self._watched, []
+        for each in watched:
+            each.source.close()
 
     async def run(self, *, on_ready: Callable[[], None] | None = None) -> None:
         """Run until SIGTERM, SIGINT or `for_s`; then drain, say goodbye in the log, and close."""
@@ -291,10 +292,15 @@ class Agent:
         for watched in self._watched:
             watched.source.stop()
         until_s = self._loop.time() + _STOP_S
-        for watched in self._watched:
-            while watched.source.drain() and self._loop.time() < until_s:
+        rest = self._watched
+        while rest:
+            rest = [watched for watched in rest if watched.source.drain()]
+            for watched in rest:
                 self._cut(watched)
                 await self._until_queued(self._config.queue_bytes_max, until_s)
+            if self._loop.time() > until_s:
+                break
+        for watched in self._watched:
             watched.source.give_up()
 
     # The queue is emptied by a thread, which has no event of this loop to set.

@@ -49,19 +49,20 @@ Say who this machine is and, for each surface, whether it can be read or what is
 """
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser with both verbs."""
+    top = Parser(
         prog="hypocenter-agent",
         description="Stream what this machine's kernel emits into a log, and count what is lost on the way.",
         epilog=_EPILOG,
     )
-    add_version(parser)
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    add_version(top)
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     _add_run(verbs.add_parser("run", help="read surfaces until stopped", description=_RUN))
     check = verbs.add_parser("check", help="say which surfaces this machine offers", description=_CHECK)
     check.add_argument("--config", type=Path, metavar="FILE", help="also read this TOML file and say what is wrong")
     check.set_defaults(func=_check)
-    return parser
+    return top
 
 
 def _add_run(run: argparse.ArgumentParser) -> None:
@@ -194,7 +195,7 @@ def _check(args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     try:
         code: int = args.func(args)
     except HypocenterError as e:

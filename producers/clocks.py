@@ -7,7 +7,7 @@ _TRIES: Final = 5
 
 
 class ClockReading(NamedTuple):
-    """The clocks at one moment, in ns; all readings fell within `bracket_ns` of each other (the tightest of several tries)."""
+    """The clocks at one moment, in ns: all read within `bracket_ns` of each other, the tightest of a few tries."""
 
     realtime_ns: int
     monotonic_ns: int

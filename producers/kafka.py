@@ -4,6 +4,7 @@ Nothing is given up: a client that stalls is built anew and everything unacknowl
 collector drops the duplicates. Memory is bounded by `room`, because the client itself never blocks on outages.
 """
 
+import contextlib
 import logging
 import time
 from collections import deque
@@ -24,6 +25,7 @@ _REQUEST_BYTES_MAX: Final = 2 << 20
 _REQUEST_MS: Final = 10_000
 _BLOCK_MS: Final = 2_000
 _CLOSE_S: Final = 2.0
+_RECONNECT_S: Final = 1.0
 # Batches must not expire one by one: a later one that got through first would look like a gap to the collector.
 _NEVER_MS: Final = (1 << 31) - 1
 
@@ -82,6 +84,7 @@ class FrameProducer:
         self._pending: deque[_Pending] = deque()
         self._bytes = 0
         self._progress_s = time.monotonic()
+        self._connect_s = 0.0  # not before, after a try that failed
         self.rebuilds = 0
         self._client: Any = self._connect()
 
@@ -114,20 +117,28 @@ class FrameProducer:
             self._progress_s = now_s
         head = self._pending[0] if self._pending else None
         failed = head is not None and head.future is not None and head.future.failed()
-        if failed or (head is not None and now_s - self._progress_s > self._stall_s):
+        if self._client is None:
+            if now_s >= self._connect_s:
+                self._reconnect()
+        elif failed or (head is not None and now_s - self._progress_s > self._stall_s):
             self._rebuild()
         self._pump()
         return tokens
 
     def close(self, timeout_s: float = _CLOSE_S) -> None:
         """Wait at most `timeout_s` for what is under way, then release the client."""
-        if self._client is None:
+        client, self._client = self._client, None
+        if client is None:
             return
         try:
-            self._client.close(timeout=timeout_s)
+            client.close(timeout=timeout_s)
         except KafkaError as e:
-            log.warning("closing the Kafka client: %r", e)
-        self._client = None
+            log.warning("the Kafka client is closed with frames on their way: %r", e)
+            # Else its thread lives on with all that it was given, and sends it when the broker is back.
+            client._sender.force_close()  # noqa: SLF001
+            client._sender.join(timeout_s)  # noqa: SLF001
+            with contextlib.suppress(KafkaError):
+                client.close(timeout=0)
 
     # Sends in order what no client has taken yet; stops at the first refusal.
     def _pump(self) -> None:
@@ -153,14 +164,18 @@ class FrameProducer:
     def _rebuild(self) -> None:
         log.warning("no acknowledgement for %d frames: building a new Kafka client", len(self._pending))
         self.rebuilds += 1
-        self._progress_s = time.monotonic()
         self.close(timeout_s=0.5)
         for entry in self._pending:
             entry.future = None
+        self._reconnect()
+
+    def _reconnect(self) -> None:
         try:
             self._client = self._connect()
         except UnavailableError as e:
             log.warning("%s", e)
+        self._progress_s = time.monotonic()
+        self._connect_s = self._progress_s + _RECONNECT_S
 
     def _connect(self) -> Any:
         settings = {

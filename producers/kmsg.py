@@ -7,6 +7,7 @@ Both are only signals here: what was lost follows from the sequence numbers.
 
 import errno
 import os
+from itertools import pairwise
 from typing import Final
 
 from producers.registry import Opening
@@ -22,6 +23,11 @@ _READ_BYTES: Final = 8192  # CONSOLE_EXT_LOG_MAX: the longest record of today's 
 _DRAIN_RECORDS_MAX: Final = 4096
 _FRAME_RECORDS_MAX: Final = 8192
 _FOUND_BY: Final = "agent"
+# The device's mode is asked first, then the kernel.
+_REMEDIES: Final = {
+    errno.EACCES: ": run as root, or give the process a group that may read it, or CAP_DAC_READ_SEARCH",
+    errno.EPERM: ": run as root, or give the process CAP_SYSLOG, or set kernel.dmesg_restrict=0",
+}
 
 
 class KmsgSource:
@@ -81,7 +87,7 @@ class KmsgSource:
         return self._next
 
     def counters(self) -> dict[str, int]:
-        """Return records read, and reads that failed with EPIPE or EINVAL."""
+        """Return new records cut, and reads that failed with EPIPE or EINVAL."""
         return dict(self._counters)
 
     def cut(self) -> list[Batch]:
@@ -90,13 +96,12 @@ class KmsgSource:
         self._records, self._breaks, self._pending_bytes = [], [], 0
         batches: list[Batch] = []
         bounds = [(0, self._jump_reason), *breaks, (len(records), "")]
-        for (start, reason), (end, _) in zip(bounds, bounds[1:], strict=False):
+        for (start, reason), (end, _) in pairwise(bounds):
             if start < end:
                 self._jump_reason = reason
                 self._cut_run(records[start:end], batches)
         if breaks and breaks[-1][0] == len(records):
             self._jump_reason = breaks[-1][1]
-        self._counters["records"] += len(records)
         return batches
 
     def stop(self) -> None:
@@ -114,7 +119,9 @@ class KmsgSource:
     def _note_break(self, code: int, index: int) -> None:
         if code == errno.EPIPE:
             self._counters["epipe"] += 1
-            self._breaks.append((index, "ring-overwritten"))
+            # Overtaken before the first record came: that is still what the ring had lost before us.
+            if index or self._jump_reason != "before-first-read":
+                self._breaks.append((index, "ring-overwritten"))
         else:
             self._counters["einval"] += 1
             self._breaks.append((index, "longer-than-buffer"))
@@ -152,6 +159,7 @@ class KmsgSource:
             first = self._next
         if not records:
             return
+        self._counters["records"] += len(records)
         if first > self._next:
             kind = LossKind.TRUNCATION if self._jump_reason == "longer-than-buffer" else LossKind.OVERWRITE
             self._losses.append(Loss(kind, self._next, first - self._next, self._jump_reason, _FOUND_BY))
@@ -184,10 +192,7 @@ def open_device(device: str = DEVICE) -> int:
     except FileNotFoundError:
         raise AccessError(f"{device} does not exist: is this a container without the host's devices?") from None
     except OSError as e:
-        raise AccessError(
-            f"cannot read {device} ({e.strerror}): run as root, give the process CAP_SYSLOG, "
-            "or set kernel.dmesg_restrict=0 and read access to the device"
-        ) from None
+        raise AccessError(f"cannot read {device} ({e.strerror}){_REMEDIES.get(e.errno or 0, '')}") from None
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
 
@@ -235,8 +240,9 @@ def _ts_ns(record: bytes) -> int:
 def open_sources(opening: Opening) -> list[Source]:
     """Return the one source of the kernel log, behind what `opening.known` says is already stored.
 
-    A boot not seen before starts with a `reset`. Where the kernel's newest number lies below the stored position the machine
-    was restored from an older snapshot: the numbering goes on as a new instance, since its positions will come twice.
+    A boot not seen before starts with a `reset`. Where the kernel's newest number lies below the stored position the
+    machine was restored from an older snapshot: the numbering goes on as a new instance, since its positions will come
+    twice.
     """
     row, identity, known = surface("kmsg"), opening.identity, opening.known
     mine = [stream for stream in known if stream.machine == identity.machine and stream.surface == row.name]

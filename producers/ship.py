@@ -22,7 +22,7 @@ from producers.kafka import FrameProducer, verify_topic
 from schemas import frame as frames
 from schemas import log_dir, logs
 from schemas.crashpoints import crash_point
-from schemas.errors import BadInputError, HypocenterError, LockedError, StorageError
+from schemas.errors import BadInputError, HypocenterError, LockedError, StorageError, UnavailableError
 from schemas.frame import Frame
 from schemas.kafka_config import KafkaConfig
 from schemas.log_cursor import LogCursor, OvertakenError
@@ -78,7 +78,11 @@ class Shipper:
             undo.pop_all()
 
     def run(self) -> None:
-        """Ship until standard input ends, then what is left for some seconds."""
+        """Ship until standard input ends, then what is left for some seconds.
+
+        Raises:
+            UnavailableError: the broker did not take all of it.
+        """
         deadline_s = None
         while deadline_s is None or time.monotonic() < deadline_s:
             more = self._send()
@@ -94,6 +98,9 @@ class Shipper:
                 os.read(self._ack_read, 4096)
             if 0 in ready and not os.read(0, 65536):
                 deadline_s = time.monotonic() + _GOODBYE_S
+        else:
+            self._save()
+            raise UnavailableError(f"{self._producer.waiting} frames or more wait in the spool for a broker")
         self._save()
 
     def close(self) -> None:

@@ -32,10 +32,10 @@ class Surface(NamedTuple):
 
 SURFACES: Final = {
     row.name: row
-    for row in (
+    for row in [
         Surface("kmsg", TOPIC_LOG, "kmsg", 1, "printk", "record", "the kernel log, from /dev/kmsg"),
         Surface("ftrace", TOPIC_TRACE, "ftrace", 1, "mono", "page", "trace events, as pages of the kernel's rings"),
-    )
+    ]
 }
 
 #: Frames with these encodings (and versions) hold what others are decoded with, named by the SHA-256 of their bodies.

@@ -12,7 +12,9 @@ from consumers.cli import add_lake
 from consumers.commands.streams import SHOWN, shown
 from consumers.lake.audit import AuditReport, audit
 from consumers.lake.layout import open_lake
-from schemas.stream import Stream
+from schemas.stream import Layer, Stream
+
+_LAYERS = frozenset(Layer)
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
@@ -62,7 +64,11 @@ def _grouped(numbers: Iterable[int]) -> tuple[str, ...]:
     return tuple(map(render.grouped, numbers))
 
 
-# A book's name leaves out the instance where there is none.
+# A book's name joins what is not empty; a layer is a known word, so a slash in the machine's name does no harm.
 def _stream(name: str) -> Stream:
-    machine, boot_id, layer, surface, *rest = name.split("/")
-    return Stream(machine, boot_id, layer, surface, "/".join(rest[:-1]), rest[-1] if rest else "")
+    parts = name.split("/")
+    at = next((i for i, part in enumerate(parts) if i > 1 and part in _LAYERS), None)
+    if at is None:
+        return Stream(name, "", "", "", "", "")
+    surface, *rest = parts[at + 1 :] or [""]
+    return Stream("/".join(parts[: at - 1]), parts[at - 1], parts[at], surface, "/".join(rest[:-1]), "".join(rest[-1:]))

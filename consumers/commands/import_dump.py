@@ -21,7 +21,7 @@ from consumers.lake.layout import open_lake
 from consumers.lake.writer import CommitWriter
 from consumers.progress import ProgressBar
 from consumers.transport.base import Message, Partition
-from schemas import kmsg
+from schemas import bounds, kmsg
 from schemas.errors import BadInputError, StorageError, UsageError
 from schemas.frame import Frame, encode
 from schemas.loss import Loss, LossKind
@@ -32,6 +32,7 @@ _FRAME_RECORDS: Final = 4096
 _FRAME_BYTES: Final = 512 << 10
 _CHUNK_BYTES: Final = 1 << 20
 _LOOKED_AT: Final = 1000
+_TAG: Final = bounds.tag()
 _CUT: Final = Cut(bytes_max=64 << 20, rows_max=1_000_000, age_ns=1 << 62)
 
 
@@ -54,6 +55,9 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Import one file as one commit chain of its own."""
+    for flag, tag in (("--machine", args.machine), ("--boot-id", args.boot_id)):
+        if tag is not None and not _TAG.allows(tag):
+            raise UsageError(f"{flag} is {_TAG.says}, not {tag!r:.60}")
     digest = _digest(args.file)
     _verify(args.file)
     row = surface(args.surface)

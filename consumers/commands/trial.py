@@ -6,6 +6,7 @@ two logs are stored twice.
 """
 
 import argparse
+import logging
 import os
 import signal
 import subprocess
@@ -61,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
         create_topics(kafka, partitions=1, replication=1)
         verify_topics(kafka)
     storage = open_lake(args.lake, create=True)
+    if not args.verbose:
+        logging.getLogger("consumers.follow").setLevel(logging.WARNING)
     print(f"{args.for_s:g} s of this machine's kernel log, through {args.kafka or args.log}, into {args.lake}")
     agent = _start_agent(args)
     try:
@@ -139,7 +142,7 @@ def _account(args: argparse.Namespace, storage: Storage) -> int:
     print_books(report)
     print("\nlosses:")
     names, found = run_query(storage, _LOSSES)
-    render.print_rows(names, found, "table")
+    render.print_rows(names, [(*row[:3], *map(render.grouped, row[3:])) for row in found], "table")
     print(f"\nThe Parquet lies in {args.lake / 'data'}: {report.files} files. An example of a query, and its answer:\n")
     command = sys.argv[0] if Path(sys.argv[0]).name == "hypocenter" else "hypocenter"
     print(f'{command} query --lake {args.lake} "{_QUERY}"\n')

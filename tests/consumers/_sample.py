@@ -8,11 +8,12 @@ from consumers.lake.chain import Chain
 from consumers.lake.layout import open_lake
 from consumers.lake.writer import CommitWriter
 from consumers.transport.base import Message, Partition
+from producers.log import LogWriter
 from schemas import heartbeat, kmsg
-from schemas.frame import Frame, encode
+from schemas.frame import Frame, decode, encode
 from schemas.loss import Loss
 from schemas.stream import Stream
-from schemas.surfaces import HEARTBEAT_ENCODING, HEARTBEAT_VERSION
+from schemas.surfaces import HEARTBEAT_ENCODING, HEARTBEAT_VERSION, TOPIC_LOG
 
 DUMPS = Path(__file__).parent / "dumps"
 START_NS = 1_772_442_000 * 10**9  # 2026-03-02 09:00:00 UTC
@@ -103,13 +104,30 @@ def _locked():
     yield from _Run(LOCKED, "run-3", boot_ns, 29, 356).messages(_chunks(found, 356, 369), range(30, 64, 2))
 
 
-def build(path):
-    """Make the lake in the directory `path`, in one commit, and return its storage."""
+def messages():
+    """Return (append time, frame's bytes) of both guests in the order of the log."""
+    return sorted([*_hung(), *_locked()], key=lambda message: message[0])
+
+
+def build(path, commits=1):
+    """Make the lake in the directory `path`, in so many commits, and return its storage."""
     storage = open_lake(path, create=True)
     partition = Partition("hypocenter.log", 0)
     chain = Chain(storage, *partition, log_id="sample", topic_id="sample", first_offset=0)
     collector = PartitionCollector(partition, chain, CommitWriter(storage), Cut(1 << 60, 1 << 60, 1 << 60))
-    messages = sorted([*_hung(), *_locked()], key=lambda message: message[0])
-    collector.add([Message(offset, *message) for offset, message in enumerate(messages)], 0)
-    assert collector.commit()
+    found = [Message(offset, *message) for offset, message in enumerate(messages())]
+    size = -(-len(found) // commits)
+    for at in range(0, len(found), size):
+        collector.add(found[at : at + size], 0)
+        assert collector.commit()
     return storage
+
+
+def write_log(path):
+    """Make an embedded log of the same frames in the directory `path`."""
+    writer = LogWriter(path, retention_bytes=1 << 30, retention_ms=None, segment_bytes=1 << 20)
+    for _, frame in messages():
+        writer.append(TOPIC_LOG, decode(frame))
+    writer.sync()
+    writer.close()
+    return path

@@ -172,6 +172,24 @@ def test_two_epipes_in_a_row_are_one_loss(scripted):
     ]
 
 
+def test_what_was_overwritten_before_the_first_record_came_was_lost_before_us(scripted):
+    source = scripted(None, 32, record(20), 32, record(30))
+    batches = drain_all(source)
+    source.close()
+    assert [loss for batch in batches for loss in batch.losses] == [
+        Loss("overwrite", 0, 20, "before-first-read", "agent"),
+        Loss("overwrite", 21, 9, "ring-overwritten", "agent"),
+    ]
+
+
+def test_only_what_is_new_is_counted_as_read(scripted):
+    source = scripted(11, record(10), record(11), record(12))
+    batches = drain_all(source)
+    source.close()
+    assert [(batch.first, batch.next) for batch in batches] == [(11, 13)]
+    assert source.counters()["records"] == 2
+
+
 def test_a_record_longer_than_the_buffer_is_a_truncation_and_the_buffer_grows(scripted):
     source = scripted(10, record(10), 22, record(12))
     batches = drain_all(source)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from schemas import limits, toml_config
-from schemas.config import AgentConfig, CollectConfig, Config, LogConfig
+from schemas.config import AgentConfig, CollectConfig, Config, LogConfig, TraceSet
 from schemas.errors import UsageError
 from schemas.frame import Frame, decode, encode
 from schemas.stream import Layer, Stream
@@ -28,6 +28,19 @@ def test_a_deployed_file_loads_and_sends_nothing_in_the_clear(path):
         assert (config.kafka.security_protocol, config.kafka.ssl_check_hostname) == ("SASL_SSL", True)
 
 
+def test_sets_of_trace_events_are_read(tmp_path):
+    text = (
+        "[ftrace]\ntick_ms = 100\n[[ftrace.sets]]\nevents = ['sched:*']\nfilters = ['sched:*=CPU > 1']\nclock = 'boot'\n"
+        "[[ftrace.sets]]\nname = 'irq'\nevents = ['irq:*', 'timer:*']\nbuffer_kib_per_cpu = 1024\nsubbuf_kib = 64"
+    )
+    found = load(tmp_path, text).ftrace
+    assert found.tick_ms == 100
+    assert found.sets == (
+        TraceSet("default", ("sched:*",), ("sched:*=CPU > 1",), clock="boot"),
+        TraceSet("irq", ("irq:*", "timer:*"), (), 1024, 64),
+    )
+
+
 def test_there_is_a_deployed_file():
     assert (DEPLOY / "systemd" / "hypocenter.toml").exists()
 
@@ -49,7 +62,7 @@ def test_a_spool_keeps_its_own_defaults_when_one_key_is_given(tmp_path):
         ("[agent]\nqueue_bytes_max = 0", "agent.queue_bytes_max is "),
         (
             "[agent]\nsurfaces = ['kmesg']",
-            "agent.surfaces is a list of at least one of kmsg, none twice, not ['kmesg']",
+            "agent.surfaces is a list of at least one of kmsg, ftrace, none twice, not ['kmesg']",
         ),
         ("[agent]\nsurfaces = []", "agent.surfaces is "),
         ("[agent]\nsurfaces = ['kmsg', 'kmsg']", "agent.surfaces is "),
@@ -70,6 +83,21 @@ def test_a_spool_keeps_its_own_defaults_when_one_key_is_given(tmp_path):
         ("[collect]\npartitions = ['t:0', 't:0']", "collect.partitions is "),
         ("[collect]\ngroup = 'g'\npartitions = ['t:0']", "collect.partitions cannot be chosen where group shares them"),
         ("[kafka]\nbootstrap = 'host'", "kafka.bootstrap is HOST:PORT, or several with commas between, not 'host'"),
+        ("[[ftrace.sets]]\nname = 'a'", "ftrace.sets[0].events is missing: name what the set a traces"),
+        ("[[ftrace.sets]]\nevents = ['sched_switch']", 'ftrace.sets[0].events is a list of "system:event", none twice'),
+        ("[[ftrace.sets]]\nevents = ['a:b', 'a:b']", "ftrace.sets[0].events is "),
+        (
+            "[[ftrace.sets]]\nevents = ['a:b']\nname = 'A-b'",
+            "ftrace.sets[0].name is 1 to 32 small letters, digits or _",
+        ),
+        ("[[ftrace.sets]]\nevents = ['a:b']\nfilters = ['a:b']", "ftrace.sets[0].filters is "),
+        ("[[ftrace.sets]]\nevents = ['a:b']\nsubbuf_kib = 5", "ftrace.sets[0].subbuf_kib is one of 4, 8, 16, 32, 64"),
+        (
+            "[[ftrace.sets]]\nevents = ['a:b']\nbuffer_kib_per_cpu = 1",
+            "ftrace.sets[0].buffer_kib_per_cpu is from 64 to",
+        ),
+        ("[[ftrace.sets]]\nevents = ['a:b']\n[[ftrace.sets]]\nevents = ['a:c']", "ftrace.sets want a name each, none"),
+        ("[ftrace]\ntick_ms = 1", "ftrace.tick_ms is from 10 to 60 000 ms"),
         (
             "[kafka]\nbootstrap = 'host:1'\nsecurity_protocol = 'TLS'",
             "kafka.security_protocol is one of PLAINTEXT, SSL, ",

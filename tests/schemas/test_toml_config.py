@@ -31,6 +31,7 @@ class Outer:
     inner: Inner = field(default_factory=Inner)
     other: Inner = field(default_factory=lambda: Inner(count=7, name="seven"))
     needed: Needed | None = None
+    several: tuple[Needed, ...] = ()
 
 
 @pytest.fixture
@@ -64,6 +65,11 @@ def test_every_type_is_read(load):
     assert isinstance(load(text).inner.ratio, float)
 
 
+def test_a_list_of_tables_is_read_in_order(load):
+    text = "[[several]]\naddress = 'a'\n[[several]]\naddress = 'b'\nport = 2"
+    assert load(text).several == (Needed("a"), Needed("b", 2))
+
+
 def test_an_empty_file_is_the_defaults(load):
     assert load("") == Outer()
 
@@ -94,6 +100,10 @@ def test_a_table_starts_from_its_own_defaults_and_not_from_its_types(load):
         ("[inner]\nnames = 'a'", "inner.names is a list of texts, not 'a'"),
         ("[inner]\nnames = [1]", "inner.names is a list of texts, not [1]"),
         ("[inner]\non = 1", "inner.on is true or false, not 1"),
+        ("[several]\naddress = 'h'", "several is a list of tables, not {"),
+        ("several = ['h']", "several[0] is a table, not 'h'"),
+        ("[[several]]\naddress = 'h'\n[[several]]\nport = 1", "several[1].address is missing"),
+        ("[[several]]\nadres = 'h'", "unknown key several[0].adres; the nearest valid one is several[0].address"),
         ("[inner]\ndir = 1", "inner.dir is a path, not 1"),
         ("[inner]\ndir = ''", "inner.dir is a path, not ''"),
         ('[inner]\ndir = "a\\u0000b"', "inner.dir is a path, not "),

@@ -1,0 +1,55 @@
+import pytest
+
+from consumers.lake.layout import open_lake
+from consumers.views import run_query
+from tests.consumers import _sample
+
+
+@pytest.fixture
+def lake(tmp_path):
+    _sample.build(tmp_path / "lake", commits=5)
+    return tmp_path / "lake"
+
+
+def content(lake):
+    return run_query(open_lake(lake, create=False), "select * from kmsg order by machine, seq")[1]
+
+
+def files(lake):
+    return len(list((lake / "data").rglob("*.parquet")))
+
+
+def test_files_are_merged_then_deleted_and_the_rows_stay(run, lake):
+    before, count = content(lake), files(lake)
+    done = run("compact", "--lake", lake)
+    assert done.code == 0
+    assert done.lines[0].startswith("merged: ")
+    assert "manifest 1" in done.lines[0]
+    assert done.lines[1] == "deleted: nothing is old enough"
+    assert content(lake) == before
+    # What was replaced stays for readers, until its grace is over.
+    assert files(lake) > count
+    done = run("compact", "--lake", lake, "--grace-s", 0)
+    assert done.lines[0] == "merged: nothing, no past hour has several small files"
+    assert "replaced" in done.lines[1]
+    assert files(lake) < count
+    assert content(lake) == before
+    assert run("audit", "--lake", lake, "--deep").code == 0
+
+
+def test_an_hour_that_is_not_past_stays(run, lake):
+    done = run("compact", "--lake", lake, "--lateness-s", 10**10)
+    assert done.lines[0].startswith("merged: nothing")
+
+
+@pytest.mark.parametrize("flag", ["--lateness-s", "--grace-s"])
+@pytest.mark.parametrize("value", ["-1", "nan", "soon"])
+def test_a_time_that_is_none_is_refused(run, lake, flag, value):
+    done = run("compact", "--lake", lake, flag, value)
+    assert done.code == 2
+    assert f"argument {flag}: a number from 0 on, not '{value}'" in done.err
+
+
+def test_no_lake_is_exit_2(run, tmp_path):
+    assert run("compact", "--lake", tmp_path / "none").code == 2
+    assert not (tmp_path / "none").exists()

@@ -1,0 +1,79 @@
+import json
+import os
+import subprocess
+import sys
+
+from tests.consumers import _sample
+
+
+def test_every_form_gives_the_same_rows(run, sample_lake):
+    sql = "select seq, fields['DEVICE'] as device from kmsg where fields is not null order by machine, seq limit 1"
+    assert run("query", "--lake", sample_lake, sql).lines == [
+        "seq  device",
+        "---  ----------------",
+        "183  +acpi:PNP0A08:00",
+        "(1 row)",
+    ]
+    assert json.loads(run("query", "--lake", sample_lake, sql, "--format", "json").out) == {
+        "seq": 183,
+        "device": "+acpi:PNP0A08:00",
+    }
+    assert run("query", "--lake", sample_lake, sql, "--format", "csv").out == "seq,device\r\n183,+acpi:PNP0A08:00\r\n"
+
+
+def test_every_column_of_every_table_is_valid_json(run, sample_lake):
+    for table in ("kmsg", "losses", "coverage", "dead_letters"):
+        done = run("query", "--lake", sample_lake, f"select * from {table}", "--format", "json")
+        rows = [json.loads(line) for line in done.lines]
+        assert rows
+        assert all(row["machine"] in (_sample.HUNG.machine, _sample.LOCKED.machine) for row in rows)
+
+
+def test_a_wrong_column_is_one_readable_text_and_exit_2(run, sample_lake):
+    done = run("query", "--lake", sample_lake, "select seqq from kmsg")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        'hypocenter: Binder Error: Referenced column "seqq" not found in FROM clause!\n'
+        '  Candidate bindings: "seq"\n'
+        "  LINE 1: select seqq from kmsg\n"
+        "                 ^^^^\n"
+        "  `describe kmsg` shows a table's columns, `show tables` the tables\n"
+    )
+
+
+def test_a_statement_may_begin_with_a_comment(run, sample_lake):
+    assert run("query", "--lake", sample_lake, "-- how many\nselect count(*) as n from kmsg").lines[2] == "680"
+
+
+def test_rows_too_wide_for_a_table_are_printed_one_value_a_line(run, sample_lake):
+    done = run("query", "--lake", sample_lake, "select * from kmsg order by machine, seq limit 2")
+    assert done.lines[0] == "--- row 1"
+    assert f"machine      {_sample.HUNG.machine}" in done.lines
+    assert done.lines[-1] == "(2 rows)"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(sample_lake):
+    sql = "select a.seq, a.message from kmsg a, range(500)"
+    command = [sys.executable, "-m", "consumers.cli", "query", "--lake", sample_lake, sql, "--format", "json"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.stdout.readline().startswith(b"{")
+        process.stdout.close()
+        assert (process.wait(), process.stderr.read()) == (0, b"")
+
+
+def test_rows_are_utf_8_whatever_the_locale(sample_lake):
+    command = [
+        sys.executable,
+        "-m",
+        "consumers.cli",
+        "query",
+        "--lake",
+        sample_lake,
+        "select 'ü→' as t",
+        "--format",
+        "json",
+    ]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONIOENCODING": "ascii"}
+    out = subprocess.run(command, capture_output=True, env=environment, check=True).stdout
+    assert json.loads(out.decode("utf-8")) == {"t": "ü→"}

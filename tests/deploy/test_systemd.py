@@ -1,0 +1,145 @@
+"""The units start commands that exist, with a configuration that loads and privileges that suffice."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from consumers.cli import parser as consumer_parser
+from producers.cli import parser as producer_parser
+from schemas import toml_config
+from schemas.config import Config
+
+FOLDER = Path(__file__).parents[2] / "deploy" / "systemd"
+README = (FOLDER / "README.md").read_text()
+AGENT, COLLECTOR = "hypocenter-agent.service", "hypocenter-collector.service"
+DMESG_RESTRICT = Path("/proc/sys/kernel/dmesg_restrict")
+
+
+def settings(name):
+    """Return every `Key=value` of a unit, the values of each key in order."""
+    found = {}
+    for line in (FOLDER / name).read_text().splitlines():
+        key, equals, value = line.partition("=")
+        if equals and not line.startswith("#"):
+            found.setdefault(key, []).append(value)
+    return found
+
+
+@pytest.mark.parametrize("name", [AGENT, COLLECTOR])
+def test_exec_start_is_a_command_that_the_parser_takes(name):
+    program, *words = settings(name)["ExecStart"][0].split()
+    parse = {"hypocenter": consumer_parser, "hypocenter-agent": lambda _verb: producer_parser()}[Path(program).name]
+    args = parse(words[0]).parse_args(words)
+    assert args.config == Path("/etc/hypocenter/hypocenter.toml")
+
+
+@pytest.mark.parametrize("name", ["hypocenter.toml", "hypocenter-kafka.toml"])
+def test_a_configuration_loads_and_names_all_that_both_services_need(name, monkeypatch):
+    config = toml_config.load(FOLDER / name, Config)
+    assert config.agent.surfaces == ("kmsg",)
+    assert config.collect.lake is not None
+    if config.kafka is None:
+        assert config.log.dir is not None
+        assert config.collect.group is None
+    else:
+        assert config.spool.dir is not None
+        assert config.kafka.sasl_password_env in README
+
+
+@pytest.mark.parametrize("name", ["hypocenter.toml", "hypocenter-kafka.toml"])
+def test_every_directory_lies_where_the_units_may_write(name):
+    config = toml_config.load(FOLDER / name, Config)
+    state = Path("/var/lib") / settings(AGENT)["StateDirectory"][0]
+    assert settings(COLLECTOR)["StateDirectory"] == settings(AGENT)["StateDirectory"]
+    assert settings(COLLECTOR)["User"] == settings(AGENT)["User"]
+    used = [path for path in (config.log.dir, config.spool.dir, config.collect.lake) if path is not None]
+    assert all(path.parent == state for path in used)
+    hidden = {AGENT: settings(AGENT)["InaccessiblePaths"], COLLECTOR: settings(COLLECTOR)["InaccessiblePaths"]}
+    assert hidden == {AGENT: [f"-{config.collect.lake}"], COLLECTOR: [f"-{state}/spool"]}
+    assert settings(COLLECTOR)["ReadOnlyPaths"] == [f"-{state}/log"]
+
+
+@pytest.mark.parametrize("name", [AGENT, COLLECTOR])
+def test_a_unit_writes_to_the_journal_and_waits_without_a_limit(name):
+    unit = settings(name)
+    assert unit["StandardOutput"] == unit["StandardError"] == ["journal"]
+    assert unit["StartLimitIntervalSec"] == ["0"]
+    assert unit["Restart"] == ["always"]
+    assert "2" in unit["RestartPreventExitStatus"][0].split()
+    assert int(unit["LogRateLimitBurst"][0]) <= 1000
+
+
+def test_the_agent_is_stopped_before_what_it_started():
+    assert settings(AGENT)["KillMode"] == ["mixed"]
+
+
+def test_each_unit_has_only_the_capability_it_needs():
+    assert settings(AGENT)["AmbientCapabilities"] == settings(AGENT)["CapabilityBoundingSet"] == ["CAP_SYSLOG"]
+    assert settings(COLLECTOR)["CapabilityBoundingSet"] == [""]
+    assert "AmbientCapabilities" not in settings(COLLECTOR)
+
+
+def test_the_readme_names_every_file():
+    for path in FOLDER.iterdir():
+        assert path.name == "README.md" or f"`{path.name}`" in README
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze")
+@pytest.mark.parametrize("name", [AGENT, COLLECTOR])
+def test_systemd_finds_nothing_wrong_and_the_exposure_that_the_readme_states(tmp_path, name):
+    # The real ones lie where nobody has installed them yet.
+    unit = tmp_path / name
+    unit.write_text(re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", (FOLDER / name).read_text(), flags=re.MULTILINE))
+    verify = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
+    assert (verify.returncode, verify.stderr) == (0, "")
+    command = ["systemd-analyze", "security", "--offline=yes", unit]
+    report = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    exposure = float(re.search(r"exposure level for \S+: (\d+\.\d+)", report)[1])
+    stated = float(re.search(rf"^\| {re.escape(name)} \| (\d+\.\d+) ", README, re.MULTILINE)[1])
+    # Versions weigh differently; a setting that was dropped shows.
+    assert abs(exposure - stated) <= 0.3
+
+
+@pytest.fixture
+def dmesg_restrict():
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("needs root and setpriv")
+    before = DMESG_RESTRICT.read_text()
+    DMESG_RESTRICT.write_text("1\n")
+    yield
+    DMESG_RESTRICT.write_text(before)
+
+
+# The owner of the node is somebody else, so that only its mode and the capabilities count.
+@pytest.mark.kernel
+@pytest.mark.parametrize(
+    ("mode", "capabilities", "said"),
+    [
+        (0o644, ["CAP_SYSLOG"], "open"),
+        (0o644, [], "CAP_SYSLOG"),
+        (0o644, ["CAP_DAC_READ_SEARCH"], "CAP_SYSLOG"),
+        (0o600, ["CAP_SYSLOG"], "CAP_DAC_READ_SEARCH"),
+        (0o600, ["CAP_SYSLOG", "CAP_DAC_READ_SEARCH"], "open"),
+    ],
+)
+def test_the_capabilities_open_the_kernel_log_or_the_message_names_the_one_missing(
+    dmesg_restrict, tmp_path, mode, capabilities, said
+):
+    device = tmp_path / "kmsg"
+    os.mknod(device, 0o020000 | mode, os.makedev(1, 11))
+    device.chmod(mode)
+    os.chown(device, 65534, 65534)
+    code = (
+        "import sys; from producers.kmsg import open_device; from schemas.errors import AccessError\n"
+        "try: open_device(sys.argv[1]); print('open')\n"
+        "except AccessError as e: print(e)\n"
+    )
+    allowed = ",".join(["-all", *(f"+{name.removeprefix('CAP_').lower()}" for name in capabilities)])
+    command = ["setpriv", f"--bounding-set={allowed}", "--inh-caps=-all", sys.executable, "-c", code, device]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=FOLDER.parents[1])
+    assert said in done.stdout

@@ -1,0 +1,69 @@
+import argparse
+
+import pytest
+
+from schemas.command_line import Parser, add_version, float_from_0, positive_float, positive_int
+
+
+@pytest.fixture
+def parser():
+    top = Parser(prog="p")
+    add_version(top)
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+    sub = verbs.add_parser("query")
+    sub.add_argument("--lake", required=True)
+    sub.add_argument("--layer", choices=("host", "guest"))
+    sub.add_argument("--for", dest="for_s", type=float)
+    sub.add_argument("sql", nargs="?")
+    verbs.add_parser("audit")
+    return top
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["qery"], "p: error: VERB: there is no qery; did you mean query?"),
+        (["zz"], "p: error: VERB: there is no zz; there is query, audit"),
+        (["query", "--lkae", "x"], "p query: error: there is no flag --lkae; did you mean --lake?"),
+        (["query", "--la=x"], "p query: error: there is no flag --la; did you mean --lake?"),
+        (["query", "--zzzzzz"], "p query: error: there is no flag --zzzzzz; there is -h, --help, --lake"),
+        (
+            ["query", "--lake", "x", "--layer", "ghost"],
+            "p query: error: --layer: there is no ghost; did you mean host?",
+        ),
+        (["query", "--lake", "x", "a", "b"], "p query: error: nothing takes 'b' here"),
+        (["--versoin"], "p: error: there is no flag --versoin; did you mean --version?"),
+        (["query"], "p query: error: the following arguments are required: --lake"),
+    ],
+)
+def test_a_typo_is_answered_with_the_nearest_word(parser, capsys, words, said):
+    with pytest.raises(SystemExit) as stopped:
+        parser.parse_args(words)
+    assert stopped.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_what_is_right_parses(parser):
+    args = parser.parse_args(["query", "--lake=x", "--layer", "host", "--for", "-1", "-- sql comment\nselect 1"])
+    assert (args.lake, args.layer, args.for_s, args.sql) == ("x", "host", -1.0, "-- sql comment\nselect 1")
+
+
+def test_behind_two_dashes_nothing_is_a_flag(parser):
+    assert parser.parse_args(["query", "--lake", "x", "--", "--sql"]).sql == "--sql"
+
+
+@pytest.mark.parametrize(
+    ("type_", "text", "wanted"),
+    [
+        (positive_int, "1", 1), (positive_int, "0", None), (positive_int, "1.5", None), (positive_int, "x", None),
+        (positive_float, "0.5", 0.5), (positive_float, "0", None), (positive_float, "nan", None),
+        (positive_float, "inf", None), (float_from_0, "0", 0.0), (float_from_0, "-1", None), (float_from_0, "nan", None),
+        (float_from_0, "inf", None), (float_from_0, "", None),
+    ],
+)  # fmt: skip
+def test_numbers_keep_to_their_range(type_, text, wanted):
+    if wanted is None:
+        with pytest.raises(argparse.ArgumentTypeError, match=f"not '{text}'"):
+            type_(text)
+    else:
+        assert type_(text) == wanted
