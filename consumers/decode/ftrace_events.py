@@ -4,6 +4,7 @@ Pure: pages and formats in, Arrow tables out. Rows are in the order of (stream, 
 kernel's order within a CPU; across CPUs only times compare, and only where the clock allows it.
 """
 
+import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -53,6 +54,7 @@ UNKNOWN: Final = TableSpec(
 )
 # Pages decoded in one go: enough that the cost of a column is that of its rows, little enough to stay in a cache.
 _GROUP_BYTES: Final = 4 << 20
+_threads: Final = threading.local()
 
 
 class PageRun(NamedTuple):
@@ -111,7 +113,10 @@ class Events:
 
 
 class _Group(NamedTuple):
-    """Some pages of one size in one buffer; by page its run, the codes of its stream's tags, and its number."""
+    """Some pages of one size in one buffer; by page its run, the codes of its stream's tags, and its number.
+
+    `octets` and `walked` are valid until the next group.
+    """
 
     runs: list[PageRun]
     octets: Bytes
@@ -119,6 +124,7 @@ class _Group(NamedTuple):
     run_of: Ints
     tags: list[npt.NDArray[np.int32]]
     number: Ints
+    zeros: npt.NDArray[np.int32]
 
 
 def schema(event: Format) -> pa.Schema:
@@ -196,8 +202,12 @@ def _groups(runs: list[PageRun], words: list[list[str]], formats: Formats, found
 
 
 def _group(runs: list[PageRun], words: list[list[str]], formats: Formats) -> _Group:
-    data = runs[0].data if len(runs) == 1 else b"".join(run.data for run in runs)
-    walked = ftrace_pages.walk(data, formats.header, runs[0].page_bytes)
+    try:
+        space = _threads.space
+    except AttributeError:
+        space = _threads.space = ftrace_pages.Space()
+    octets = np.frombuffer(runs[0].data, np.uint8) if len(runs) == 1 else space.joined([run.data for run in runs])
+    walked = ftrace_pages.walk(octets, formats.header, runs[0].page_bytes, space)
     pages = [len(run.data) // run.page_bytes for run in runs]
     run_of = np.repeat(np.arange(len(runs)), pages)
     tags = []
@@ -206,7 +216,7 @@ def _group(runs: list[PageRun], words: list[list[str]], formats: Formats) -> _Gr
         tags.append(np.array([code[run.stream[i]] for run in runs], np.int32)[run_of])
     before = np.cumsum([0, *pages[:-1]])
     number = (np.array([run.first_page for run in runs], np.int64) - before)[run_of] + np.arange(len(run_of))
-    return _Group(runs, np.frombuffer(data, np.uint8), walked, run_of, tags, number)
+    return _Group(runs, octets, walked, run_of, tags, number, np.zeros(len(walked.ts), np.int32))
 
 
 def _by_id(walked: Walked) -> Iterator[tuple[int, Ints]]:
@@ -240,7 +250,7 @@ def _place(group: _Group, rows: Ints, words: list[list[str]]) -> dict[str, pa.Ar
     page = group.walked.page[rows]
     arrays: dict[str, pa.Array] = {}
     for name, values, codes in zip(Stream._fields, words, group.tags, strict=True):
-        codes_of = codes[page] if len(values) > 1 else np.zeros(len(rows), np.int32)
+        codes_of = codes[page] if len(values) > 1 else group.zeros[: len(rows)]
         arrays[name] = pa.DictionaryArray.from_arrays(codes_of, pa.array(values, pa.string()))
     cpu, arrival_ns = (np.array([run[i] for run in group.runs]) for i in (1, 5))
     arrays["cpu"] = pa.array(cpu.astype(np.int32)[group.run_of][page])

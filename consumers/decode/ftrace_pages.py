@@ -75,8 +75,35 @@ class Walked(NamedTuple):
     fault_at: Int32s
 
 
-def walk(data: Any, header: PageHeader, page_bytes: int) -> Walked:
+class Space:
+    """Memory that is used again and again: fresh pages of the system's cost more than the walk itself."""
+
+    def __init__(self) -> None:
+        self._octets = np.empty(0, np.uint8)
+        self._columns: tuple[Any, ...] = tuple(np.empty(0, type_) for type_ in _COLUMN_TYPES)
+
+    def joined(self, parts: list[Any]) -> Bytes:
+        """Return the bytes of `parts` one behind the other, valid until the next call."""
+        size = sum(len(part) for part in parts)
+        if size > len(self._octets):
+            self._octets = np.empty(size, np.uint8)
+        at = 0
+        for part in parts:
+            self._octets[at : at + len(part)] = np.frombuffer(part, np.uint8)
+            at += len(part)
+        return self._octets[:size]
+
+    def columns(self, rows: int) -> tuple[Any, ...]:
+        """Return a column of at least `rows` for each of a `Walked`, valid until the next call."""
+        if rows > len(self._columns[0]):
+            self._columns = tuple(np.empty(rows, type_) for type_ in _COLUMN_TYPES)
+        return self._columns
+
+
+def walk(data: Any, header: PageHeader, page_bytes: int, space: Space | None = None) -> Walked:
     """Return the events in `data`, a buffer of whole pages of `page_bytes` each.
+
+    With a `space` its columns are valid until the next walk in it.
 
     No byte outside a page is read for it, whatever it holds; a page that is wrong gives what is right before the
     fault, and the next goes on.
@@ -89,7 +116,7 @@ def walk(data: Any, header: PageHeader, page_bytes: int) -> Walked:
     assert rest == 0, "whole pages"
     most = pages * ((page_bytes - header.data_offset) // _RECORD_BYTES_MIN)
     layout = (page_bytes, header.data_offset, header.commit_offset, header.commit_bytes, header.big_endian)
-    columns: tuple[Any, ...] = tuple(np.empty(most, type_) for type_ in _COLUMN_TYPES)
+    columns = (space or Space()).columns(most)
     by_page: tuple[Any, ...] = tuple(np.empty(pages, type_) for type_ in _BY_PAGE_TYPES)
     # Not imported above: the compiler takes half a second and 60 MiB, which a command that reads no pages need not.
     found = import_module("consumers.decode.ftrace_loops").walk(octets, pages, layout, columns, by_page)

@@ -129,7 +129,7 @@ NOT_THE_FIELD = {
 @pytest.mark.kernel
 def test_every_event_is_what_the_kernel_says_it_is(tmp_path):
     with ftrace_kernel.instance(EVENTS, buffer_kb=32768) as path:
-        ftrace_kernel.busy(1.5, tmp_path)
+        ftrace_kernel.busy(0.3, tmp_path)
         (path / "tracing_on").write_text("0")
         formats_ = ftrace_kernel.formats(path)
         seen, compared = Counter(), Counter()
