@@ -14,6 +14,7 @@ from typing import Final
 
 from producers.clocks import read_clocks
 from producers.log import LogWriter
+from producers.pacing import Pace
 from producers.registry import Identity, Known, open_sources
 from producers.source import Batch, Source
 from producers.writer import WriterThread
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 #: Drained bytes that are cut at once, without waiting for more.
 _CUT_BYTES: Final = 256 << 10
 _STOP_S: Final = 10.0
+_PAUSE_S: Final = 0.05
 #: Seconds before the shipper is started again: at first, and at most.
 _RESTART_S: Final = (1.0, 30.0)
 
@@ -40,8 +42,11 @@ class _Watched:
     number: int  # of the next frame
     since_realtime_ns: int
     since_position: int
-    reading: bool = True
-    timer: asyncio.TimerHandle | None = field(default=None)
+    pace: Pace = field(default_factory=Pace)
+    listening: bool = False  # whether the loop waits for the descriptor
+    paused: bool = False
+    rest: asyncio.TimerHandle | None = None  # until the next drain
+    linger: asyncio.TimerHandle | None = None  # until the next cut
 
 
 class Agent:
@@ -74,7 +79,7 @@ class Agent:
         self._thread = WriterThread(self._writer, self._durable)
         shipping = asyncio.create_task(self._ship()) if self._shipper_command else None
         for watched in self._watched:
-            self._loop.add_reader(watched.source.fileno(), self._readable, watched)
+            self._listen(watched)
         beating = asyncio.create_task(self._beat())
         log.info("watching %s as run %s", ", ".join(self._config.surfaces), self._run)
         if on_ready:
@@ -86,41 +91,47 @@ class Agent:
         finally:
             await self._close(beating, shipping)
 
-    def _readable(self, watched: _Watched) -> None:
+    def _drain(self, watched: _Watched) -> None:
         if self._thread.queued_bytes > self._config.queue_bytes_max:
             self._pause(watched)
             return
+        before = watched.source.pending_bytes()
         more = watched.source.drain()
-        if watched.source.pending_bytes() >= _CUT_BYTES:
+        pending = watched.source.pending_bytes()
+        rest_s = 0.0 if more else watched.pace.rest_s(pending - before, self._loop.time())
+        if pending >= _CUT_BYTES:
             self._cut(watched)
-        elif watched.timer is None and (more or watched.source.pending_bytes()):
-            watched.timer = self._loop.call_later(self._config.linger_ms / 1000, self._cut, watched)
+        elif watched.linger is None and pending:
+            watched.linger = self._loop.call_later(self._config.linger_ms / 1000, self._cut, watched)
+        if rest_s:
+            self._ignore(watched)
+            watched.rest = self._loop.call_later(rest_s, self._drain, watched)
+        else:
+            self._listen(watched)
+
+    def _listen(self, watched: _Watched) -> None:
+        if not watched.listening:
+            watched.listening = True
+            self._loop.add_reader(watched.source.fileno(), self._drain, watched)
+
+    def _ignore(self, watched: _Watched) -> None:
+        if watched.listening:
+            watched.listening = False
+            self._loop.remove_reader(watched.source.fileno())
 
     # The disk is behind by as much memory as we may take: let the kernel's ring fill, its overwrites are counted.
     def _pause(self, watched: _Watched) -> None:
-        if watched.reading:
-            watched.reading = False
-            self._loop.remove_reader(watched.source.fileno())
-            log.error(
-                "%s: reading pauses, the disk is %d bytes behind",
-                watched.source.stream.surface,
-                self._thread.queued_bytes,
-            )
-        self._loop.call_later(0.05, self._resume, watched)
-
-    def _resume(self, watched: _Watched) -> None:
-        if self._stop.is_set():
-            return
-        if self._thread.queued_bytes > self._config.queue_bytes_max // 2:
-            self._loop.call_later(0.05, self._resume, watched)
-            return
-        watched.reading = True
-        self._loop.add_reader(watched.source.fileno(), self._readable, watched)
+        queued_bytes = self._thread.queued_bytes
+        if not watched.paused:
+            log.error("%s: reading pauses, the disk is %d bytes behind", watched.source.stream.surface, queued_bytes)
+        watched.paused = queued_bytes > self._config.queue_bytes_max // 2
+        self._ignore(watched)
+        watched.rest = self._loop.call_later(_PAUSE_S, self._pause if watched.paused else self._drain, watched)
 
     def _cut(self, watched: _Watched) -> None:
-        if watched.timer is not None:
-            watched.timer.cancel()
-            watched.timer = None
+        if watched.linger is not None:
+            watched.linger.cancel()
+            watched.linger = None
         row = SURFACES[watched.source.stream.surface]
         for batch in watched.source.cut():
             self._put(watched, batch, row.encoding, row.encoding_version)
@@ -207,7 +218,9 @@ class Agent:
     async def _close(self, beating: asyncio.Task[None], shipping: asyncio.Task[None] | None) -> None:
         beating.cancel()
         for watched in self._watched:
-            self._loop.remove_reader(watched.source.fileno())
+            self._ignore(watched)
+            if watched.rest is not None:
+                watched.rest.cancel()
             watched.source.drain()
         self._heartbeat()
         stopped = await asyncio.to_thread(self._thread.stop, _STOP_S)
