@@ -47,6 +47,8 @@ def main() -> int:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
+    if not row.values:
+        return (row.what, "not measured", "", "", "", row.how)
     middle = median(row.values)
     figure = " / ".join(_number(value) for value in (min(row.values), middle, max(row.values)))
     if len(row.values) == 1:

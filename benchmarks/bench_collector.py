@@ -2,7 +2,7 @@
 
 A real broker (deploy/kafka) holds kmsg frames of 500 records each, from several machines in one partition; then
 `hypocenter collect --until-end` runs as a process of its own into an empty lake. CPU is user and system of that whole
-process by wait4: with the start of Python and its libraries, and once less what the same command costs for an empty log.
+process by wait4: with the start of Python and its libraries, and less what the same command costs for an empty log.
 """
 
 import time
@@ -45,7 +45,7 @@ def run(options: Options) -> list[Row]:
             None,
             f"{what}; all CPU of the process",
         ),
-        Row("collector, wall", [count / wall_s for _, wall_s in runs], "M records/s", None, "the broker shares the cores"),
+        Row("collector, wall", [count / wall_s for _, wall_s in runs], "M records/s", None, "broker on the same cores"),
         Row("collector, memory", [cost.rss_mib for cost, _ in runs], "MiB", None, "largest resident size"),
     ]
 

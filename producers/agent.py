@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from producers.clocks import read_clocks
 from producers.log import LogWriter
+from producers.pacing import Pace
 from producers.registry import Identity, Known, Opening, open_sources
 from producers.source import Batch, Source
 from producers.writer import WriterThread
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 #: Drained bytes that are cut at once, without waiting for more.
 _CUT_BYTES: Final = 256 << 10
 _STOP_S: Final = 10.0
+_PAUSE_S: Final = 0.05
 #: Seconds before the shipper is started again: at first, and at most.
 _RESTART_S: Final = (1.0, 30.0)
 
@@ -40,10 +42,11 @@ class _Watched:
     number: int  # of the next frame
     since_realtime_ns: int
     since_position: int
-    reading: bool = True
+    pace: Pace = field(default_factory=Pace)
     fd: int = -1  # that the loop waits on; a source may have another one later
-    continuing: bool = False
-    timer: asyncio.TimerHandle | None = field(default=None)
+    paused: bool = False
+    rest: asyncio.Handle | None = None  # until the next drain
+    linger: asyncio.TimerHandle | None = None  # until the next cut
 
 
 class Agent:
@@ -118,12 +121,17 @@ class Agent:
         crash_point("agent:opened")
 
     def _listen(self, watched: _Watched) -> None:
-        fd = watched.source.fileno() if watched.reading else -1
+        self._wait_on(watched, watched.source.fileno())
+
+    def _ignore(self, watched: _Watched) -> None:
+        self._wait_on(watched, -1)
+
+    def _wait_on(self, watched: _Watched, fd: int) -> None:
         if fd != watched.fd:
             if watched.fd >= 0:
                 self._loop.remove_reader(watched.fd)
             if fd >= 0:
-                self._loop.add_reader(fd, self._readable, watched)
+                self._loop.add_reader(fd, self._drain, watched)
             watched.fd = fd
 
     # One wake-up for all sources that want to be asked as often.
@@ -131,53 +139,53 @@ class Agent:
         if self._stop.is_set():
             return
         for watched in self._watched:
-            if watched.source.tick_s == tick_s:
-                self._readable(watched)
-                self._listen(watched)
+            if watched.source.tick_s == tick_s and watched.rest is None:
+                self._drain(watched)
         self._loop.call_later(tick_s, self._tick, tick_s)
 
-    def _readable(self, watched: _Watched) -> None:
-        if not watched.reading:
-            return
+    def _drain(self, watched: _Watched) -> None:
+        watched.rest = None
         if self._thread.queued_bytes > self._config.queue_bytes_max:
             self._pause(watched)
             return
+        before = watched.source.pending_bytes()
         more = watched.source.drain()
-        if watched.source.pending_bytes() >= _CUT_BYTES:
+        pending = watched.source.pending_bytes()
+        drained_bytes = pending - before
+        if pending >= _CUT_BYTES:
             self._cut(watched)
-        elif watched.timer is None and (more or watched.source.pending_bytes()):
-            watched.timer = self._loop.call_later(self._config.linger_ms / 1000, self._cut, watched)
-        # Its descriptor may be silent about what is left; the loop's other work comes in between.
-        if more and watched.source.tick_s is not None and not watched.continuing:
-            watched.continuing = True
-            self._loop.call_soon(self._continue, watched)
+        elif watched.linger is None and pending:
+            watched.linger = self._loop.call_later(self._config.linger_ms / 1000, self._cut, watched)
+        self._await_next(watched, more=more, drained_bytes=drained_bytes)
 
-    def _continue(self, watched: _Watched) -> None:
-        watched.continuing = False
-        if not self._stop.is_set():
-            self._readable(watched)
+    def _await_next(self, watched: _Watched, *, more: bool, drained_bytes: int) -> None:
+        if watched.source.tick_s is not None:
+            if more:
+                # Its descriptor may be silent about what is left; the loop's other work comes in between.
+                watched.rest = self._loop.call_soon(self._drain, watched)
+            self._listen(watched)
+            return
+        rest_s = 0.0 if more else watched.pace.rest_s(drained_bytes, self._loop.time())
+        if rest_s:
+            self._ignore(watched)
+            watched.rest = self._loop.call_later(rest_s, self._drain, watched)
+        else:
+            self._listen(watched)
 
     # The disk is behind by as much memory as we may take: let the kernel's ring fill, its overwrites are counted.
     def _pause(self, watched: _Watched) -> None:
-        watched.reading = False
-        self._listen(watched)
-        name = f"{watched.source.stream.surface} {watched.source.stream.instance}".rstrip()
-        log.error("%s: reading pauses, the disk is %d bytes behind", name, self._thread.queued_bytes)
-        self._loop.call_later(0.05, self._resume, watched)
-
-    def _resume(self, watched: _Watched) -> None:
-        if self._stop.is_set():
-            return
-        if self._thread.queued_bytes > self._config.queue_bytes_max // 2:
-            self._loop.call_later(0.05, self._resume, watched)
-            return
-        watched.reading = True
-        self._listen(watched)
+        queued_bytes = self._thread.queued_bytes
+        if not watched.paused:
+            name = f"{watched.source.stream.surface} {watched.source.stream.instance}".rstrip()
+            log.error("%s: reading pauses, the disk is %d bytes behind", name, queued_bytes)
+        watched.paused = queued_bytes > self._config.queue_bytes_max // 2
+        self._ignore(watched)
+        watched.rest = self._loop.call_later(_PAUSE_S, self._pause if watched.paused else self._drain, watched)
 
     def _cut(self, watched: _Watched) -> None:
-        if watched.timer is not None:
-            watched.timer.cancel()
-            watched.timer = None
+        if watched.linger is not None:
+            watched.linger.cancel()
+            watched.linger = None
         source = watched.source
         for batch in source.cut():
             if batch.body:
@@ -272,8 +280,9 @@ class Agent:
     async def _close(self, beating: asyncio.Task[None], shipping: asyncio.Task[None] | None) -> None:
         beating.cancel()
         for watched in self._watched:
-            watched.reading = False
-            self._listen(watched)
+            self._ignore(watched)
+            if watched.rest is not None:
+                watched.rest.cancel()
         await self._drain_to_the_end()
         self._heartbeat()
         stopped = await asyncio.to_thread(self._thread.stop, _STOP_S)

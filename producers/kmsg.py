@@ -7,7 +7,7 @@ Both are only signals here: what was lost follows from the sequence numbers.
 
 import errno
 import os
-from itertools import pairwise
+from itertools import islice, pairwise, repeat
 from typing import Final
 
 from producers.registry import Opening
@@ -21,6 +21,7 @@ from schemas.surfaces import SURFACES, surface
 DEVICE: Final = "/dev/kmsg"
 _READ_BYTES: Final = 8192  # CONSOLE_EXT_LOG_MAX: the longest record of today's kernels
 _DRAIN_RECORDS_MAX: Final = 4096
+_DRAIN_BREAKS_MAX: Final = 64
 _FRAME_RECORDS_MAX: Final = 8192
 _FOUND_BY: Final = "agent"
 # The device's mode is asked first, then the kernel.
@@ -61,21 +62,22 @@ class KmsgSource:
 
     def drain(self) -> bool:
         """Read until EAGAIN, or until a bounded number of records."""
-        read, fd, size_bytes = os.read, self._fd, self._read_bytes
-        records: list[bytes] = []
-        keep = records.append
-        more = True
-        try:
-            for _ in range(_DRAIN_RECORDS_MAX):
-                keep(read(fd, size_bytes))
-        except BlockingIOError:
-            more = False
-        except OSError as e:
-            if e.errno not in (errno.EPIPE, errno.EINVAL):
-                raise
-            self._note_break(e.errno, len(self._records) + len(records))
-        self._records += records
-        self._pending_bytes += sum(map(len, records))
+        records = self._records
+        before = len(records)
+        limit, more = before + _DRAIN_RECORDS_MAX, True
+        for _ in range(_DRAIN_BREAKS_MAX):
+            try:
+                # What was read before a read fails stays in the list; no bytecode runs between two records.
+                records.extend(map(os.read, repeat(self._fd, limit - len(records)), repeat(self._read_bytes)))
+                break
+            except BlockingIOError:
+                more = False
+                break
+            except OSError as e:
+                if e.errno not in (errno.EPIPE, errno.EINVAL):
+                    raise
+                self._note_break(e.errno, len(records))
+        self._pending_bytes += sum(map(len, islice(records, before, None)))
         return more
 
     def pending_bytes(self) -> int:

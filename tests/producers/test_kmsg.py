@@ -163,6 +163,19 @@ def test_a_jump_without_epipe_is_found_too(scripted):
     assert batches[1].losses == [Loss("overwrite", 12, 3, "ring-overwritten", "agent")]
 
 
+def test_one_drain_goes_on_behind_a_failed_read(scripted):
+    source = scripted(10, record(10), 32, record(20), 22, record(22), record(23))
+    assert source.drain() is False
+    assert source.pending_bytes() == sum(len(record(seq)) for seq in (10, 20, 22, 23))
+    batches = source.cut()
+    source.close()
+    assert [(batch.first, batch.next) for batch in batches] == [(10, 11), (20, 21), (22, 24)]
+    assert [loss for batch in batches for loss in batch.losses] == [
+        Loss("overwrite", 11, 9, "ring-overwritten", "agent"),
+        Loss("truncation", 21, 1, "longer-than-buffer", "agent"),
+    ]
+
+
 def test_two_epipes_in_a_row_are_one_loss(scripted):
     source = scripted(10, record(10), 32, 32, record(20))
     batches = drain_all(source)
