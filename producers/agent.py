@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from producers import memory
 from producers.clocks import read_clocks
 from producers.log import LogWriter
 from producers.pacing import Pace
@@ -144,7 +145,9 @@ class Agent:
         self._loop.call_later(tick_s, self._tick, tick_s)
 
     def _drain(self, watched: _Watched) -> None:
-        watched.rest = None
+        if watched.rest is not None:
+            watched.rest.cancel()  # the descriptor was sooner: one call follows another, never two
+            watched.rest = None
         if self._thread.queued_bytes > self._config.queue_bytes_max:
             self._pause(watched)
             return
@@ -333,6 +336,7 @@ class Agent:
 
 def run_agent(config: Config, identity: Identity, writer: LogWriter, shipper: list[str] | None) -> None:
     """Run an agent to its end; `writer` and every surface are closed whatever happens."""
+    memory.keep()
     agent = Agent(config, identity, writer, shipper)
     try:
         asyncio.run(agent.run())

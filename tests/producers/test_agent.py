@@ -110,6 +110,29 @@ def test_what_a_tick_leaves_is_read_at_once(run):
     assert source.drains >= 4
 
 
+def test_a_descriptor_that_is_always_ready_does_not_multiply_the_calls(run):
+    read, write = os.pipe()
+    os.write(write, b"x")
+    depth = []
+
+    class Flooded(Scripted):
+        def drain(self):
+            depth.append(
+                sum(getattr(each, "_callback", None) is not None and not each.cancelled() for each in _ready())
+            )
+            return len(depth) < 500
+
+    run(Flooded("a", tick_s=0.05, fd=read), for_s=0.3)
+    assert len(depth) >= 500
+    assert max(depth) < 20
+    os.close(read)
+    os.close(write)
+
+
+def _ready():
+    return list(asyncio.get_event_loop_policy().get_event_loop()._ready)
+
+
 def test_a_descriptor_may_come_and_go(run):
     read, write = os.pipe()
     os.write(write, b"x")
