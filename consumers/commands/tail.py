@@ -6,6 +6,7 @@ lines between dashes.
 
 import argparse
 import dataclasses
+import hashlib
 import sys
 import time
 
@@ -16,8 +17,9 @@ from consumers.decode.base import FrameIn
 from consumers.transport.base import Message, Partition, RetentionOvertookError
 from schemas.command_line import positive_float
 from schemas.errors import BadInputError
-from schemas.frame import decode
-from schemas.surfaces import HEARTBEAT_ENCODING, SURFACES, surface
+from schemas.frame import Frame, decode
+from schemas.loss import LossUnit
+from schemas.surfaces import DESCRIPTOR_ENCODINGS, HEARTBEAT_ENCODING, SURFACES, surface
 
 _POLL_MS = 20
 
@@ -39,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         ends = {partition: reader.end_offset(partition) for partition in reader.partitions([row.topic])}
         at: dict[Partition, int] = {}
+        descriptors: dict[bytes, bytes] = {}
         for partition, end in ends.items():
             at[partition] = reader.start_offset(partition) if args.from_start or args.until_end else end
             reader.seek(partition, at[partition])
@@ -53,35 +56,45 @@ def run(args: argparse.Namespace) -> int:
                 reader.seek(e.partition, e.start)
                 continue
             for partition, messages in polled.items():
-                for message in messages:
-                    _print(row.name, partition, message)
-                    at[partition] = message.offset + 1
+                _print(row.name, partition, messages, descriptors)
+                at[partition] = messages[-1].offset + 1
             sys.stdout.flush()
     finally:
         reader.close()
     return 0
 
 
-def _print(name: str, partition: Partition, message: Message) -> None:
-    try:
-        frame = decode(message.value)
-        if frame.stream.surface != name:
-            return
-        machine = frame.stream.machine
-        for loss in frame.losses:
-            count = "an unknown number of" if loss.count is None else loss.count
-            if loss.count != 0:
-                print(f"--- {count} lost from {loss.first_position} on: {loss.kind}, {loss.reason} ---")
-            else:
-                print(f"--- {loss.kind}: {loss.reason} ---")
-        if frame.encoding == HEARTBEAT_ENCODING:
-            return
-        decoder = registry.decoder_for(frame.encoding, frame.encoding_version)
-    except BadInputError as e:
-        print(f"--- dead letter at {partition} offset {message.offset}: {e} ---")
-        return
-    shown = dataclasses.replace(frame, stream=frame.stream._replace(machine=render.short_ids([machine])[machine]))
-    decoded = decoder.decode_many([FrameIn(shown, message.ts_ns, partition, message.offset)], {})
-    sys.stdout.writelines(f"{line}\n" for line in decoder.text_lines(decoded))
-    for bad in decoded.bad:
-        print(f"--- dead letter at {partition} offset {message.offset}, position {bad.position}: {bad.detail} ---")
+# Frames of one poll together, so that a surface of many streams is in the order of time.
+def _print(name: str, partition: Partition, messages: list[Message], descriptors: dict[bytes, bytes]) -> None:
+    frames: dict[tuple[str, int], list[FrameIn]] = {}
+    for message in messages:
+        try:
+            frame = decode(message.value)
+            if frame.stream.surface != name:
+                continue
+            _print_losses(frame)
+            if frame.encoding in DESCRIPTOR_ENCODINGS:
+                descriptors[hashlib.sha256(frame.body).digest()] = frame.body
+            elif frame.encoding != HEARTBEAT_ENCODING:
+                registry.decoder_for(frame.encoding, frame.encoding_version)
+                short = frame.stream._replace(machine=render.short_ids([frame.stream.machine])[frame.stream.machine])
+                item = FrameIn(dataclasses.replace(frame, stream=short), message.ts_ns, partition, message.offset)
+                frames.setdefault((frame.encoding, frame.encoding_version), []).append(item)
+        except BadInputError as e:
+            print(f"--- dead letter at {partition} offset {message.offset}: {e} ---")
+    for (encoding, version), items in frames.items():
+        decoder = registry.decoder_for(encoding, version)
+        decoded = decoder.decode_many(items, descriptors)
+        sys.stdout.writelines(f"{line}\n" for line in decoder.text_lines(decoded))
+        for bad in decoded.bad:
+            print(f"--- dead letter at {partition} offset {bad.offset}, position {bad.position}: {bad.detail} ---")
+
+
+def _print_losses(frame: Frame) -> None:
+    for loss in frame.losses:
+        count = "an unknown number of" if loss.count is None else loss.count
+        unit = "" if loss.unit == LossUnit.POSITION else f"{loss.unit}s "
+        if loss.count != 0:
+            print(f"--- {count} {unit}lost from {loss.first_position} on: {loss.kind}, {loss.reason} ---")
+        else:
+            print(f"--- {loss.kind}: {loss.reason} ---")

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Final, TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -22,7 +22,9 @@ from consumers.lake.unify import concatenated
 from schemas import ftrace
 from schemas.errors import BadInputError
 from schemas.frame import Frame
-from schemas.stream import Stream
+
+if TYPE_CHECKING:
+    from schemas.stream import Stream
 
 TABLES: Final = (UNKNOWN,)
 POSITION: Final = "page"

@@ -9,11 +9,10 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from consumers.decode.ftrace_columns import context_text
 from consumers.decode.ftrace_events import FRONT
 
 _FRONT: Final = frozenset(each.name for each in FRONT)
-_IRQS_OFF, _NEED_RESCHED, _HARDIRQ, _SOFTIRQ = 1, 4, 8, 16
-_UNKNOWN: Final = ("event_id", "reason", "data")
 
 
 def lines(tables: Mapping[str, pa.Table]) -> Iterator[str]:
@@ -25,17 +24,9 @@ def lines(tables: Mapping[str, pa.Table]) -> Iterator[str]:
     ]
     rows.sort(key=lambda row: row[:4])
     for ts_ns, cpu, _, _, name, row in rows:
-        head = f"{'<...>':>16}-{row.get('pid', -1):<7} [{cpu:03d}] {_context(row)} "
+        context = context_text(row.get("flags", 0), row.get("preempt_count", 0))
+        head = f"{'<...>':>16}-{row.get('pid', -1):<7} [{cpu:03d}] {context} "
         yield f"{head}{ts_ns // 10**9:5d}.{ts_ns // 1000 % 10**6:06d}: {name.removeprefix('trace_')}: {_fields(row)}"
-
-
-def _context(row: dict[str, Any]) -> str:
-    flags, count = row.get("flags") or 0, row.get("preempt_count") or 0
-    irq = {_HARDIRQ: "h", _SOFTIRQ: "s", _HARDIRQ | _SOFTIRQ: "H"}.get(flags & (_HARDIRQ | _SOFTIRQ), ".")
-    depth = count & 15
-    return "".join(
-        ("d" if flags & _IRQS_OFF else ".", "N" if flags & _NEED_RESCHED else ".", irq, f"{depth:x}" if depth else ".")
-    )
 
 
 def _fields(row: dict[str, Any]) -> str:
