@@ -10,7 +10,7 @@ import pytest
 from consumers.cli import VERBS, parser
 from producers.cli import parser as agent_parser
 from schemas import errors, toml_config
-from schemas.config import Config
+from schemas.config import Config, TraceSet
 from schemas.kafka_config import KafkaConfig
 
 ROOT = Path(__file__).parent.parent
@@ -20,6 +20,9 @@ FLAGS = {
     "agent.surfaces": "--surface",
     "agent.for_s": "--for",
     "log.dir": "--log",
+    "ftrace.sets": "--events",
+    "filters": "--filter",
+    "buffer_kib_per_cpu": "--buffer-kib",
     "spool.dir": "--spool",
     "kafka.bootstrap": "--kafka",
 }
@@ -45,6 +48,8 @@ def keys():
 
 
 KEYS = {row[0].strip("`"): row for row in rows("key")}
+#: Of one table of `[[ftrace.sets]]`.
+SET_KEYS = {row[0].strip("`"): row for row in rows("key of a set")}
 
 
 def test_every_key_is_there_and_no_other():
@@ -65,6 +70,14 @@ def test_a_default_is_what_the_readme_says(name):
         assert float(said) == default
     else:
         assert said == str(default)
+
+
+def test_every_key_of_a_set_is_there_with_its_default():
+    defaults = {item.name: item.default for item in dataclasses.fields(TraceSet)}
+    assert set(SET_KEYS) == set(defaults)
+    for name, default in defaults.items():
+        said = SET_KEYS[name][2].strip("`")
+        assert re.fullmatch(r"[^0-9]+", said) if default in (None, ()) else said == str(default)
 
 
 @pytest.mark.parametrize("name", sorted(keys()))
@@ -88,9 +101,10 @@ def test_every_flag_of_a_service_has_its_key_and_names_it(top, verb):
         flag = action.option_strings[-1]
         if flag in CALLS:
             continue
-        key = re.search(r"\[(\w+\.\w+)\]$", action.help)[1]
-        assert flag == FLAGS.get(key, "--" + key.partition(".")[2].replace("_", "-"))
-        assert KEYS[key][1] == f"`{flag}`"
+        key = re.search(r"\[([\w.]+)\]$", action.help)[1]
+        table = KEYS if "." in key else SET_KEYS
+        assert flag == FLAGS.get(key, "--" + key.rpartition(".")[2].replace("_", "-"))
+        assert table[key][1] == f"`{flag}`"
 
 
 def test_every_flag_that_a_key_claims_exists():
@@ -119,10 +133,13 @@ def test_every_make_target_that_is_named_exists():
 
 def test_the_toml_examples_load(tmp_path):
     examples = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
-    assert examples
+    loaded = []
     for text in examples:
         (tmp_path / "x.toml").write_text(text)
-        assert toml_config.load(tmp_path / "x.toml", Config).kafka.security_protocol == "SASL_SSL"
+        loaded.append(toml_config.load(tmp_path / "x.toml", Config))
+    traced, shipped = loaded
+    assert [each.name for each in traced.ftrace.sets] == ["sched", "rest"]
+    assert shipped.kafka.security_protocol == "SASL_SSL"
 
 
 @pytest.mark.parametrize("command", re.findall(r"^(hypocenter(?:-agent)? .*)$", README, re.MULTILINE))

@@ -13,7 +13,8 @@ from schemas import heartbeat, kmsg
 from schemas.frame import Frame, decode, encode
 from schemas.loss import Loss
 from schemas.stream import Stream
-from schemas.surfaces import HEARTBEAT_ENCODING, HEARTBEAT_VERSION, TOPIC_LOG
+from schemas.surfaces import HEARTBEAT_ENCODING, HEARTBEAT_VERSION, TOPIC_LOG, TOPIC_TRACE
+from tests.consumers import _sample_trace
 
 DUMPS = Path(__file__).parent / "dumps"
 START_NS = 1_772_442_000 * 10**9  # 2026-03-02 09:00:00 UTC
@@ -109,18 +110,27 @@ def messages():
     return sorted([*_hung(), *_locked()], key=lambda message: message[0])
 
 
-def build(path, commits=1):
-    """Make the lake in the directory `path`, in so many commits, and return its storage."""
+def build(path, commits=1, *, trace=False):
+    """Make the lake in the directory `path`, in so many commits, and return its storage; `trace` adds trace events."""
     storage = open_lake(path, create=True)
-    partition = Partition("hypocenter.log", 0)
+    _collect(storage, TOPIC_LOG, messages(), commits)
+    if trace:
+        at_ns = START_NS + 6 * _S
+        _collect(
+            storage, TOPIC_TRACE, [(at_ns + 1_000_000, each) for each in _sample_trace.frames(HUNG, at_ns)], commits
+        )
+    return storage
+
+
+def _collect(storage, topic, found, commits):
+    partition = Partition(topic, 0)
     chain = Chain(storage, *partition, log_id="sample", topic_id="sample", first_offset=0)
     collector = PartitionCollector(partition, chain, CommitWriter(storage), Cut(1 << 60, 1 << 60, 1 << 60))
-    found = [Message(offset, *message) for offset, message in enumerate(messages())]
+    found = [Message(offset, *message) for offset, message in enumerate(found)]
     size = -(-len(found) // commits)
     for at in range(0, len(found), size):
         collector.add(found[at : at + size], 0)
         assert collector.commit()
-    return storage
 
 
 def write_log(path):

@@ -20,11 +20,13 @@ ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "consumers" / "TABLES.md").read_text()
 DOCUMENTS = [path for path in ROOT.rglob("*.md") if not {".venv", ".cache", "var"} & set(path.relative_to(ROOT).parts)]
 SPECS = {**TABLES, **{spec.name: spec for spec in registry.tables()}}
+#: Of the family `trace_<event>`, those that the sample has.
+EVENTS = {"trace_sched_switch", "trace_sched_waking"}
 
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory):
-    return _sample.build(tmp_path_factory.mktemp("sample") / "lake")
+    return _sample.build(tmp_path_factory.mktemp("sample") / "lake", trace=True)
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def empty(tmp_path):
 
 def described(name):
     """Return the cells of the rows that TABLES.md has for the table `name`."""
-    section = re.search(rf"^## {name}: .*?(?=^## |^# )", DOCUMENT, re.DOTALL | re.MULTILINE)[0]
+    section = re.search(rf"^## {re.escape(name)}: .*?(?=^## |^# )", DOCUMENT, re.DOTALL | re.MULTILINE)[0]
     table = re.search(r"\| column \| .*?\n\n", section, re.DOTALL)[0]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()[2:]]
 
@@ -53,6 +55,21 @@ def test_the_document_has_no_other_table_and_every_kind_of_loss():
     assert set(re.findall(r"^## (\w+): one row", DOCUMENT, re.MULTILINE)) == set(SPECS)
     kinds = re.search(r"\| kind \| reason .*?\n\n", DOCUMENT, re.DOTALL)[0]
     assert set(re.findall(r"^\| ([a-z-]+) \|", kinds, re.MULTILINE)) - {"kind"} == set(LossKind)
+
+
+@pytest.mark.parametrize("name", sorted(EVENTS))
+def test_an_event_has_the_columns_of_its_family_and_its_own_behind_them(lake, name):
+    rows = described("trace_<event>")
+    columns = [column[:2] for column in run_query(lake, f"describe {name}")[1]]
+    assert [row[:2] for row in rows] == [list(column) for column in columns[: len(rows)]]
+    assert all(len(row) == 5 and row[3] and row[4] for row in rows), "meaning and null meaning are missing"
+    own = {
+        "trace_sched_switch": "prev_comm prev_pid prev_prio prev_state prev_state_name next_comm next_pid next_prio",
+        "trace_sched_waking": "comm event_pid prio target_cpu",
+    }
+    assert [column for column, _ in columns[len(rows) :]] == own[name].split()
+    never = " or ".join(f'"{row[0]}" is null' for row in rows if row[4] == "never")
+    assert run_query(lake, f"select count(*) > 0, count(*) filter ({never}) from {name}")[1] == [(True, 0)]
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -133,7 +150,7 @@ def test_only_what_commits_name_is_seen(lake):
     connection = connect(lake)
     views = {name for (name,) in connection.execute("show tables").fetchall()}
     connection.close()
-    assert views == set(SPECS)
+    assert views == set(SPECS) | EVENTS
     before = run_query(lake, "select count(*) from kmsg")[1]
     file = next(Path(lake.local_path("data/kmsg")).rglob("*.parquet"))
     orphan = file.with_name("orphan.parquet")

@@ -84,6 +84,12 @@ def test_each_unit_has_only_the_capability_it_needs():
     assert "AmbientCapabilities" not in settings(COLLECTOR)
 
 
+def test_the_collector_may_compile_and_keep_the_loops_over_trace_pages():
+    unit = settings(COLLECTOR)
+    assert "MemoryDenyWriteExecute" not in unit
+    assert unit["Environment"] == [f"NUMBA_CACHE_DIR=%C/{unit['CacheDirectory'][0]}"]
+
+
 def test_the_readme_names_every_file():
     for path in FOLDER.iterdir():
         assert path.name == "README.md" or f"`{path.name}`" in README

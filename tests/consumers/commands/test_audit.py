@@ -85,7 +85,9 @@ def test_a_directory_that_is_no_lake_is_exit_2(run, tmp_path):
 
 def book(**values):
     sums = {"first": 0, "next": 9, "stored": 9, "duplicates": 0, "contradicted": 0, "dead": 0, "lost": {}, "rows": 9}
-    return Book(**{"name": "m/b/host/kmsg/printk", "chain": "log/0", "lost_events": 0, "unknown_losses": 0, **sums, **values})
+    return Book(
+        **{"name": "m/b/host/kmsg/printk", "chain": "log/0", "lost_events": 0, "unknown_losses": 0, **sums, **values}
+    )
 
 
 def test_partition_and_unknown_are_columns_only_where_they_say_something(capsys):

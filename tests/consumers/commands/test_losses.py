@@ -32,3 +32,11 @@ def test_json_and_csv_have_everything_under_the_same_names(run, sample_lake):
 def test_no_loss_is_an_empty_table(run, empty_lake):
     assert run("losses", "--lake", empty_lake).lines[-1] == "(0 rows)"
     assert run("losses", "--lake", empty_lake, "--format", "json").out == ""
+
+
+def test_events_are_told_from_positions(run, tmp_path):
+    _sample.build(tmp_path / "lake", trace=True)
+    lines = run("losses", "--lake", tmp_path / "lake").lines
+    assert [line.split()[5:9] for line in lines if "ring-overrun" in line] == [["overwrite", "1", "37", "events"]]
+    units = [json.loads(line)["unit"] for line in run("losses", "--lake", tmp_path / "lake", "--format", "json").lines]
+    assert sorted(units) == ["event", "position", "position"]
