@@ -11,11 +11,15 @@ from consumers.decode.base import Decoder, FrameIn
 from consumers.descriptors import Descriptors
 from consumers.lake.snapshot import Snapshot, snapshot
 from consumers.lake.storage import Storage
+from consumers.lake.tables import TABLES as LAKE_TABLES
+from consumers.lake.unify import concatenated
 from schemas.errors import StorageError
 from schemas.frame import Frame
 
 #: Columns that say when and how a record came, not what it was.
-_ARRIVAL_COLUMNS: Final = ("captured_ns", "arrival_ns")
+_ARRIVAL_COLUMNS: Final = frozenset(("captured_ns", "arrival_ns"))
+#: And, in tables of the lake's own, where in the log; a kind of event may have such fields.
+_PLACE_COLUMNS: Final = frozenset(("topic", "partition", "offset"))
 
 
 Tables = dict[str, pa.Table]
@@ -54,17 +58,23 @@ def differing(
 
 def _same(suspect: Suspect, arrived: Tables, waiting: Tables, storage: Storage, taken: Snapshot) -> bool:
     frame, decoder = suspect.item.frame, suspect.decoder
+    position = decoder.POSITION
+    stored, mine = {}, {}
     for name in {*arrived, *waiting, *filter(decoder.owns, taken.files)}:
-        position = decoder.POSITION
         parts = [_within(waiting[name], position, frame)] if name in waiting else []
         parts += _lake_rows(name, position, frame, storage, taken)
-        stored = _content(parts, name, decoder)
-        if stored is None or stored.num_rows == 0:
-            continue
-        mine = _content([arrived[name]] if name in arrived else [], name, decoder)
-        if mine is None or not mine.filter(pc.is_in(mine[position], stored[position])).equals(stored):
-            return False
-    return True
+        stored[name] = _plain_rows(parts, name)
+        mine[name] = _plain_rows([arrived[name]] if name in arrived else [], name)
+    # A position may have rows in several tables, here in these and there in those.
+    known = [chunk for rows in stored.values() if rows is not None for chunk in rows[position].chunks]
+    if not known:
+        return True
+    positions = pa.concat_arrays(known)
+    return all(_equal(_at(mine[name], position, positions), stored[name], name, decoder) for name in stored)
+
+
+def _at(rows: pa.Table | None, position: str, positions: pa.Array) -> pa.Table | None:
+    return None if rows is None else rows.filter(pc.is_in(rows[position], positions))
 
 
 def _overlaps(one: Frame, other: Frame) -> bool:
@@ -77,18 +87,25 @@ def _within(table: pa.Table, position: str, frame: Frame) -> pa.Table:
     return table.filter(pc.and_(pc.greater_equal(column, frame.first), pc.less(column, frame.next)))
 
 
-# Sorted rows of plain columns, whatever order and dictionaries a file came with; None without any rows.
-def _content(parts: list[pa.Table], name: str, decoder: Decoder) -> pa.Table | None:
-    plain = [_plain(part) for part in parts if part.num_rows]
-    if not plain:
-        return None
-    table = pa.concat_tables(plain, promote_options="permissive")
-    keys = decoder.spec(name, table.schema).sort_keys
-    return table.sort_by([(key, "ascending") for key in keys]).combine_chunks()
+# Rows of plain columns, whatever order and dictionaries a file came with; None without any rows.
+def _plain_rows(parts: list[pa.Table], name: str) -> pa.Table | None:
+    left_out = _ARRIVAL_COLUMNS | (_PLACE_COLUMNS if name in LAKE_TABLES else frozenset())
+    plain = [_plain(part, left_out) for part in parts if part.num_rows]
+    return concatenated(plain) if plain else None
 
 
-def _plain(table: pa.Table) -> pa.Table:
-    kept = sorted((item for item in table.schema if item.name not in _ARRIVAL_COLUMNS), key=lambda item: item.name)
+# A file may have columns and wider types that the rows of other kernels in it brought.
+def _equal(mine: pa.Table | None, stored: pa.Table | None, name: str, decoder: Decoder) -> bool:
+    if mine is None or stored is None:
+        return not (mine and mine.num_rows) and stored is None
+    both = concatenated([mine, stored])
+    keys = [(key, "ascending") for key in decoder.spec(name, both.schema).sort_keys]
+    one, other = both.slice(0, mine.num_rows), both.slice(mine.num_rows)
+    return bool(one.sort_by(keys).combine_chunks().equals(other.sort_by(keys).combine_chunks()))
+
+
+def _plain(table: pa.Table, left_out: frozenset[str]) -> pa.Table:
+    kept = sorted((item for item in table.schema if item.name not in left_out), key=lambda item: item.name)
     types = [item.type.value_type if pa.types.is_dictionary(item.type) else item.type for item in kept]
     schema = pa.schema([pa.field(item.name, kind) for item, kind in zip(kept, types, strict=True)])
     return table.select([item.name for item in kept]).cast(schema)

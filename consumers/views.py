@@ -8,6 +8,7 @@ import duckdb
 from consumers.decode import registry
 from consumers.lake.snapshot import Snapshot, snapshot
 from consumers.lake.storage import Storage
+from consumers.lake.unify import read_sql, union_sql
 from schemas.errors import UsageError
 
 # Nothing is fetched from anywhere.
@@ -30,10 +31,8 @@ def connect(storage: Storage, taken: Snapshot | None = None) -> duckdb.DuckDBPyC
     for name in {**always, **taken.files}:
         files = [storage.local_path(entry.key) for entry in taken.files.get(name, [])]
         if files:
-            listed = ", ".join("'" + path.replace("'", "''") + "'" for path in files)
             # Tables that the kernel describes differ from kernel to kernel, the others do not.
-            how = "hive_partitioning=false" if name in always else "hive_partitioning=false, union_by_name=true"
-            source = f"read_parquet([{listed}], {how})"
+            source = read_sql(files) if name in always else union_sql(files)
             columns = registry.columns_sql(name, connection.sql(f"from {source}").columns)
             connection.execute(f'create view "{name}" as select {columns} from {source}')  # noqa: S608
         else:

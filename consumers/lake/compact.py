@@ -21,7 +21,7 @@ from consumers.lake.parquet import write_table
 from consumers.lake.snapshot import Snapshot, snapshot
 from consumers.lake.storage import Storage
 from consumers.lake.tables import TableSpec
-from consumers.lake.unify import concatenated
+from consumers.lake.unify import concatenated, union_sql
 from schemas.crashpoints import crash_point
 from schemas.errors import StorageError
 
@@ -227,11 +227,8 @@ def _digest(paths: list[str]) -> tuple[Any, ...]:
     connection = duckdb.connect()
     try:
         connection.execute("set threads to 1")
-        found = connection.execute(
-            "select count(*), sum(hash(t)::hugeint)"
-            " from read_parquet(?, hive_partitioning=false, union_by_name=true) t",
-            [paths],
-        ).fetchone()
+        sql = f"select count(*), sum(hash(t)::hugeint) from (from {union_sql(paths)}) t"  # noqa: S608
+        found = connection.execute(sql).fetchone()
     finally:
         connection.close()
     assert found is not None

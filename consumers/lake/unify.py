@@ -1,41 +1,144 @@
-"""Tables of one name from different kernels: columns may be missing here and of another type there."""
+"""Tables of one name from different kernels: columns may be missing here and of another type there.
+
+One rule for Arrow and for DuckDB, whose own differ, and fail where types do not go together: integers widen, signed
+ones together with 64 unsigned bits to decimals; all else becomes text.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from schemas.errors import StorageError
+
+#: Holds every integer of 64 bits, signed or not.
+WIDE: Final = pa.decimal128(20, 0)
+_SIGNED: Final = {pa.int8(): 8, pa.int16(): 16, pa.int32(): 32, pa.int64(): 64}
+_UNSIGNED: Final = {pa.bool_(): 1, pa.uint8(): 8, pa.uint16(): 16, pa.uint32(): 32, pa.uint64(): 64}
+_BY_SIGN_AND_BITS: Final = {
+    **{(True, bits): kind for kind, bits in _SIGNED.items()},
+    **{(False, bits): kind for kind, bits in _UNSIGNED.items()},
+}
+_SQL: Final = {
+    pa.int8(): "TINYINT", pa.int16(): "SMALLINT", pa.int32(): "INTEGER", pa.int64(): "BIGINT", pa.uint8(): "UTINYINT",
+    pa.uint16(): "USMALLINT", pa.uint32(): "UINTEGER", pa.uint64(): "UBIGINT", WIDE: "DECIMAL(20, 0)",
+}  # fmt: skip
 
 
-def concatenated(parts: list[pa.Table]) -> pa.Table:
-    """Return the rows of `parts` in one table with all their columns; a missing one is null.
+def concatenated(parts: Sequence[pa.Table]) -> pa.Table:
+    """Return the rows of `parts` in one table with all their columns; a missing one is null."""
+    common = _common_types(part.schema for part in parts)
+    everywhere = {name for name in common if all(name in part.column_names for part in parts)}
+    return pa.concat_tables([_cast(part, common, everywhere) for part in parts], promote_options="permissive")
 
-    Integers widen. A column whose types do not go together becomes text, as the queries' union of files has it.
+
+def union_sql(paths: Sequence[str]) -> str:
+    """Return the FROM item of DuckDB that reads the Parquet files `paths`, at least one, as `concatenated` joins them.
+
+    Raises:
+        StorageError: a file cannot be read.
     """
-    try:
-        return pa.concat_tables(parts, promote_options="permissive")
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        kinds: dict[str, set[pa.DataType]] = {}
-        for part in parts:
-            for item in part.schema:
-                kinds.setdefault(item.name, set()).add(item.type)
-        odd = {name for name, found in kinds.items() if len(found) > 1 and not _widen(found)}
-        return pa.concat_tables([_as_text(part, odd) for part in parts], promote_options="permissive")
+    alike: dict[tuple[tuple[str, pa.DataType], ...], list[str]] = {}
+    for path in paths:
+        try:
+            schema = pq.read_schema(path)
+        except (OSError, pa.ArrowException) as e:
+            raise StorageError(f"{path}: {e}") from e
+        alike.setdefault(tuple((item.name, _plain(item.type)) for item in schema), []).append(path)
+    if len(alike) == 1:
+        return read_sql(paths)
+    common = _common_types(pa.schema(list(columns)) for columns in alike)
+    selects = [
+        f"select {', '.join(_cast_sql(name, kind, common[name]) for name, kind in columns)} from {read_sql(files)}"  # noqa: S608
+        for columns, files in alike.items()
+    ]
+    return f"({' union all by name '.join(selects)})"
 
 
-def _widen(found: set[pa.DataType]) -> bool:
-    try:
-        pa.unify_schemas([pa.schema([pa.field("x", kind)]) for kind in found], promote_options="permissive")
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return False
-    return True
+def read_sql(paths: Sequence[str]) -> str:
+    """Return the FROM item of DuckDB that reads the Parquet files `paths`, all of one schema."""
+    listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+    return f"read_parquet([{listed}], hive_partitioning=false)"
 
 
-def _as_text(part: pa.Table, odd: set[str]) -> pa.Table:
-    for name in odd & set(part.column_names):
-        column = part[name]
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        if pa.types.is_nested(column.type):
-            column = pa.chunked_array([pa.array([str(value) for value in column.to_pylist()], pa.string())])
-        elif pa.types.is_binary(column.type):
-            column = pa.chunked_array([pa.array([value.hex() for value in column.to_pylist()], pa.string())])
-        part = part.set_column(part.column_names.index(name), name, pc.cast(column, pa.string()))
+# In the order in which the columns first come.
+def _common_types(schemas: Iterable[pa.Schema]) -> dict[str, pa.DataType]:
+    kinds: dict[str, dict[pa.DataType, None]] = {}
+    for schema in schemas:
+        for item in schema:
+            kinds.setdefault(item.name, {})[item.type] = None
+    return {name: _common(list(found)) for name, found in kinds.items()}
+
+
+def _common(kinds: list[pa.DataType]) -> pa.DataType:
+    # Maps, which no kernel makes, differ only in what they call their keys.
+    if len(kinds) == 1 or all(map(pa.types.is_map, kinds)):
+        return kinds[0]
+    plain = {_plain(kind) for kind in kinds}
+    if len(plain) == 1:
+        return plain.pop()
+    if all(map(_is_number, plain)):
+        return _number(plain)
+    if all(pa.types.is_list(kind) and _is_number(kind.value_type) for kind in plain):
+        return pa.list_(_common(list({kind.value_type for kind in plain})))
+    return pa.string()
+
+
+def _number(kinds: set[pa.DataType]) -> pa.DataType:
+    signed = max((_SIGNED[kind] for kind in kinds if kind in _SIGNED), default=0)
+    unsigned = max((_UNSIGNED[kind] for kind in kinds if kind in _UNSIGNED), default=0)
+    bits = max(signed, 2 * unsigned if unsigned > 1 else 8) if signed else max(unsigned, 8)
+    return WIDE if WIDE in kinds or bits > 64 else _BY_SIGN_AND_BITS[bool(signed), bits]
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return kind in _SIGNED or kind in _UNSIGNED or kind == WIDE
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+# What is not `everywhere` will be null somewhere.
+def _cast(part: pa.Table, common: dict[str, pa.DataType], everywhere: set[str]) -> pa.Table:
+    for i, item in enumerate(part.schema):
+        kind, column = common[item.name], part[i]
+        if item.type != kind and not pa.types.is_map(kind):
+            plain = column.cast(_plain(item.type))
+            column = _text(plain) if kind == pa.string() else _widened(plain, kind)
+        nullable = item.nullable or item.name not in everywhere
+        if column.type != item.type or nullable != item.nullable:
+            part = part.set_column(i, item.with_type(column.type).with_nullable(nullable), column)
     return part
+
+
+def _widened(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    # Arrow takes a truth to a decimal by no way.
+    return column.cast(pa.uint8()).cast(kind) if pa.types.is_boolean(column.type) else column.cast(kind)
+
+
+def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_binary(column.type):
+        return _mapped(column, bytes.hex)
+    if pa.types.is_list(column.type):
+        return _mapped(column, lambda values: f"[{', '.join(map(str, values))}]")
+    return column.cast(pa.string())
+
+
+def _mapped(column: pa.ChunkedArray, text: Callable[[Any], str]) -> pa.ChunkedArray:
+    found = [None if value is None else text(value) for value in column.to_pylist()]
+    return pa.chunked_array([pa.array(found, pa.string())])
+
+
+def _cast_sql(name: str, kind: pa.DataType, common: pa.DataType) -> str:
+    quoted = '"' + name.replace('"', '""') + '"'
+    if kind == _plain(common):
+        return quoted
+    if common != pa.string():
+        return f"cast({quoted} as {_type_sql(common)}) as {quoted}"
+    return f"lower(hex({quoted})) as {quoted}" if pa.types.is_binary(kind) else f"cast({quoted} as VARCHAR) as {quoted}"
+
+
+def _type_sql(kind: pa.DataType) -> str:
+    return f"{_type_sql(kind.value_type)}[]" if pa.types.is_list(kind) else _SQL[kind]

@@ -11,7 +11,9 @@ from consumers.transport.base import Message, Partition
 from consumers.views import run_query
 from schemas.frame import encode
 from schemas.loss import Loss
+from tests.consumers import _pages
 from tests.consumers._frames import STREAM, frame, heartbeat, message_bytes, record
+from tests.consumers._pages import CPU, SET, described, page, paged
 
 PARTITION = Partition("hypocenter.log", 0)
 NEVER = Cut(1 << 60, 1 << 60, 1 << 60)
@@ -229,3 +231,131 @@ def test_streams_beyond_the_limit_are_buried_and_known_ones_go_on(lake, monkeypa
     lake.collect(message_bytes(0, 1, 0), message_bytes(0, 1, 0, stream=other), message_bytes(1, 2, 1))
     assert lake.query("select reason from dead_letters") == [("too-many-streams",)]
     assert lake.seqs() == [0, 1]
+
+
+def values(lake):
+    return [value for (value,) in lake.query("select value from trace_tick order by instance, page, position")]
+
+
+def book(report, stream):
+    return next(each for each in report.books if each.name == "/".join(stream))
+
+
+def test_pages_behind_their_description_are_rows(lake):
+    report = lake.collect(*_pages.encoded(described(), paged(0, [page(1), page(2, 3)]), paged(2, [page(4)], 1)))
+    assert values(lake) == [1, 2, 3, 4]
+    pages, descriptions = book(report, CPU), book(report, SET)
+    assert (pages.stored, pages.rows, descriptions.stored, descriptions.rows) == (3, 4, 1, 0)
+    assert report.rows == {"trace_tick": 4, "artifacts": 1}
+
+
+def test_pages_whose_description_nobody_sent_are_dead_as_a_whole(lake):
+    report = lake.collect(*_pages.encoded(paged(0, [page(1), page(2)]), described(), paged(2, [page(3)], 1)))
+    # In one commit the order does not matter: it is there.
+    assert values(lake) == [1, 2, 3]
+    other = _pages.formats({})
+    report = lake.collect(*_pages.encoded(paged(3, [page(4), page(5)], 2, body=other), paged(5, [page(6)], 3)))
+    assert values(lake) == [1, 2, 3, 6]
+    assert (book(report, CPU).stored, book(report, CPU).dead, book(report, CPU).rows) == (4, 2, 4)
+    assert lake.query("select reason, position, instance from dead_letters") == [("descriptor", 3, "set/cpu0")]
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["pages alone", "the description again"])
+def test_a_restarted_collector_finds_the_description_in_the_lake(lake, again):
+    lake.collect(*_pages.encoded(described(), paged(0, [page(1)])))
+    frames = [*([described()] if again else []), paged(1, [page(2)], 1)]
+    report = lake.collect(*_pages.encoded(*frames), collector=lake.new_collector())
+    assert values(lake) == [1, 2]
+    assert book(report, SET).duplicates == int(again)
+    assert lake.query("select count(*) from losses, dead_letters") == [(0,)]
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["buffered", "in the lake"])
+def test_pages_that_come_again_are_duplicates(lake, restarted):
+    first = _pages.encoded(described(), paged(0, [page(1), page(2)]))
+    again = _pages.encoded(paged(1, [page(2), page(3)], 0, run="other"))
+    if restarted:
+        lake.collect(*first)
+        report = lake.collect(*again, collector=lake.new_collector())
+    else:
+        report = lake.collect(*first, *again)
+    assert values(lake) == [1, 2, 3]
+    assert (book(report, CPU).stored, book(report, CPU).duplicates, book(report, CPU).contradicted) == (3, 1, 0)
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["buffered", "in the lake"])
+@pytest.mark.parametrize(
+    "other",
+    [page(9), page(2, 9), page(), _pages.FORM.page(_pages.T, _pages.tick(2), _pages.tock(b"more"))],
+    ids=["another value", "an event more", "no event", "an event of another kind"],
+)
+def test_other_pages_at_a_known_position_are_an_overwrite_and_a_dead_letter(lake, restarted, other):
+    first = _pages.encoded(described(), paged(0, [page(1), page(2)]))
+    again = _pages.encoded(paged(1, [other, page(3)], 0, run="other"))
+    if restarted:
+        lake.collect(*first)
+        report = lake.collect(*again, collector=lake.new_collector())
+    else:
+        report = lake.collect(*first, *again)
+    assert values(lake) == [1, 2, 3]
+    assert (book(report, CPU).stored, book(report, CPU).duplicates, book(report, CPU).contradicted) == (3, 0, 1)
+    assert lake.query("select kind, first_position, count, unit, reason from losses") == [
+        ("overwrite", 1, 1, "position", "content-differs")
+    ]
+    assert lake.query("select reason, position from dead_letters") == [("content-differs", 1)]
+
+
+def test_a_duplicate_is_known_also_where_another_kernel_widened_the_stored_columns(lake):
+    wide = _pages.formats({"sys:tick": _pages.event_text("tick", 7, ("unsigned long value", 8, 0), ("int more", 4, 1))})
+    newer = _pages.FORM.page(
+        _pages.T, _pages.FORM.event(1, _pages.payload(7, (2**63).to_bytes(8, "little") + bytes(4)))
+    )
+    machine = [each._replace(machine="n") for each in (SET, CPU)]
+    frames = [described(), paged(0, [page(-1)]), described(body=wide, stream=machine[0])]
+    lake.collect(*_pages.encoded(*frames, paged(0, [newer], body=wide, stream=machine[1])))
+    assert [int(value) for value in values(lake)] == [-1, 2**63]
+    report = lake.collect(*_pages.encoded(paged(0, [page(-1), page(5)], run="x")), collector=lake.new_collector())
+    assert (book(report, CPU).duplicates, book(report, CPU).contradicted) == (1, 0)
+
+
+def test_a_page_with_a_fault_is_a_dead_letter_beside_its_rows_and_keeps_its_position(lake):
+    faulty = _pages.FORM.page(_pages.T, _pages.tick(2), bytes(16))
+    report = lake.collect(*_pages.encoded(described(), paged(0, [page(1), faulty, page(3)])))
+    assert values(lake) == [1, 2, 3]
+    assert (book(report, CPU).stored, book(report, CPU).dead, book(report, CPU).rows) == (3, 0, 3)
+    assert lake.query("select reason, position, size_bytes from dead_letters") == [("page", 1, 4096 - 32)]
+
+
+def test_lost_events_have_a_sum_of_their_own_and_take_no_position(lake):
+    losses = [
+        Loss("overwrite", 1, 40, "ring-overrun", "agent", "event"),
+        Loss("overwrite", 2, None, "ring-overrun", "agent", "event"),
+    ]
+    pages = [page(1), page(2, missed=40), page(3, missed=1, stored=False)]
+    lake.collect(*_pages.encoded(described(), paged(0, pages, losses=losses)))
+    report = lake.collect(*_pages.encoded(paged(5, [page(6)], 1)))
+    pages = book(report, CPU)
+    assert (pages.stored, pages.lost, pages.lost_events, pages.unknown_losses) == (4, {"gap": 2}, 40, 1)
+    assert lake.query("select first_position, count, unit from losses order by all") == [
+        (1, 40, "event"),
+        (2, None, "event"),
+        (3, 2, "position"),
+    ]
+
+
+def test_the_audit_tells_when_the_rows_say_another_number_of_lost_events(lake):
+    lost = Loss("overwrite", 0, 40, "ring-overrun", "agent", "event")
+    lake.collect(*_pages.encoded(described(), paged(0, [page(1)], losses=[lost])))
+    lake.collector._books.streams[CPU].lost_events += 1
+    lake.collector.add([Message(lake.collector.position, 0, encode(paged(1, [page(2)], 1)))], 0)
+    assert lake.collector.commit()
+    assert audit(lake.storage).problems == [
+        "m/b/guest-kernel/ftrace/set/cpu0/mono: 41 events lost in the books, 40 in its rows"
+    ]
+
+
+def test_an_event_of_an_unknown_kind_is_counted_with_its_stream(lake):
+    odd = _pages.FORM.page(_pages.T, _pages.tick(1), _pages.FORM.event(1, _pages.payload(99, b"abcd")))
+    report = lake.collect(*_pages.encoded(described(), paged(0, [odd])))
+    assert book(report, CPU).rows == 2
+    assert lake.query("select event_id, reason from trace_unknown") == [(99, "unknown id")]

@@ -1,0 +1,142 @@
+"""Types that differ from kernel to kernel: Arrow's join and DuckDB's read of the same files agree, and so compaction."""
+
+import itertools
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from consumers.lake import unify
+from consumers.lake.audit import audit
+from consumers.lake.compact import _digest, compact
+from consumers.lake.tables import WORD
+from consumers.lake.unify import WIDE, concatenated, union_sql
+from consumers.lake.writer import Batch, CommitWriter
+from consumers.views import run_query
+from schemas.errors import StorageError
+from tests.consumers.lake._lakes import ARRIVAL_NS, batch, chain
+
+VALUES = {
+    "bool": pa.array([True, None], pa.bool_()),
+    "i8": pa.array([-1, 2], pa.int8()),
+    "u8": pa.array([1, 200], pa.uint8()),
+    "i32": pa.array([-1, None], pa.int32()),
+    "u32": pa.array([1, 2**32 - 1], pa.uint32()),
+    "i64": pa.array([-(2**63), 2], pa.int64()),
+    "u64": pa.array([None, 2**64 - 1], pa.uint64()),
+    "wide": pa.array([1, None]).cast(WIDE),
+    "word": pa.array(["a", None]).cast(WORD),
+    "text": pa.array(["a", "'b'"]),
+    "bytes": pa.array([b"a", b"\xff\0"]),
+    "i32s": pa.array([[-1], None], pa.list_(pa.int32())),
+    "u8s": pa.array([[], [2, 3]], pa.list_(pa.uint8())),
+    "u64s": pa.array([[1], [2**64 - 1, 3]], pa.list_(pa.uint64())),
+}
+
+
+def both_ways(folder, *parts):
+    """Return the joined table, and the rows by DuckDB over the parts, over the joined table, and their digests."""
+    paths = [str(folder / f"{i} it's.parquet") for i in range(len(parts))]
+    for part, path in zip(parts, paths, strict=True):
+        pq.write_table(part, path)
+    joined = concatenated([pq.read_table(path, partitioning=None) for path in paths])
+    pq.write_table(joined, folder / "joined.parquet")
+    with duckdb.connect() as connection:
+        rows = [
+            connection.sql(f"from {union_sql(each)} order by n") for each in (paths, [str(folder / "joined.parquet")])
+        ]
+        (columns, types, values), other = [(each.columns, each.types, each.fetchall()) for each in rows]
+    assert (columns, types, values) == other
+    assert _digest(paths) == _digest([str(folder / "joined.parquet")])
+    return joined, values
+
+
+@pytest.mark.parametrize(("one", "other"), list(itertools.product(VALUES, VALUES)))
+def test_every_pair_of_types_joins_alike_in_arrow_and_duckdb(tmp_path, one, other):
+    parts = [pa.table({"n": [i, i + 1], "x": VALUES[name]}) for i, name in ((0, one), (2, other))]
+    assert both_ways(tmp_path, *parts)[0].num_rows == 4
+
+
+@pytest.mark.parametrize(
+    ("kinds", "common"),
+    [
+        (["i8", "u8"], pa.int16()), (["i32", "u8"], pa.int32()), (["i8", "u32"], pa.int64()), (["u8", "u64"], pa.uint64()),
+        (["i8", "u64"], WIDE), (["wide", "u8"], WIDE), (["bool", "i8"], pa.int8()), (["bool", "u32"], pa.uint32()),
+        (["i32", "word"], pa.string()), (["word", "text"], pa.string()), (["text", "bytes"], pa.string()),
+        (["i32s", "u8s"], pa.list_(pa.int32())), (["i32s", "u64s"], pa.list_(WIDE)), (["i32s", "i32"], pa.string()),
+        (["i8", "u8", "i64", "u64"], WIDE), (["word", "word"], WORD),
+    ],
+)  # fmt: skip
+def test_the_common_type_loses_nothing(kinds, common):
+    parts = [pa.table({"x": VALUES[name]}) for name in kinds]
+    joined = concatenated(parts)
+    assert joined["x"].type == common
+    plain = [value for name in kinds for value in VALUES[name].to_pylist()]
+    if common != pa.string():
+        assert joined["x"].to_pylist() == plain
+    assert joined["x"].null_count == plain.count(None)
+
+
+def test_missing_columns_are_null_in_the_order_in_which_columns_first_came(tmp_path):
+    front = pa.field("n", pa.int64(), nullable=False)
+    first = pa.table({"n": [0], "b": [7]}, schema=pa.schema([front, pa.field("b", pa.int64(), nullable=False)]))
+    joined, rows = both_ways(tmp_path, first, pa.table({"n": [1], "a": ["x"], 'B b"': [b"y"]}))
+    assert joined.column_names == ["n", "b", "a", 'B b"']
+    assert rows == [(0, 7, None, None), (1, None, "x", b"y")]
+
+
+def test_what_becomes_text_reads_the_same_by_both_ways(tmp_path):
+    parts = [
+        pa.table({"n": [2 * i, 2 * i + 1], "x": VALUES[name]}) for i, name in enumerate(("i8", "bytes", "u64s", "text"))
+    ]
+    _, rows = both_ways(tmp_path, *parts)
+    texts = ["-1", "2", "61", "ff00", "[1]", "[18446744073709551615, 3]", "a", "'b'"]
+    assert [value for _, value in rows] == texts
+
+
+def test_files_of_one_schema_are_read_as_they_are(tmp_path):
+    for name in ("a", "b"):
+        pq.write_table(pa.table({"x": VALUES["word"]}), tmp_path / f"{name}.parquet")
+    paths = [str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet")]
+    assert union_sql(paths) == unify.read_sql(paths)
+    with pytest.raises(StorageError, match="absent"):
+        union_sql([str(tmp_path / "absent")])
+
+
+LATER_NS = ARRIVAL_NS + 10**14
+
+
+def trace_batch(start, values):
+    front = {
+        "machine": "m",
+        "boot_id": "b",
+        "layer": "host",
+        "surface": "ftrace",
+        "instance": "s/cpu0",
+        "clock": "mono",
+    }
+    columns = {name: pa.array([text]).cast(WORD) for name, text in front.items()}
+    numbers = {"cpu": pa.int32(), "page": pa.int64(), "position": pa.int32(), "ts_ns": pa.int64()}
+    columns |= {name: pa.array([start], kind) for name, kind in numbers.items()}
+    table = pa.table({**columns, "arrival_ns": pa.array([ARRIVAL_NS]), **values})
+    plain = batch(start, start + 1)
+    return Batch(start, start + 1, {"trace_e": table}, {}, plain.notes)
+
+
+def test_an_hour_of_two_kernels_is_compacted_and_every_query_stays(storage):
+    owner = chain(storage)
+    rows = [
+        {"flags": pa.array([1], pa.int32()), "x": pa.array([-1], pa.int64())},
+        {"flags": pa.array(["A"]).cast(WORD), "x": pa.array([2**64 - 1], pa.uint64())},
+        {"x": pa.array([b"\1\2"]), "y": pa.array([[1, 2]], pa.list_(pa.int32()))},
+    ]
+    for i, values in enumerate(rows):
+        assert CommitWriter(storage).commit(owner, trace_batch(i, values))
+    sql = "select page, flags, x, y from trace_e order by page"
+    before = run_query(storage, sql)[1]
+    assert before == [(0, "1", "-1", None), (1, "A", str(2**64 - 1), None), (2, None, "0102", [1, 2])]
+    assert compact(storage, LATER_NS).files_in == 3
+    assert run_query(storage, sql)[1] == before
+    report = audit(storage, deep=True)
+    assert (report.rows, report.files) == ({"trace_e": 3}, 1)
