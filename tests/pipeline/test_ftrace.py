@@ -39,13 +39,15 @@ class Pipe:
         self.folder = folder
         self.agents = []
 
-    def agent(self, *flags):
-        """Start an agent and wait until it watches."""
+    def agent(self, *flags, crash_at=None):
+        """Start an agent, which kills itself at the crash point `crash_at`, and wait until it watches."""
         err = self.folder / f"agent-{len(self.agents)}.err"
         command = [sys.executable, "-m", "producers.cli", "run", "--surface", "ftrace", "--events", EVENTS]
         command += ["--log", self.folder / "log", "--machine", "m", "--heartbeat-s", "0.5", *flags]
+        environment = {key: value for key, value in os.environ.items() if key != "HYPOCENTER_CRASH_AT"}
+        environment |= {"HYPOCENTER_CRASH_AT": crash_at} if crash_at else {}
         with err.open("wb") as file:
-            running = subprocess.Popen(command, cwd=ROOT, stderr=file)
+            running = subprocess.Popen(command, cwd=ROOT, stderr=file, env=environment)
         self.agents.append(running)
         deadline_s = time.monotonic() + 20
         while b"watching" not in err.read_bytes():
@@ -97,13 +99,28 @@ def pipe(tmp_path):
     assert instances() == []
 
 
-def test_events_of_a_killed_agent_and_of_the_next_are_there_once(pipe):
-    first = pipe.agent()
+# The kernel may take back the only event of a page, as when recording ends: such a page has no row.
+EMPTY_MAX = 2
+
+
+def assert_pages(book, low, high, pages):
+    """Every page from 0 on is stored, or counted as lost; those stored have rows."""
+    assert book["first"] == low == 0
+    assert book["next"] == book["stored"] + sum(book["lost"].values())
+    assert book["next"] - EMPTY_MAX <= high + 1 <= book["next"]
+    assert book["stored"] - EMPTY_MAX <= pages <= book["stored"]
+
+
+# At a crash point it dies with pages that are read, and cut or appended, but not durable.
+@pytest.mark.parametrize("crash_at", [None, "agent:cut:12", "log:written:6", "agent:durable:6"])
+def test_events_of_a_killed_agent_and_of_the_next_are_there_once(pipe, crash_at):
+    first = pipe.agent(crash_at=crash_at)
     load = threading.Thread(target=busy, args=(30_000,))
     load.start()
-    time.sleep(0.7)
-    first.kill()
-    first.wait()
+    if crash_at is None:
+        time.sleep(0.7)
+        first.kill()
+    assert first.wait(20) == -signal.SIGKILL
     assert len(instances()) == 1
     pipe.collect()
     second = pipe.agent()
@@ -123,8 +140,7 @@ def test_events_of_a_killed_agent_and_of_the_next_are_there_once(pipe):
     for name, (events, places, low, high, pages) in rows.items():
         book, counted = books[name], counters[name]
         assert events == places == book["rows"]
-        assert (low, pages) == (0, book["stored"])
-        assert high + 1 == book["next"] == book["stored"] + sum(book["lost"].values())
+        assert_pages(book, low, high, pages)
         assert counted["final"] == 1
         assert counted["left_over_entries"] == counted["entries"] == 0
         assert counted["left_over_overrun"] == counted["overrun"] == 0
@@ -154,10 +170,10 @@ def test_what_a_slow_reader_lost_is_what_the_kernel_says(pipe):
     assert instances() == []
     pipe.collect()
     books, rows, counters = pipe.books(), pipe.rows(), pipe.counters()
-    for name, (events, places, low, _, pages) in rows.items():
+    for name, (events, places, low, high, pages) in rows.items():
         book, counted = books[name], counters[name]
         assert events == places == counted["read_events"] == book["rows"]
-        assert (low, pages) == (0, book["next"])
+        assert_pages(book, low, high, pages)
         assert book["lost"] == {}
         assert (counted["final"], counted["entries"]) == (1, 0)
         assert counted["overrun"] > 0
