@@ -4,11 +4,13 @@ import argparse
 import importlib
 import pkgutil
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import benchmarks
 from benchmarks.base import Options, Row, Skipped, log, median
+from schemas.errors import HypocenterError
 
 _PREFIX = "bench_"
 _HEAD = ("benchmark", "min / median / max", "unit", "reach", "met", "how")
@@ -42,6 +44,8 @@ def main() -> int:
             rows += [_cells(row) for row in module.run(options)]
         except Skipped as e:
             rows.append((name, "not measured", "", "", "", str(e)))
+        except (AssertionError, RuntimeError, OSError, subprocess.SubprocessError, HypocenterError) as e:
+            rows.append((name, "FAILED", "", "", "", f"{type(e).__name__}: {e}"))
     _print(rows)
     return 0
 
