@@ -46,7 +46,8 @@ def _same(suspect: Suspect, buffered: Sequence[FrameIn], storage: Storage, taken
     for spec in decoder.TABLES:
         position = decoder.POSITION
         parts = [_within(waiting[spec.name], position, frame)] if spec.name in waiting else []
-        parts += _lake_rows(spec, position, frame, storage, taken)
+        missing = frame.next - frame.first - sum(part.num_rows for part in parts)
+        parts += _lake_rows(spec, position, frame, missing, storage, taken)
         stored = pa.concat_tables([_content(part, spec) for part in parts]).sort_by(position) if parts else None
         if stored is None or stored.num_rows == 0:
             continue
@@ -75,11 +76,22 @@ def _content(table: pa.Table, spec: TableSpec) -> pa.Table:
     return table.select([item.name for item in kept]).cast(pa.schema(plain)).combine_chunks()
 
 
-def _lake_rows(spec: TableSpec, position: str, frame: Frame, storage: Storage, taken: Snapshot) -> list[pa.Table]:
+# The newest files first, until every position is found: what is sent again was stored lately, and once.
+def _lake_rows(
+    spec: TableSpec, position: str, frame: Frame, missing: int, storage: Storage, taken: Snapshot
+) -> list[pa.Table]:
     wanted = [(name, "=", value) for name, value in frame.stream._asdict().items()]
     wanted += [(position, ">=", frame.first), (position, "<", frame.next)]
-    paths = [storage.local_path(entry.key) for entry in taken.files.get(spec.name, [])]
-    try:
-        return [pq.read_table(path, filters=wanted, schema=spec.schema, partitioning=None) for path in paths]
-    except (OSError, pa.ArrowException) as e:
-        raise StorageError(f"cannot compare with what is stored: {e}") from e
+    parts: list[pa.Table] = []
+    for entry in reversed(taken.files.get(spec.name, [])):
+        if missing <= 0:
+            break
+        try:
+            path = storage.local_path(entry.key)
+            part = pq.read_table(path, filters=wanted, schema=spec.schema, partitioning=None)
+        except (OSError, pa.ArrowException) as e:
+            raise StorageError(f"cannot compare with what is stored: {e}") from e
+        if part.num_rows:
+            parts.append(part)
+            missing -= part.num_rows
+    return parts
