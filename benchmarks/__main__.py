@@ -4,6 +4,7 @@ import argparse
 import importlib
 import pkgutil
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,8 @@ def main() -> int:
     unknown = set(args.names) - set(names())
     if unknown:
         parser.error(f"no benchmark {', '.join(sorted(unknown))}")
+    # So that what was set and started for a measurement is put back and ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     options = Options(args.quick, args.captures, args.soak_s)
     rows: list[tuple[str, ...]] = []
     for name in args.names or names():
