@@ -4,11 +4,14 @@ import argparse
 import importlib
 import pkgutil
 import shutil
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import benchmarks
 from benchmarks.base import Options, Row, Skipped, log, median
+from schemas.errors import HypocenterError
 
 _PREFIX = "bench_"
 _HEAD = ("benchmark", "min / median / max", "unit", "reach", "met", "how")
@@ -33,6 +36,8 @@ def main() -> int:
     unknown = set(args.names) - set(names())
     if unknown:
         parser.error(f"no benchmark {', '.join(sorted(unknown))}")
+    # So that what was set and started for a measurement is put back and ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     options = Options(args.quick, args.captures, args.soak_s)
     rows: list[tuple[str, ...]] = []
     for name in args.names or names():
@@ -42,6 +47,8 @@ def main() -> int:
             rows += [_cells(row) for row in module.run(options)]
         except Skipped as e:
             rows.append((name, "not measured", "", "", "", str(e)))
+        except (AssertionError, RuntimeError, OSError, subprocess.SubprocessError, HypocenterError) as e:
+            rows.append((name, "FAILED", "", "", "", f"{type(e).__name__}: {e}"))
     _print(rows)
     return 0
 

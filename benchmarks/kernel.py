@@ -35,11 +35,18 @@ class Writer(NamedTuple):
         return start([str(self.program), self.tag.decode(), str(count), str(rate)], stdout=subprocess.PIPE)
 
     def write(self, count: int, rate: int) -> float:
-        """Write and return the seconds it took."""
+        """Write and return the seconds it took.
+
+        Raises:
+            Skipped: the kernel did not take every record.
+        """
+        before = newest_seq() or 0
         process = self.start(count, rate)
         out, _ = process.communicate()
         if process.returncode:
             raise subprocess.CalledProcessError(process.returncode, process.args)
+        if (newest_seq() or 0) - before < count:
+            raise Skipped("the kernel did not take every record: somebody else changed kernel.printk_devkmsg")
         return float(out)
 
 
@@ -79,7 +86,12 @@ class Agent:
         target = ("--kafka", kafka, "--spool", str(self.log)) if kafka else ("--log", str(self.log))
         with (root / "agent.err").open("ab") as errors:
             self.process = start(ours("producers.cli", "run", *target, *args), stderr=errors)
-        self.settle()
+        try:
+            self.settle()
+        except BaseException:
+            self.process.terminate()
+            self.process.wait()
+            raise
 
     def pids(self) -> list[int]:
         """Return the agent and its shipper."""

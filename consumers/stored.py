@@ -62,7 +62,8 @@ def _same(suspect: Suspect, arrived: Tables, waiting: Tables, storage: Storage, 
     stored, mine = {}, {}
     for name in {*arrived, *waiting, *filter(decoder.owns, taken.files)}:
         parts = [_within(waiting[name], position, frame)] if name in waiting else []
-        parts += _lake_rows(name, position, frame, storage, taken)
+        missing = frame.next - frame.first - sum(part.num_rows for part in parts) if decoder.ONE_ROW_EACH else None
+        parts += _lake_rows(name, position, frame, missing, storage, taken)
         stored[name] = _plain_rows(parts, name)
         mine[name] = _plain_rows([arrived[name]] if name in arrived else [], name)
     # A position may have rows in several tables, here in these and there in those.
@@ -111,11 +112,21 @@ def _plain(table: pa.Table, left_out: frozenset[str]) -> pa.Table:
     return table.select([item.name for item in kept]).cast(schema)
 
 
-def _lake_rows(name: str, position: str, frame: Frame, storage: Storage, taken: Snapshot) -> list[pa.Table]:
+# The newest files first, until `missing` rows are found where their number is known: what is sent again was stored
+# lately, and once.
+def _lake_rows(
+    name: str, position: str, frame: Frame, missing: int | None, storage: Storage, taken: Snapshot
+) -> list[pa.Table]:
     wanted = [(name, "=", value) for name, value in frame.stream._asdict().items()]
     wanted += [(position, ">=", frame.first), (position, "<", frame.next)]
-    paths = [storage.local_path(entry.key) for entry in taken.files.get(name, [])]
-    try:
-        return [pq.read_table(path, filters=wanted, partitioning=None) for path in paths]
-    except (OSError, pa.ArrowException) as e:
-        raise StorageError(f"cannot compare with what is stored: {e}") from e
+    parts: list[pa.Table] = []
+    for entry in reversed(taken.files.get(name, [])):
+        if missing is not None and sum(part.num_rows for part in parts) >= missing:
+            break
+        try:
+            part = pq.read_table(storage.local_path(entry.key), filters=wanted, partitioning=None)
+        except (OSError, pa.ArrowException) as e:
+            raise StorageError(f"cannot compare with what is stored: {e}") from e
+        if part.num_rows:
+            parts.append(part)
+    return parts

@@ -8,6 +8,7 @@ from typing import Final
 
 _SELDOM_S: Final = 60.0
 _REMEMBERED_MAX: Final = 256
+_CLIENT: Final = "kafka"
 
 
 class _JsonLines(logging.Formatter):
@@ -26,13 +27,16 @@ class _JsonLines(logging.Formatter):
 class Seldom(logging.Filter):
     """Lets the same warning or error pass once a minute: an absent broker is a line now and then, not a flood."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, verbose: bool = False) -> None:
         super().__init__()
+        self._verbose = verbose
         # When it was last let through, and how often it was held back since.
         self._said: dict[tuple[str, int, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether `record` is to be printed; adds how many like it were not."""
+        if record.name.startswith(_CLIENT) and not self._verbose:
+            record.exc_info = record.exc_text = None  # where in the client a connection broke helps nobody here
         if record.levelno < logging.WARNING or record.exc_info:
             return True
         text = record.getMessage()
@@ -56,8 +60,8 @@ def setup(*, verbose: bool = False) -> None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))
     else:
         handler.setFormatter(_JsonLines())
-    handler.addFilter(Seldom())
+    handler.addFilter(Seldom(verbose=verbose))
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler])
-    logging.getLogger("kafka").setLevel(logging.INFO if verbose else logging.ERROR)
+    logging.getLogger(_CLIENT).setLevel(logging.INFO if verbose else logging.ERROR)
     # It says again, with the addresses of objects, what kafka.net.manager has said.
     logging.getLogger("kafka.net.connection").setLevel(logging.INFO if verbose else logging.CRITICAL)

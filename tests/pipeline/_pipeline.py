@@ -1,16 +1,41 @@
 """One pipeline from the kernel log to a lake, over the embedded log or Kafka, and the account at its end."""
 
 import contextlib
+import importlib
 import io
 import json
+import sys
+from itertools import pairwise
+
+import pytest
 
 from consumers.cli import main
 from consumers.lake.layout import open_lake
 from consumers.lake.snapshot import snapshot
 from consumers.lake.tip import tips
+from consumers.transport.base import Partition
+from consumers.transport.log import DirectoryReader
 from consumers.views import run_query
+from schemas.kafka_config import KafkaConfig
 from schemas.surfaces import TOPIC_LOG
+from tests.pipeline._kernel import until
 from tests.pipeline._processes import AGENT, COLLECTOR, Running, kill_all
+
+#: More records of others than this between ours can push ours out of the ring; in CI nobody else writes.
+_NOISE = 300
+
+LATER = """
+import sys, time
+real = time.time_ns
+time.time_ns = lambda: real() + 7200 * 10**9
+from consumers.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def missing_from(positions, losses):
+    """Return those of `positions` that lie in none of `losses`."""
+    return [at for at in positions if not any(first <= at < first + count for _, first, count, _ in losses)]
 
 
 class Pipeline:
@@ -50,12 +75,14 @@ class Pipeline:
         return running
 
     def compact(self, *flags, crash_at=None):
-        """Merge the small files of every hour, also of the current one."""
-        return self._run([*COLLECTOR, "compact", "--lake", str(self.lake), "--lateness-s", "-7200", *flags], crash_at)
+        """Run `hypocenter compact` as in two hours, when the current one is past; nothing expires yet."""
+        flags = flags or ("--grace-s", "86400")
+        command = [sys.executable, "-c", LATER, "compact", "--lake", str(self.lake), *flags]
+        return self._run(command, crash_at)
 
     def expire(self, crash_at=None):
         """Compact, and delete at once what nothing names; not beside a collector, whose files are not yet named."""
-        return self.compact("--grace-s", "-7200", crash_at=crash_at)
+        return self.compact("--grace-s", "0", crash_at=crash_at)
 
     def drain(self):
         """Collect to the end."""
@@ -84,6 +111,31 @@ class Pipeline:
     def frontiers(self):
         """Return the next offset of each chain of the kernel log, by partition."""
         return {tip.partition: tip.frontier for tip in self._tips()}
+
+    def advanced(self, timeout_s=30.0, partitions=1):
+        """Wait until `partitions` have commits, and then until each of those has a further one."""
+        until(lambda: len(self.written_to()) >= partitions, self.stories, timeout_s)
+        before = self.written_to()
+        until(lambda: all(self.frontiers()[number] > before[number] for number in before), self.stories, timeout_s)
+
+    def written_to(self):
+        """Return the next offsets of the chains that have commits, by partition."""
+        return {number: end for number, end in self.frontiers().items() if end > self.first(number)}
+
+    def first(self, partition):
+        """Return the offset at which the chain of `partition` begins."""
+        path = self.lake / f"commits/{TOPIC_LOG}/{partition}/genesis.json"
+        return json.loads(path.read_bytes())["first_offset"]
+
+    def start(self, partition):
+        """Return the oldest offset that the log holds."""
+        with self._reader() as reader:
+            return reader.start_offset(Partition(TOPIC_LOG, partition))
+
+    def end(self, partition):
+        """Return the offset that the log's next message gets."""
+        with self._reader() as reader:
+            return reader.end_offset(Partition(TOPIC_LOG, partition))
 
     def owner(self, partition):
         """Return the process id of who made the last commit to `partition`."""
@@ -129,10 +181,17 @@ class Pipeline:
     def check(self):
         """Prove that the books close and the rows are exactly what was written; return the stream's book."""
         report = self.audit()
-        stored, written = self.stored(), self.kernel.written
+        stored, written, losses = self.stored(), self.kernel.written, self.losses()
+        # The records of others may have been overwritten before the agent came to them.
+        overwritten = [loss for loss in losses if loss[3] == "ring-overwritten"]
         missing = sorted(written.keys() - stored.keys())
-        assert stored == written, f"{len(missing)} are missing: {missing[:9]}; {self.stories()}"
-        assert self.losses() + self.offsets_lost() == [], self.stories()
+        vanished = missing_from(missing, overwritten)
+        if missing and self.kernel.others() > _NOISE and not vanished:
+            pytest.skip(f"somebody else wrote {self.kernel.others()} records to this machine's kernel log meanwhile")
+        what = f"{len(missing)} are missing, {len(vanished)} without account: {vanished[:9]}"
+        assert stored == written, f"{what}; {self.book(report)}; {self.stories()}; {losses[-99:]}"
+        others = [loss for loss in losses if loss not in overwritten] + self.offsets_lost()
+        assert not others, f"{others}; {self.stories()}"
         return self.book(report)
 
     def check_lossy(self):
@@ -140,15 +199,23 @@ class Pipeline:
         report = self.audit()
         stored, written = self.stored(), self.kernel.written
         assert stored.items() <= written.items()
-        lost = [seq for _, first, count, _ in self.losses() for seq in range(first, first + count)]
-        assert len(set(lost)) == len(lost)
-        assert not stored.keys() & set(lost)
-        unaccounted = sorted(written.keys() - stored.keys() - set(lost))
+        losses = self.losses()
+        for (_, first, count, _), (_, after, _, _) in pairwise(sorted(losses, key=lambda loss: loss[1])):
+            assert first + count <= after, f"counted twice: {losses}"
+        assert missing_from(stored, losses) == list(stored)
+        unaccounted = missing_from(sorted(written.keys() - stored.keys()), losses)
         assert not unaccounted, f"{len(unaccounted)} have vanished: {unaccounted[:9]}; {self.stories()}"
         return self.book(report)
 
     def stories(self):
         return "\n".join(running.story() for running in self.running)
+
+    def _reader(self):
+        if not self.kafka:
+            return contextlib.closing(DirectoryReader(self.log))
+        # Not above: a conftest imports this before the filter for kafka-python's warnings is set.
+        kafka = importlib.import_module("consumers.transport.kafka")
+        return contextlib.closing(kafka.KafkaReader(KafkaConfig(self.kafka)))
 
     def _tips(self):
         if not (self.lake / "lake.json").exists():

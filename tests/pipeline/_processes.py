@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import os
 import re
 import signal
@@ -22,7 +23,7 @@ class Running:
     """One process, started in `folder`, which holds its output; `crash_at` names its crash point."""
 
     def __init__(self, folder, command, crash_at=None):
-        name = f"{next(_numbers)}-{'-'.join(command[2:5]).replace('/', '_')}"
+        name = f"{next(_numbers)}-{re.sub('[^a-z-]+', '_', ' '.join(command[2:])[-60:])}"
         self.out_path, self.err_path = folder / f"{name}.out", folder / f"{name}.err"
         self.command = command
         env = {key: value for key, value in os.environ.items() if key != CRASH_AT}
@@ -63,6 +64,14 @@ class Running:
         """Wait until it is stopped by SIGSTOP."""
         until(lambda: _state(self.pid) == "T", lambda: f"to be stopped: {self.story()}", timeout_s)
 
+    def messages(self):
+        """Return the texts of its log lines."""
+        return [json.loads(line)["message"] for line in self.err.splitlines() if line.startswith("{")]
+
+    def plain(self):
+        """Return the lines on stderr that are no log lines: what is said to the user."""
+        return [line for line in self.err.splitlines() if not line.startswith("{")]
+
     def story(self):
         return f"{' '.join(self.command)}\nexit code {self.process.poll()}, stderr:\n{self.err[-4000:]}"
 
@@ -79,9 +88,17 @@ def _state(pid):
 
 def children(pid):
     """Return the process ids of the children of `pid`."""
-    return [
-        int(each) for task in Path(f"/proc/{pid}/task").iterdir() for each in (task / "children").read_text().split()
-    ]
+    texts = [Path(f"/proc/{pid}/task/{task}/children").read_text() for task in entries(f"/proc/{pid}/task")]
+    return [int(child) for text in texts for child in text.split()]
+
+
+def switches(pid):
+    """Return how often the threads of `pid` went to sleep by themselves."""
+    return sum(status(f"{pid}/task/{task}", "voluntary_ctxt_switches") for task in entries(f"/proc/{pid}/task"))
+
+
+def entries(path):
+    return sorted(each.name for each in Path(path).iterdir())
 
 
 def status(pid, name):

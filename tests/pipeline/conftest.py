@@ -34,18 +34,18 @@ def topics():
     return importlib.import_module("consumers.topics")
 
 
-def delete_before(bootstrap, offset):
-    """Do what retention does in every partition of the kernel log's topic; -1 deletes all there is."""
+def delete_before(bootstrap, offsets):
+    """Do what retention does in the kernel log's topic: delete what lies before `offsets`, by partition; -1 is all."""
     with topics().admin(KafkaConfig(bootstrap)) as client:
         partition = importlib.import_module("kafka").TopicPartition
-        client.delete_records({partition(TOPIC_LOG, number): offset for number in range(PARTITIONS)})
+        client.delete_records({partition(TOPIC_LOG, number): offset for number, offset in offsets.items()})
 
 
 @pytest.fixture(params=["log", pytest.param("kafka", marks=pytest.mark.broker)])
 def pipeline(request, tmp_path, kernel):
     bootstrap = request.getfixturevalue("kafka") if request.param == "kafka" else None
     if bootstrap:
-        delete_before(bootstrap, -1)  # a lake made now begins here
+        delete_before(bootstrap, dict.fromkeys(range(PARTITIONS), -1))  # a lake made now begins here
     made = Pipeline(tmp_path, kernel, bootstrap)
     yield made
     made.kill()

@@ -57,18 +57,18 @@ def test_the_members_of_a_group_share_its_partitions_and_take_over_from_the_dead
     ]
     with pipeline.kernel.load():
         one = pipeline.collector(*flags)
-        advanced(pipeline)
+        pipeline.advanced(partitions=PARTITIONS)
         two = pipeline.collector(*flags)
         two.said(TAKEN)
         # Whoever has the first partition dies without a word; a third comes, and the second goes in good order.
         dies, stays = (one, two) if pipeline.owner(0) == one.pid else (two, one)
         dies.signal(signal.SIGKILL)
         dies.wait()
-        advanced(pipeline)
+        pipeline.advanced(partitions=PARTITIONS)
         third = pipeline.collector(*flags)
         third.said(TAKEN)
         assert stays.stop() == 0, stays.story()
-        advanced(pipeline)
+        pipeline.advanced(partitions=PARTITIONS)
     assert [agent.stop() for agent in agents] == [0, 0], pipeline.stories()
     assert third.stop() == 0, third.story()
     pipeline.drain()
@@ -76,13 +76,6 @@ def test_the_members_of_a_group_share_its_partitions_and_take_over_from_the_dead
         pipeline.machine = name
         pipeline.check()
     assert LOST not in pipeline.stories()
-
-
-def advanced(pipeline):
-    """Wait until every partition has gone on."""
-    until(pipeline.frontiers, pipeline.stories)
-    before = pipeline.frontiers()
-    until(lambda: all(end > before.get(number, -1) for number, end in pipeline.frontiers().items()), pipeline.stories)
 
 
 def names_for_each_partition(tag):

@@ -39,9 +39,17 @@ def test_other_texts_levels_and_loggers_are_not_held_back(said):
     assert said(name="consumers") == "broker away"
 
 
-def test_information_and_tracebacks_always_pass(said):
+def test_information_and_our_own_tracebacks_always_pass(said):
     assert [said(level=logging.INFO) for _ in range(3)] == ["broker away"] * 3
-    assert [said(exc_info=(ValueError, ValueError(), None)) for _ in range(2)] == ["broker away"] * 2
+    bug = (ValueError, ValueError(), None)
+    assert [said(name="producers", exc_info=bug) for _ in range(2)] == ["broker away"] * 2
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_a_client_librarys_traceback_is_for_the_curious(verbose):
+    made = record(name="kafka.net.transport", exc_info=(ValueError, ValueError(), None))
+    assert logs.Seldom(verbose=verbose).filter(made)
+    assert (made.exc_info is not None) is verbose
 
 
 def test_what_is_remembered_is_bounded(said):
