@@ -44,6 +44,18 @@ def test_two_collectors_on_the_same_partitions_store_nothing_twice(pipeline):
     pipeline.check()
 
 
+def test_two_compactions_at_once_and_a_collector_beside_them_replace_nothing_twice(pipeline):
+    agent, collector = pipeline.agent(), pipeline.collector()
+    with pipeline.kernel.load(every_s=0.02):
+        until(lambda: len(pipeline.files()) > 8, pipeline.stories)
+        both = [pipeline.compact() for _ in range(2)]
+        assert [each.wait() for each in both] == [0, 0], pipeline.stories()
+    assert agent.stop() == 0, agent.story()
+    assert collector.stop() == 0, collector.story()
+    pipeline.drain()
+    pipeline.check()
+
+
 @pytest.mark.broker
 @pytest.mark.parametrize("pipeline", ["kafka"], indirect=True)
 def test_the_members_of_a_group_share_its_partitions_and_take_over_from_the_dead(pipeline):

@@ -145,13 +145,13 @@ class World:
         # Where each position lay that retention or damage took: {stream: {position: {(partition, offset)}}}.
         self.deleted = {stream: defaultdict(set) for stream in STREAMS}
         self.collectors = [None] * COLLECTORS
-        self.counts = dict.fromkeys(("died", "refused", "lost"), 0)
+        self.died = self.refused = 0
 
     def step(self):
         self.now_ns += self.rng.randrange(HOUR_NS // 8)
         self.storage.now_ns = self.now_ns
         rare = (self.resend, self.restart, self.damage, self.retain, self.compact, self.expire, self.kill)
-        (do,) = self.rng.choices((self.emit, self.collect, *rare), (20, 30, 3, 2, 2, 1, 1, 1, 2))
+        (do,) = self.rng.choices((self.emit, self.collect, *rare), (30, 20, 4, 2, 2, 3, 1, 1, 2))
         do()
 
     def emit(self):
@@ -250,16 +250,16 @@ class World:
         try:
             yield
         except DiedError:
-            self.counts["died"] += 1
+            self.died += 1
             if number is not None:
                 self.collectors[number] = None
         except StorageError:
-            self.counts["refused"] += 1
+            self.refused += 1
 
 
-@pytest.mark.parametrize("seed", [*range(6), None])
-def test_every_position_is_a_row_or_a_dead_letter_or_a_counted_loss(seed, monkeypatch):
-    seed = secrets.randbits(32) if seed is None else seed
+@pytest.mark.parametrize("fixed", [*range(6), None])
+def test_every_position_is_a_row_or_a_dead_letter_or_a_counted_loss(fixed, monkeypatch):
+    seed = secrets.randbits(32) if fixed is None else fixed
     print("seed", seed)
     monkeypatch.setattr(follow, "_POLL_MS", 0)
     monkeypatch.setattr(chain, "CHECKPOINT_COMMITS", 4)
@@ -273,6 +273,7 @@ def test_every_position_is_a_row_or_a_dead_letter_or_a_counted_loss(seed, monkey
             world.step()
         world.finish()
         prove(world)
+        assert fixed is None or (world.died and world.refused), "nothing happened"
     finally:
         world.storage.close()
 
@@ -280,8 +281,6 @@ def test_every_position_is_a_row_or_a_dead_letter_or_a_counted_loss(seed, monkey
 def prove(world):
     report = audit(world.storage, deep=True)
     assert report.closes, report.problems
-    assert world.counts["died"] > 0
-    assert world.counts["refused"] > 0
     gone = messages_gone(world)
     for producer in world.producers:
         stored, dead, lost = found(world, producer.stream.machine)
