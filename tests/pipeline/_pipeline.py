@@ -19,7 +19,6 @@ from schemas.surfaces import TOPIC_LOG
 from tests.pipeline._kernel import until
 from tests.pipeline._processes import AGENT, COLLECTOR, Running, kill_all
 
-
 LATER = """
 import sys, time
 real = time.time_ns

@@ -97,6 +97,15 @@ def switches(pid):
     return sum(status(f"{pid}/task/{task}", "voluntary_ctxt_switches") for task in entries(f"/proc/{pid}/task"))
 
 
+def open_files(pid):
+    """Return (descriptor, what it is) of everything that `pid` has open."""
+    found = []
+    for fd in entries(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found.append((fd, str(Path(f"/proc/{pid}/fd/{fd}").readlink())))
+    return found
+
+
 def entries(path):
     return sorted(each.name for each in Path(path).iterdir())
 

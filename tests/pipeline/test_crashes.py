@@ -78,7 +78,9 @@ def test_a_collector_killed_at(pipeline, point):
     pipeline.check()
 
 
+# Of the lake alone, whatever log it was filled from.
 @pytest.mark.parametrize("point", COMPACT_POINTS)
+@pytest.mark.parametrize("pipeline", ["log"], indirect=True)
 def test_a_compaction_killed_at(pipeline, point):
     expiring = point.startswith("expire:")
     agent, collector = pipeline.agent(), pipeline.collector()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import AccessError
-from tests.pipeline._processes import AGENT, ROOT, Running, children, entries, switches
+from tests.pipeline._processes import AGENT, ROOT, Running, children, open_files, switches
 
 pytestmark = pytest.mark.kernel
 DMESG_RESTRICT = Path("/proc/sys/kernel/dmesg_restrict")
@@ -79,11 +79,10 @@ def test_the_agents_own_messages_never_reach_the_kernel_log(pipeline):
     agent = pipeline.agent("--verbose")
     pipeline.kernel.write(10)
     # The device is open, and only for reading.
-    held = [Path(f"/proc/{agent.pid}/fd/{fd}") for fd in entries(f"/proc/{agent.pid}/fd")]
-    (device,) = [path.name for path in held if path.readlink() == Path("/dev/kmsg")]
+    (fd,) = [fd for fd, target in open_files(agent.pid) if target == "/dev/kmsg"]
     (flags,) = [
         int(line.split()[1], 8)
-        for line in Path(f"/proc/{agent.pid}/fdinfo/{device}").read_text().splitlines()
+        for line in Path(f"/proc/{agent.pid}/fdinfo/{fd}").read_text().splitlines()
         if line.startswith("flags:")
     ]
     assert flags & os.O_ACCMODE == os.O_RDONLY

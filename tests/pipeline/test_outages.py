@@ -150,7 +150,7 @@ def test_a_lake_on_a_full_disk_is_filled_on_when_there_is_space(pipeline, small_
     agent, collector = pipeline.agent(), pipeline.collector("--cut-age-s", "0.2")
     with pipeline.kernel.load(every_s=0.02):
         pipeline.advanced()
-        for free_bytes in (0, *(rng.randrange(0, 40_000) for _ in range(4))):
+        for free_bytes in (0, *(rng.randrange(0, 40_000) for _ in range(2))):
             said = collector.err.count("No space left on device")
             small_disk.fill(free_bytes)
             until(lambda said=said: collector.err.count("No space left on device") > said, collector.story)

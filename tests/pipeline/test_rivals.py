@@ -44,6 +44,7 @@ def test_two_collectors_on_the_same_partitions_store_nothing_twice(pipeline):
     pipeline.check()
 
 
+@pytest.mark.parametrize("pipeline", ["log"], indirect=True)
 def test_two_compactions_at_once_and_a_collector_beside_them_replace_nothing_twice(pipeline):
     agent, collector = pipeline.agent(), pipeline.collector()
     with pipeline.kernel.load(every_s=0.02):
