@@ -101,6 +101,12 @@ class PartitionCollector:
         full = self._bytes >= self._cut.bytes_max or self._rows >= self._cut.rows_max
         return full or now_ns - self._oldest_ns >= self._cut.age_ns
 
+    def due_in_ms(self, now_ns: int) -> int | None:
+        """Return how long the buffer may still wait, by its age; None when nothing waits."""
+        if self._oldest_ns is None:
+            return None
+        return max(0, (self._oldest_ns + self._cut.age_ns - now_ns) // 1_000_000)
+
     def commit(self) -> bool:
         """Commit what is buffered; False when another collector had committed these offsets, and we follow it now.
 

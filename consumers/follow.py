@@ -151,7 +151,7 @@ class Follower:
 
     def _step(self) -> None:
         try:
-            polled = self._reader.poll(_POLL_MS)
+            polled = self._reader.poll(self._wait_ms())
         except RetentionOvertookError as e:
             self._collectors[e.partition].overtaken(e.start, time.time_ns())
             self._reader.seek(e.partition, e.start)
@@ -165,6 +165,12 @@ class Follower:
         # Many partitions, each below its own cut: the fullest goes first.
         while sum(each.buffered_bytes for each in self._collectors.values()) > _BUFFERED_CUTS_MAX * self._cut.bytes_max:
             self._commit(max(self._collectors, key=lambda partition: self._collectors[partition].buffered_bytes))
+
+    # No longer than the oldest buffer may wait: its commit is not to be late by a poll.
+    def _wait_ms(self) -> int:
+        now_ns = time.monotonic_ns()
+        due_ms = [each.due_in_ms(now_ns) for each in self._collectors.values()]
+        return min([_POLL_MS, *(wait_ms for wait_ms in due_ms if wait_ms is not None)])
 
     def _commit(self, partition: Partition) -> None:
         collector = self._collectors[partition]

@@ -219,6 +219,13 @@ def test_a_commit_is_due_by_rows_bytes_or_age(lake, cut, due):
     assert collector.due(1100) is due
 
 
+def test_it_says_how_long_its_buffer_may_wait(lake):
+    collector = lake.new_collector(Cut(1 << 30, 1 << 30, 50_000_000))
+    assert collector.due_in_ms(0) is None
+    collector.add([Message(0, 0, message_bytes(0, 1, 0))], 1_000_000)
+    assert [collector.due_in_ms(now_ns) for now_ns in (1_000_000, 41_000_000, 99_000_000)] == [50, 10, 0]
+
+
 def test_a_flood_of_garbage_is_cut_like_rows(lake):
     collector = lake.new_collector(Cut(1 << 30, 100, 1 << 60))
     collector.add([Message(i, 0, b"x") for i in range(100)], 0)
