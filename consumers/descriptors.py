@@ -15,15 +15,17 @@ from schemas.errors import StorageError
 from schemas.frame import Frame
 from schemas.surfaces import DESCRIPTOR_ENCODINGS
 
-_HELD_MAX: Final = 256
+#: As much as one cut of frames, so that a descriptor and its pages in one commit find each other.
+_HELD_BYTES_MAX: Final = 64 << 20
 
 
 class Descriptors:
-    """The descriptors of one partition, the latest used in memory; the lake's table `artifacts` has all of them."""
+    """The descriptors of one partition, the newest in memory; the lake's table `artifacts` has all of them."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._held: OrderedDict[bytes, bytes] = OrderedDict()
+        self._held_bytes = 0
 
     def note(self, frame: Frame) -> None:
         """Remember `frame` if it is a descriptor."""
@@ -37,17 +39,23 @@ class Descriptors:
             StorageError: the lake cannot be read.
         """
         names = {item.frame.descriptor for item in frames if item.frame.descriptor is not None}
-        for absent in names - self._held.keys():
-            self._load(absent)
-        return {name: self._held[name] for name in names if name in self._held}
+        # What is loaded for one may push another out of memory, but not out of the answer.
+        found = {name: self._held[name] for name in names if name in self._held}
+        for name in names - found.keys():
+            body = self._load(name)
+            if body is not None:
+                found[name] = body
+                self._hold(name, body)
+        return found
 
     def _hold(self, name: bytes, body: bytes) -> None:
+        self._held_bytes += len(body) - len(self._held.get(name, b""))
         self._held[name] = body
         self._held.move_to_end(name)
-        if len(self._held) > _HELD_MAX:
-            self._held.popitem(last=False)
+        while self._held_bytes > _HELD_BYTES_MAX:
+            self._held_bytes -= len(self._held.popitem(last=False)[1])
 
-    def _load(self, name: bytes) -> None:
+    def _load(self, name: bytes) -> bytes | None:
         for entry in snapshot(self._storage).files.get("artifacts", []):
             try:
                 found = pq.read_table(
@@ -59,5 +67,5 @@ class Descriptors:
             except (OSError, pa.ArrowException) as e:
                 raise StorageError(f"{entry.key}: {e}") from e
             if found.num_rows:
-                self._hold(name, found["body"][0].as_py())
-                return
+                return bytes(found["body"][0].as_py())
+        return None

@@ -3,14 +3,17 @@
 import pytest
 
 from consumers import descriptors
+from consumers.decode import ftrace_formats
 from consumers.decode.base import FrameIn
 from consumers.descriptors import Descriptors
 from consumers.lake.storage import MemoryStorage
+from consumers.lake.writer import Batch, CommitWriter
 from consumers.transport.base import Partition
 from schemas import ftrace
 from tests.consumers import _pages
 from tests.consumers._frames import frame
 from tests.consumers._pages import FORMATS, described, page, paged
+from tests.consumers.lake._lakes import chain
 
 
 @pytest.fixture
@@ -33,10 +36,24 @@ def test_what_came_is_known_and_what_nobody_sent_is_left_out(storage):
     assert held.named_by([FrameIn(frame(0, 1, 0), 0, Partition("t", 0), 0)]) == {}
 
 
-def test_the_latest_stay_in_memory(storage, monkeypatch):
-    monkeypatch.setattr(descriptors, "_HELD_MAX", 2)
+@pytest.fixture
+def bodies():
+    return [_pages.formats({}, clock=name) for name in ("a", "b", "c")]
+
+
+def test_the_newest_stay_in_memory_up_to_a_bound_of_bytes(storage, bodies, monkeypatch):
+    monkeypatch.setattr(descriptors, "_HELD_BYTES_MAX", len(bodies[1]) + len(bodies[2]))
     held = Descriptors(storage)
-    bodies = [_pages.formats({}, clock=name) for name in ("a", "b", "c")]
-    for i, body in enumerate(bodies):
+    for i, body in enumerate([*bodies, bodies[2]]):
         held.note(described(i, body=body))
     assert set(held.named_by(naming(*bodies)).values()) == set(bodies[1:])
+
+
+def test_more_than_memory_holds_are_all_found_in_the_lake(storage, bodies, monkeypatch):
+    items = [FrameIn(described(i, body=body), 0, Partition("t", 0), i) for i, body in enumerate(bodies)]
+    tables = ftrace_formats.decode_many(items, {}).tables
+    assert CommitWriter(storage).commit(chain(storage), Batch(0, 3, tables, {}, {}))
+    monkeypatch.setattr(descriptors, "_HELD_BYTES_MAX", len(bodies[0]))
+    held = Descriptors(storage)
+    for _ in range(2):
+        assert set(held.named_by(naming(*bodies)).values()) == set(bodies)
