@@ -32,7 +32,10 @@ from schemas.surfaces import HEARTBEAT_ENCODING, HEARTBEAT_VERSION
 
 log = logging.getLogger(__name__)
 _READ_BYTES: Final = 1 << 20
-_SAVE_S: Final = 0.1
+_SAVE_S: Final = 0.25
+# Frames that follow one another sooner share a request: a request costs a Kafka client as much as encoding its frames.
+_GATHER_S: Final = 0.05
+_FULL_BYTES: Final = 256 << 10
 _IDLE_S: Final = 30.0
 _GOODBYE_S: Final = 8.0
 # The shipper of an agent that was killed says goodbye first.
@@ -69,6 +72,7 @@ class Shipper:
         self._streams: dict[Stream, int] = {}
         self._cursors: dict[str, LogCursor] = {}
         self._read: dict[str, int] = {}
+        self._overtaken: set[str] = set()
         self._dirty, self._saved_s = False, 0.0
         with contextlib.ExitStack() as undo:
             undo.callback(self._release)
@@ -84,20 +88,27 @@ class Shipper:
             UnavailableError: the broker did not take all of it.
         """
         deadline_s = None
+        hinted, send_s = True, 0.0  # whether there may be something to send; not before then
         while deadline_s is None or time.monotonic() < deadline_s:
-            more = self._send()
+            now_s = time.monotonic()
+            if hinted and self._producer.room() and (now_s >= send_s or deadline_s is not None):
+                size_bytes = self._send()
+                hinted = size_bytes > 0
+                send_s = now_s if size_bytes > _FULL_BYTES else now_s + _GATHER_S
             self._take_acks()
-            if deadline_s is not None and not more and not self._producer.waiting:
+            if deadline_s is not None and not hinted and not self._producer.waiting:
                 break
-            if more and self._producer.room():
-                continue
-            busy = more or self._producer.waiting or self._dirty
-            inputs = [self._ack_read] if deadline_s is not None else [self._ack_read, 0]
-            ready, _, _ = select.select(inputs, [], [], _SAVE_S if busy else _IDLE_S)
+            inputs = [self._ack_read]
+            # What a hint would say is known already; without room it is only the end that matters.
+            if deadline_s is None and not (hinted and self._producer.room()):
+                inputs.append(0)
+            ready, _, _ = select.select(inputs, [], [], self._wait_s(hinted, send_s, deadline_s))
             if self._ack_read in ready:
                 os.read(self._ack_read, 4096)
-            if 0 in ready and not os.read(0, 65536):
-                deadline_s = time.monotonic() + _GOODBYE_S
+            if 0 in ready:
+                hinted = True
+                if not os.read(0, 65536):
+                    deadline_s = time.monotonic() + _GOODBYE_S
         else:
             self._save()
             raise UnavailableError(f"{self._producer.waiting} frames or more wait in the spool for a broker")
@@ -110,6 +121,11 @@ class Shipper:
             cursor.close()
         self._release()
 
+    def _wait_s(self, hinted: bool, send_s: float, deadline_s: float | None) -> float:
+        if hinted and self._producer.room():
+            return 0.0 if deadline_s is not None else max(0.0, send_s - time.monotonic())
+        return _SAVE_S if hinted or self._producer.waiting or self._dirty else _IDLE_S
+
     def _release(self) -> None:
         for descriptor in (self._ack_read, self._ack_write, self._lock):
             os.close(descriptor)
@@ -118,24 +134,32 @@ class Shipper:
         with contextlib.suppress(BlockingIOError):  # a full pipe wakes as well
             os.write(self._ack_write, b"\n")
 
-    # Returns whether there may be more to read at once.
-    def _send(self) -> bool:
-        self._find()
-        more = False
+    # Returns how many bytes were read; a hint without anything to read may be for a partition that is new.
+    def _send(self) -> int:
+        size_bytes = self._send_known()
+        if not size_bytes:
+            self._find()
+            size_bytes = self._send_known()
+        return size_bytes
+
+    def _send_known(self) -> int:
+        size_bytes = 0
         for where, cursor in self._cursors.items():
             if not self._producer.room():
-                return True
-            if cursor.start_offset() > self._read[where]:
+                break
+            if where in self._overtaken:
                 self._account(where, cursor)
+                self._overtaken.discard(where)
             try:
                 entries = cursor.read(_READ_BYTES)
             except OvertakenError:
-                more = True  # its account comes at the next turn
+                self._overtaken.add(where)
+                size_bytes += 1  # its account comes at the next turn
                 continue
             for offset, _, payload in entries:
                 self._ship(where, offset, payload)
-            more = more or bool(entries)
-        return more
+                size_bytes += len(payload) + 1  # what is lost has no bytes, but was read
+        return size_bytes
 
     def _find(self) -> None:
         for path in self._dir.glob("*/*/end"):
@@ -148,6 +172,8 @@ class Shipper:
                 self._read[where] = self._offsets.get(where, cursor.position if self._forgot else 0)
                 if cursor.start_offset() <= self._read[where]:
                     cursor.seek(self._read[where])
+                else:
+                    self._overtaken.add(where)
                 self._cursors[where] = cursor
 
     def _ship(self, where: str, offset: int, payload: bytes) -> None:
