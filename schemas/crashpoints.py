@@ -36,7 +36,8 @@ CRASH_POINTS: Final = {
         "expire:deleted",
     ),
 }
-_VARIABLE: Final = "HYPOCENTER_CRASH_AT"
+# Read once: some points are passed for every frame.
+_WANTED: Final = os.environ.get("HYPOCENTER_CRASH_AT")
 _STOP: Final = "stop:"
 _passed: Counter[str] = Counter()
 
@@ -46,10 +47,9 @@ def crash_point(name: str) -> None:
 
     With `stop:` in front it is stopped with SIGSTOP instead and goes on when somebody continues it.
     """
-    wanted = os.environ.get(_VARIABLE)
-    if wanted is None:
+    if _WANTED is None:
         return
     _passed[name] += 1
-    number = signal.SIGSTOP if wanted.startswith(_STOP) else signal.SIGKILL
-    if wanted.removeprefix(_STOP) in (name, f"{name}:{_passed[name]}"):
+    number = signal.SIGSTOP if _WANTED.startswith(_STOP) else signal.SIGKILL
+    if _WANTED.removeprefix(_STOP) in (name, f"{name}:{_passed[name]}"):
         os.kill(os.getpid(), number)
