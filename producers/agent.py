@@ -17,6 +17,7 @@ from producers.clocks import read_clocks
 from producers.log import LogWriter
 from producers.pacing import Pace
 from producers.registry import Identity, Known, Opening, open_sources
+from producers.ship_child import ShipperChild
 from producers.source import Batch, Source
 from producers.writer import WriterThread
 from schemas.config import Config
@@ -31,8 +32,6 @@ log = logging.getLogger(__name__)
 _CUT_BYTES: Final = 256 << 10
 _STOP_S: Final = 10.0
 _PAUSE_S: Final = 0.05
-#: Seconds before the shipper is started again: at first, and at most.
-_RESTART_S: Final = (1.0, 30.0)
 
 
 @dataclass(slots=True)
@@ -62,8 +61,7 @@ class Agent:
         self._heartbeats = 0
         self._writer = writer
         self._shipper_command = shipper
-        self._shipper: asyncio.subprocess.Process | None = None
-        self._shipped = True  # until the shipper fails
+        self._shipper: ShipperChild | None = None
         self._watched: list[_Watched] = []
         self._error: BaseException | None = None
 
@@ -82,7 +80,7 @@ class Agent:
             self._loop.add_signal_handler(number, self._stop.set)
         self._open()
         self._thread = WriterThread(self._writer, self._durable)
-        shipping = asyncio.create_task(self._ship()) if self._shipper_command else None
+        self._shipper = ShipperChild(self._shipper_command) if self._shipper_command else None
         for watched in self._watched:
             if watched.source.pending_bytes():
                 self._cut(watched)
@@ -99,7 +97,7 @@ class Agent:
         except TimeoutError:
             pass
         finally:
-            await self._close(beating, shipping)
+            await self._close(beating)
         if self._error is not None:
             raise self._error
 
@@ -170,6 +168,9 @@ class Agent:
             return
         rest_s = 0.0 if more else watched.pace.rest_s(drained_bytes, self._loop.time())
         if rest_s:
+            # Nothing is added before the next drain, so a cut that is due before it need not wait either.
+            if watched.linger is not None and watched.linger.when() <= self._loop.time() + rest_s:
+                self._cut(watched)
             self._ignore(watched)
             watched.rest = self._loop.call_later(rest_s, self._drain, watched)
         else:
@@ -255,32 +256,9 @@ class Agent:
     def _durable(self) -> None:
         crash_point("agent:durable")
         if self._shipper is not None:
-            self._loop.call_soon_threadsafe(self._hint_shipper)
+            self._shipper.hint()
 
-    def _hint_shipper(self) -> None:
-        hints = self._shipper.stdin if self._shipper is not None else None
-        # A pipe that is full of hints already says what this one would.
-        if hints is not None and not hints.is_closing() and hints.transport.get_write_buffer_size() == 0:
-            hints.write(b"\n")
-
-    async def _ship(self) -> None:
-        assert self._shipper_command is not None
-        wait_s = _RESTART_S[0] / 2
-        while True:
-            self._shipper = await asyncio.create_subprocess_exec(
-                *self._shipper_command, stdin=asyncio.subprocess.PIPE, start_new_session=True
-            )
-            started_s = self._loop.time()
-            code = await self._shipper.wait()
-            self._shipped = False
-            # Doubled while it keeps failing at its start, so that an absent broker is a line now and then, not a flood.
-            wait_s = _RESTART_S[0] if self._loop.time() - started_s > _RESTART_S[1] else min(wait_s * 2, _RESTART_S[1])
-            log.error(
-                "the shipper ended with code %d, started again in %.0f s; records wait in the spool", code, wait_s
-            )
-            await asyncio.sleep(wait_s)
-
-    async def _close(self, beating: asyncio.Task[None], shipping: asyncio.Task[None] | None) -> None:
+    async def _close(self, beating: asyncio.Task[None]) -> None:
         beating.cancel()
         for watched in self._watched:
             self._ignore(watched)
@@ -289,14 +267,13 @@ class Agent:
         await self._drain_to_the_end()
         self._heartbeat()
         stopped = await asyncio.to_thread(self._thread.stop, _STOP_S)
-        if shipping is not None:
-            await self._stop_shipper(shipping)
+        shipped = self._shipper is None or await self._shipper.stop()
         records = sum(watched.source.counters().get("records", 0) for watched in self._watched)
         self.close()
         log.info("stopped after %d records", records)
         if not stopped:
             raise StorageError("the log's disk refused the last frames; the kernel still holds what its ring can keep")
-        if not self._shipped:
+        if not shipped:
             raise UnavailableError("the broker did not take everything: the rest waits in the spool for the next run")
 
     # All surfaces first, so that one is not long over while another one still fills.
@@ -319,19 +296,6 @@ class Agent:
     async def _until_queued(self, bytes_max: int, until_s: float) -> None:
         while self._thread.queued_bytes > bytes_max and self._loop.time() < until_s:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-
-    async def _stop_shipper(self, shipping: asyncio.Task[None]) -> None:
-        shipping.cancel()
-        process, self._shipper = self._shipper, None
-        if process is None or process.stdin is None or process.returncode is not None:
-            return
-        process.stdin.close()  # end of file: send what there is, then end
-        try:
-            self._shipped = await asyncio.wait_for(process.wait(), _STOP_S) == 0
-        except TimeoutError:
-            self._shipped = False
-            process.kill()
-            await process.wait()
 
 
 def run_agent(config: Config, identity: Identity, writer: LogWriter, shipper: list[str] | None) -> None:

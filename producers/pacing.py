@@ -11,7 +11,7 @@ from typing import Final
 _FILL_BYTES: Final = 40 << 10
 #: Less than this in one drain is no dense flow: the next record is to be read when it comes.
 _DENSE_BYTES: Final = 4 << 10
-_STEADY_S_MAX: Final = 0.015
+_STEADY_S_MAX: Final = 0.02
 _SILENCE_S: Final = 2 * _STEADY_S_MAX
 #: A ring that fills up to its third sooner than this is flooded, and for a while after.
 _FLOOD_FILL_S: Final = 0.005

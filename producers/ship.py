@@ -178,9 +178,9 @@ class Shipper:
 
     def _ship(self, where: str, offset: int, payload: bytes) -> None:
         try:
-            frame = frames.decode(payload)
-            ack, key = _Ack(where, offset + 1, frame.stream, frame.next), frame.stream.machine.encode()
-            self._sent[frame.stream] = frame.next
+            stream, position = frames.decode_reach(payload)
+            ack, key = _Ack(where, offset + 1, stream, position), stream.machine.encode()
+            self._sent[stream] = position
         except BadInputError:
             # The collector makes a dead letter of it.
             ack, key = _Ack(where, offset + 1, None, 0), b""

@@ -150,6 +150,19 @@ def decode(data: bytes) -> Frame:
     return frame
 
 
+def decode_reach(data: bytes) -> tuple[Stream, int]:
+    """Return the stream of the frame in `data` and the position behind it, without a look at its body.
+
+    Raises:
+        BadInputError: as `decode`, but for what only a look at the values and the body tells.
+    """
+    fields = _unpack(data)
+    try:
+        return fields[K_STREAM], fields[K_NEXT]
+    except KeyError as e:
+        raise BadInputError("malformed", f"field {e} is missing") from None
+
+
 def _unpack(data: bytes) -> dict[int, Any]:
     if len(data) > limits.FRAME_BYTES_MAX:
         raise BadInputError("oversize", f"{len(data)} bytes, at most {limits.FRAME_BYTES_MAX}")

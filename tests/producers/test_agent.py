@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections import defaultdict
 
 import pytest
@@ -77,9 +78,9 @@ class Scripted:
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    def run(*sources, for_s=0.3, heartbeat_s=60.0):
+    def run(*sources, for_s=0.3, heartbeat_s=60.0, linger_ms=1):
         monkeypatch.setattr(agent_module, "open_sources", lambda name, opening: list(sources))
-        config = Config(agent=AgentConfig(for_s=for_s, linger_ms=1, heartbeat_s=heartbeat_s))
+        config = Config(agent=AgentConfig(for_s=for_s, linger_ms=linger_ms, heartbeat_s=heartbeat_s))
         run_agent(config, ME, writer(tmp_path / "log"), None)
         found = defaultdict(list)
         for _, _, payload in read_all(tmp_path / "log", TOPIC):
@@ -125,6 +126,33 @@ def test_a_descriptor_that_is_always_ready_does_not_multiply_the_calls(run):
     run(Flooded("a", tick_s=0.05, fd=read), for_s=0.3)
     assert len(depth) >= 500
     assert max(depth) < 20
+    os.close(read)
+    os.close(write)
+
+
+def test_a_cut_that_would_come_before_the_next_drain_is_made_at_once(run):
+    read, write = os.pipe()
+    os.write(write, b"x")
+    cut_s = []
+
+    class Steady(Scripted):
+        def drain(self):
+            self.script = [bytes(20_000)]
+            return super().drain()
+
+        def cut(self):
+            cut_s.append(time.monotonic() - self.drained_s if self.pending else None)
+            return super().cut()
+
+        def pending_bytes(self):
+            self.drained_s = time.monotonic()
+            return super().pending_bytes()
+
+    # Every drain is followed by a rest of up to 20 ms, longer than the 15 ms that a record may linger.
+    run(Steady("a", fd=read), for_s=0.5, linger_ms=15)
+    waits_s = [each for each in cut_s if each is not None]
+    assert len(waits_s) > 10
+    assert sorted(waits_s)[len(waits_s) // 2] < 0.005
     os.close(read)
     os.close(write)
 
