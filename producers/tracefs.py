@@ -41,7 +41,7 @@ def attach() -> Tracefs:
     """
     path = mounted()
     found = Tracefs(path) if path else _mount()
-    if not os.access(found.path / "instances", os.W_OK | os.X_OK):
+    if not os.access(found.path / "instances", os.W_OK | os.X_OK, effective_ids=True):
         found.close()
         raise AccessError(
             f"no instance can be made in {found.path}: run as root; where it is mounted read-only, mount it anew"

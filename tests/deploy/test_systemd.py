@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -96,17 +97,23 @@ def test_the_readme_names_every_file():
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze")
-@pytest.mark.parametrize("name", [AGENT, COLLECTOR])
-def test_systemd_finds_nothing_wrong_and_the_exposure_that_the_readme_states(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "drop_in"),
+    [(AGENT, None), (AGENT, "trace-events.conf"), (COLLECTOR, None)],
+    ids=lambda each: each or "alone",
+)
+def test_systemd_finds_nothing_wrong_and_the_exposure_that_the_readme_states(tmp_path, name, drop_in):
     # The real ones lie where nobody has installed them yet.
+    text = "\n".join((FOLDER / each).read_text() for each in (name, drop_in) if each)
     unit = tmp_path / name
-    unit.write_text(re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", (FOLDER / name).read_text(), flags=re.MULTILINE))
+    unit.write_text(re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", text, flags=re.MULTILINE))
     verify = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
     assert (verify.returncode, verify.stderr) == (0, "")
     command = ["systemd-analyze", "security", "--offline=yes", unit]
     report = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     exposure = float(re.search(r"exposure level for \S+: (\d+\.\d+)", report)[1])
-    stated = float(re.search(rf"^\| {re.escape(name)} \| (\d+\.\d+) ", README, re.MULTILINE)[1])
+    row = f"{name} with `{drop_in}`" if drop_in else name
+    stated = float(re.search(rf"^\| {re.escape(row)} \| (\d+\.\d+) ", README, re.MULTILINE)[1])
     # Versions weigh differently; a setting that was dropped shows.
     assert abs(exposure - stated) <= 0.3
 
@@ -119,6 +126,34 @@ def dmesg_restrict():
     DMESG_RESTRICT.write_text("1\n")
     yield
     DMESG_RESTRICT.write_text(before)
+
+
+# Unlike pytest's own, one that another user may enter.
+@pytest.fixture
+def anyones_dir():
+    with tempfile.TemporaryDirectory() as path:
+        Path(path).chmod(0o777)
+        yield Path(path)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(("capability", "code"), [("dac_override", 0), ("syslog", 77), ("dac_read_search", 77)])
+def test_the_capability_of_the_drop_in_opens_tracefs_and_less_does_not(anyones_dir, capability, code):
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("needs root and setpriv")
+    (granted,) = settings("trace-events.conf")["AmbientCapabilities"]
+    assert settings("trace-events.conf")["CapabilityBoundingSet"] == [granted]
+    assert (code == 0) == (granted == f"CAP_{capability.upper()}")
+    allowed = f"-all,+{capability}"
+    program = [sys.executable, "-m", "producers.cli", "run", "--surface", "ftrace"]
+    command = [
+        *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"),
+        *(f"--bounding-set={allowed}", f"--inh-caps={allowed}", f"--ambient-caps={allowed}"),
+        *(*program, "--events", "sched:sched_switch", "--log", anyones_dir / "log", "--for", "1"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=FOLDER.parents[1])
+    assert done.returncode == code, done.stderr
+    assert ("no instance can be made" in done.stderr) == (code == 77)
 
 
 # The owner of the node is somebody else, so that only its mode and the capabilities count.
