@@ -141,13 +141,19 @@ def anyones_dir():
 def test_the_capability_of_the_drop_in_opens_tracefs_and_less_does_not(anyones_dir, capability, code):
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("needs root and setpriv")
+    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs")
+    entered = subprocess.run(
+        [*nobody, sys.executable, "-c", "import producers.cli"], cwd=FOLDER.parents[1], check=False
+    )
+    if entered.returncode:
+        pytest.xfail("another user may not enter this checkout")
     (granted,) = settings("trace-events.conf")["AmbientCapabilities"]
     assert settings("trace-events.conf")["CapabilityBoundingSet"] == [granted]
     assert (code == 0) == (granted == f"CAP_{capability.upper()}")
     allowed = f"-all,+{capability}"
     program = [sys.executable, "-m", "producers.cli", "run", "--surface", "ftrace"]
     command = [
-        *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"),
+        *nobody,
         *(f"--bounding-set={allowed}", f"--inh-caps={allowed}", f"--ambient-caps={allowed}"),
         *(*program, "--events", "sched:sched_switch", "--log", anyones_dir / "log", "--for", "1"),
     ]
