@@ -63,8 +63,9 @@ def ours(module: str, *args: str) -> list[str]:
 
 
 def start(command: list[str], **kwargs: object) -> "subprocess.Popen[bytes]":
-    """Start a command in the checkout."""
-    return subprocess.Popen(command, cwd=ROOT, **kwargs)  # type: ignore[call-overload,no-any-return]
+    """Start a command in the checkout, with its bytecode kept as an installed program has it."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return subprocess.Popen(command, cwd=ROOT, env=env, **kwargs)  # type: ignore[call-overload,no-any-return]
 
 
 def finish(process: "subprocess.Popen[bytes]") -> Cost:

@@ -1,6 +1,7 @@
 """The `hypocenter` command: one verb, one file in `consumers/commands/`."""
 
 import argparse
+import gc
 import importlib
 import io
 import os
@@ -25,6 +26,9 @@ VERBS: Final = {
     "topics": "create or verify Kafka's topics",
     "trial": "agent, collector and audit together for some seconds",
 }
+# What libraries read when they are loaded. NumPy starts threads for linear algebra, which nobody asks for here: they
+# spin for a tenth of a second. Arrow's own allocator gives memory back after 10 ms, and the kernel must clear it anew.
+_SETTINGS: Final = {"OPENBLAS_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
 _EPILOG: Final = """\
 `hypocenter VERB --help` shows a verb's flags.
 
@@ -71,7 +75,13 @@ def parser(chosen: str | None = None) -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     argv = sys.argv[1:] if argv is None else argv
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    # Libraries make a hundred thousand objects that stay: not to be searched for garbage while they come, nor later.
+    gc.disable()
     args = parser(next((word for word in argv if word in VERBS), None)).parse_args(argv)
+    gc.freeze()
+    gc.enable()
     logs.setup(verbose=args.verbose)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # rows are data, whatever the locale

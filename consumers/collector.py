@@ -5,7 +5,6 @@ the commit to another collector forgets what it buffered and goes on behind the 
 """
 
 import logging
-import zlib
 from collections import OrderedDict
 from typing import Final, NamedTuple
 
@@ -24,7 +23,7 @@ from consumers.transport.base import Message, Partition
 from schemas import limits
 from schemas.crashpoints import crash_point
 from schemas.errors import BadInputError
-from schemas.frame import Frame, decode
+from schemas.frame import Frame, checksum, decode
 from schemas.loss import Loss, LossKind
 from schemas.stream import Stream
 
@@ -158,7 +157,7 @@ class PartitionCollector:
             decoder.check(frame)
             self._suspect(message, frame, decoder, min(known_to, frame.next))
             if not decision.duplicate:
-                self._keep(message, decoder.trim(frame, decision.store_from))
+                self._keep(message, frame, decoder.trim(frame, decision.store_from))
         except BadInputError as e:
             self._books.dead(frame.stream, frame.next - decision.store_from)
             self._bury(message, e, frame.stream, decision.store_from, frame.body)
@@ -168,10 +167,11 @@ class PartitionCollector:
             raise BadInputError("too-many-streams", f"this partition has {STREAMS_MAX} streams already")
         return frame
 
-    def _keep(self, message: Message, frame: Frame) -> None:
-        self._recent[(frame.stream, frame.run, frame.number)] = zlib.crc32(frame.body)
-        if len(self._recent) > _RECENT_MAX:
-            self._recent.popitem(last=False)
+    def _keep(self, message: Message, whole: Frame, frame: Frame) -> None:
+        if frame is whole:  # of another one not all positions are what is stored
+            self._recent[(frame.stream, frame.run, frame.number)] = checksum(message.value)
+            if len(self._recent) > _RECENT_MAX:
+                self._recent.popitem(last=False)
         self._books.stored(frame.stream, frame.next - frame.first, 0)
         self._descriptors.note(frame)
         self._frames.append(FrameIn(frame, message.ts_ns, self.partition, message.offset))
@@ -182,7 +182,7 @@ class PartitionCollector:
     # Positions that came before, up to `end`: looked at before the commit unless this very frame was just stored.
     def _suspect(self, message: Message, frame: Frame, decoder: Decoder, end: int) -> None:
         seen = self._recent.get((frame.stream, frame.run, frame.number))
-        if frame.first >= end or seen == zlib.crc32(frame.body):
+        if frame.first >= end or seen == checksum(message.value):
             return
         head = decoder.head(frame, end)
         self._suspects.append(Suspect(FrameIn(head, message.ts_ns, self.partition, message.offset), decoder))

@@ -31,7 +31,8 @@ CODEC_NONE, CODEC_ZSTD = 0, 1
 _COMPRESS_FROM_BYTES: Final = 512
 _UINT32: Final = 0xCE  # msgpack's first byte of a 32-bit unsigned integer
 _SHORT_CHARS: Final = limits.TEXT_BYTES_MAX // 4
-_CRC_TAIL_BYTES: Final = 5  # 0xce and four bytes, big endian
+_CRC_BYTES: Final = 4
+_CRC_TAIL_BYTES: Final = 1 + _CRC_BYTES  # 0xce, then big endian
 
 
 class _Zstd:
@@ -161,6 +162,11 @@ def decode_reach(data: bytes) -> tuple[Stream, int]:
         return fields[K_STREAM], fields[K_NEXT]
     except KeyError as e:
         raise BadInputError("malformed", f"field {e} is missing") from None
+
+
+def checksum(data: bytes) -> int:
+    """Return the CRC-32 in `data`, a frame that `decode` took: so it is that of all bytes before it."""
+    return int.from_bytes(data[-_CRC_BYTES:], "big")
 
 
 def _unpack(data: bytes) -> dict[int, Any]:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from consumers import collector
 from consumers.collector import Cut, PartitionCollector
 from consumers.lake.audit import audit
 from consumers.lake.chain import Chain
@@ -77,6 +78,17 @@ def test_a_frame_sent_again_under_a_new_offset_is_a_duplicate_and_no_loss(lake):
     assert (report.books[0].stored, report.books[0].duplicates) == (4, 3)
     assert lake.query("select * from losses") == []
     assert lake.seqs() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_only_a_frame_that_was_stored_whole_is_known_again_without_a_look_into_the_lake(lake, overlap, monkeypatch):
+    first = [message_bytes(0, 2, 0, run="other")] if overlap else []
+    lake.collect(*first, message_bytes(0, 3, 0))
+    looked = []
+    monkeypatch.setattr(collector, "differing", lambda suspects, *_: looked.extend(suspects) or [])
+    report = lake.collect(message_bytes(0, 3, 0))
+    assert report.books[0].duplicates == (5 if overlap else 3)
+    assert len(looked) == (1 if overlap else 0)
 
 
 def test_an_overlap_is_trimmed_and_only_new_positions_are_stored(lake):
