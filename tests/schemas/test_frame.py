@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from schemas import frame as frames
 from schemas import heartbeat, kmsg, limits
 from schemas.errors import BadInputError
-from schemas.frame import Frame, decode, encode
+from schemas.frame import Frame, checksum, decode, decode_reach, encode
 from schemas.loss import Loss
 from schemas.stream import Stream
 from tests.schemas import wire_writer as w
@@ -68,6 +69,24 @@ def test_the_bytes_of_a_frame_are_the_golden_ones(name):
 @pytest.mark.parametrize("name", [name for name in vectors.MAKE if name != "kmsg-zstd"])
 def test_a_golden_file_is_what_its_writer_writes(name):
     assert vectors.MAKE[name]() == vectors.stored(name)
+
+
+@pytest.mark.parametrize("name", [name for name, expected in vectors.FRAMES.items() if expected])
+def test_reach_and_checksum_are_those_of_the_frame(name):
+    data, frame = vectors.stored(name), vectors.FRAMES[name]
+    assert decode_reach(data) == (frame.stream, frame.next)
+    assert checksum(data) == zlib.crc32(data[:-5])
+
+
+def test_the_reach_of_a_frame_with_a_spoilt_body_is_told_and_of_one_without_it_is_not():
+    spoilt, _ = HOSTILE[next(name for name, (_, reason) in HOSTILE.items() if reason == "codec")]
+    assert decode_reach(spoilt) == (KMSG.stream, KMSG.next)
+    for key in ("stream", "next"):
+        fields = {name: value for name, value in w.fields(KMSG).items() if name != key}
+        with pytest.raises(BadInputError, match="is missing"):
+            decode_reach(w.seal(fields))
+    with pytest.raises(BadInputError, match="CRC-32"):
+        decode_reach(vectors.stored("kmsg")[:-1])
 
 
 def test_a_newer_version_is_told_from_damage():
