@@ -98,8 +98,8 @@ def _expected(row, name, *, generic):
         base = column.removeprefix("event_")
         key = base if base in TAKEN else column
         if generic:
-            value = value.hex() if isinstance(value, bytes) else value
-            fields[key] = value[0] if isinstance(value, list) and len(value) == 1 else value
+            only = value[0] if isinstance(value, list) and len(value) == 1 else value
+            fields[key] = only.hex() if isinstance(only, bytes) else only
         elif key in MESSAGES[name].fields_by_name:
             device = key in DEVICES and MESSAGES[name].fields_by_name[key].type == 4
             fields[key] = os.makedev(value >> 20, value & 0xFFFFF) if device else value
