@@ -9,7 +9,11 @@ S = 10**9
 
 
 def test_readings_that_agree_are_one_span_of_the_tightest():
-    readings = [Reading(S, S + 900, 9 * S + 500, 900), Reading(2 * S, 2 * S + 40, 10 * S + 70, 90), Reading(3 * S, 3 * S, 11 * S, 91)]
+    readings = [
+        Reading(S, S + 900, 9 * S + 500, 900),
+        Reading(2 * S, 2 * S + 40, 10 * S + 70, 90),
+        Reading(3 * S, 3 * S, 11 * S, 91),
+    ]
     assert spans(readings) == (Span(S, 40, 8 * S + 70),)
 
 
@@ -58,7 +62,9 @@ def test_snapshots_say_all_three_clocks_of_each_span():
     assert found == [{real: 110 * S, mono: 10 * S, boot: 10 * S + 7}, {real: 225 * S, mono: 20 * S, boot: 25 * S}]
 
 
-@pytest.mark.parametrize(("name", "said"), [("mono", "no reading"), ("boot", "no reading"), ("perf", "perf compares with no other")])
+@pytest.mark.parametrize(
+    ("name", "said"), [("mono", "no reading"), ("boot", "no reading"), ("perf", "perf compares with no other")]
+)
 def test_what_a_user_must_know_of_a_clock_is_said(name, said):
     assert said in Clocks(name, (), 0).note()
 

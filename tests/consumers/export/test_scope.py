@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 
 from consumers.export import scope
@@ -31,7 +33,10 @@ def lake(tmp_path):
     for each in streams:
         described = each._replace(instance=each.instance.partition("/")[0])
         body = _pages.formats(clock=each.clock)
-        frames += [_pages.described(body=body, stream=described), _pages.paged(0, [_pages.page(1, 2, 3)], stream=each, body=body)]
+        frames += [
+            _pages.described(body=body, stream=described),
+            _pages.paged(0, [_pages.page(1, 2, 3)], stream=each, body=body),
+        ]
     with connect(build(tmp_path / "lake", frames)) as connection:
         yield connection
 
@@ -99,7 +104,10 @@ def test_an_empty_range_says_where_there_is_something(lake):
 
 
 def test_a_lake_without_trace_events_says_how_to_get_some(tmp_path):
-    with connect(_sample.build(tmp_path / "lake")) as connection, pytest.raises(UsageError, match="hypocenter-agent run"):
+    with (
+        connect(_sample.build(tmp_path / "lake")) as connection,
+        pytest.raises(UsageError, match="hypocenter-agent run"),
+    ):
         found(connection)
 
 
@@ -116,7 +124,7 @@ def test_windows_hold_every_event_once_and_not_too_many(tmp_path, limit):
     with connect(build(tmp_path / "lake", [_pages.described(), _pages.paged(0, pages)])) as connection:
         whole = found(connection)
         made = list(scope.windows(connection, whole, events_max=limit))
-    assert all(one.until_ns <= other.since_ns for one, other in zip(made, made[1:], strict=False))
+    assert all(one.until_ns <= other.since_ns for one, other in pairwise(made))
     held = [sum(each.since_ns <= at < each.until_ns for at in times) for each in made]
     assert [each.tables["trace_tick"] for each in made] == held
     assert sum(held) == len(times)
