@@ -13,6 +13,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -31,12 +32,17 @@ from consumers.export import perfetto_loops as loops
 from consumers.export.perfetto_clocks import Clocks, read_clocks
 from consumers.export.perfetto_events import Encoded, encoded, kinds
 from consumers.export.perfetto_tracks import LOSSES_MAX, kmsg_packets, loss_packets, read_losses
-from consumers.export.scope import Scope, windows
+from consumers.export.scope import Scope, Window, windows
 from schemas import ftrace
 from schemas.errors import BadInputError, StorageError, UsageError
 
-#: Events in one bundle at most.
+#: A bundle has at most so many events, and bytes unless one event has more.
 BUNDLE_EVENTS: Final = 4096
+BUNDLE_BYTES: Final = 1 << 20
+#: A window whose messages are more than this is split in two.
+WINDOW_BYTES: Final = 128 << 20
+# Readers refuse a whole file for a CPU with this number.
+_CPUS: Final = 1024
 # Writers of a trace have numbers of their own: this one's events, and its tracks.
 _EVENTS_SEQUENCE: Final = 1
 _TRACKS_SEQUENCE: Final = 2
@@ -70,9 +76,12 @@ def write(
     """Write the events of `scope` to `path`, under another name until all is there; what was there is replaced.
 
     Raises:
-        UsageError: there is no such directory.
+        UsageError: there is no such directory, or a CPU that Perfetto does not take.
         StorageError: the disk refuses; `path` is as it was.
     """
+    beyond = next((ring.instance for ring in scope.rings if ring.cpu >= _CPUS), None)
+    if beyond is not None:
+        raise UsageError(f"Perfetto takes CPUs below {_CPUS}: there is {beyond}, choose others with --instance")
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         with temporary.open("xb") as out:
@@ -111,12 +120,7 @@ class _Writer:
             self._packet(packet)
         total = sum(self._scope.tables.values())
         for window in windows(self._connection, self._scope):
-            parts = [
-                part
-                for table in window.tables
-                for part in encoded(self._connection, self._scope, self._kinds[table], window, self._clocks.written)
-            ]
-            self._events(parts)
+            self._window(window)
             self._progress(self._report.events, total)
         self._report_events()
         self._marks()
@@ -126,6 +130,21 @@ class _Writer:
         self._report.notes += kmsg.notes
         self._report.size_bytes = self._out.tell()
         return self._report
+
+    def _window(self, window: Window) -> None:
+        parts: list[Encoded] = []
+        size_bytes = 0
+        for table in window.tables:
+            for part in encoded(self._connection, self._scope, self._kinds[table], window, self._clocks.written):
+                parts.append(part)
+                size_bytes += len(part.octets)
+                if size_bytes > WINDOW_BYTES and window.until_ns - window.since_ns > 1:
+                    middle_ns = (window.since_ns + window.until_ns) // 2
+                    self._window(window._replace(until_ns=middle_ns))
+                    self._window(window._replace(since_ns=middle_ns))
+                    return
+        if parts:
+            self._events(parts)
 
     # Of each ring the events in its own order, whatever tables they came from.
     def _events(self, parts: list[Encoded]) -> None:
@@ -142,9 +161,8 @@ class _Writer:
             if not len(rows):
                 continue
             lost = self._losses[number].cut(page[rows], position[rows], ts_ns[rows])
-            for since, until in _bundles(len(rows), lost):
-                chosen = rows[since:until]
-                self._bundle(number, octets, starts, lengths, chosen, lost=since in lost)
+            for since, until in _bundles(np.cumsum(lengths[rows]), lost):
+                self._bundle(number, octets, starts, lengths, rows[since:until], lost=since in lost)
         self._report.events += len(ring)
 
     def _bundle(self, ring: int, octets: Any, starts: Ints, lengths: Ints, rows: Ints, *, lost: bool) -> None:
@@ -195,12 +213,17 @@ class _Writer:
         self._out.write(_varint(_PACKET) + _varint(len(data)) + data)
 
 
-# Where to cut `rows` events into bundles: at every loss, and where one is full.
-def _bundles(rows: int, lost: list[int]) -> Iterator[tuple[int, int]]:
+# Where to cut events that end at `ends_bytes` into bundles: at every loss, and where one is full.
+def _bundles(ends_bytes: Ints, lost: list[int]) -> Iterator[tuple[int, int]]:
     starts = sorted({0, *lost})
-    for since, until in zip(starts, [*starts[1:], rows], strict=True):
-        for at in range(since, until, BUNDLE_EVENTS):
-            yield at, min(until, at + BUNDLE_EVENTS)
+    for since, until in pairwise((*starts, len(ends_bytes))):
+        at = since
+        while at < until:
+            limit_bytes = (int(ends_bytes[at - 1]) if at else 0) + BUNDLE_BYTES
+            full = int(np.searchsorted(ends_bytes, limit_bytes, side="right"))
+            end = min(until, at + BUNDLE_EVENTS, max(at + 1, full))
+            yield at, end
+            at = end
 
 
 # What each bundle of a ring says beside its events, by ring and whether something was lost in front of it.

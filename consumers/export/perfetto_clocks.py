@@ -113,6 +113,11 @@ class Clocks:
         monotonic_ns = realtime_ns - span.realtime_ahead_ns
         return monotonic_ns if self.name == "mono" else monotonic_ns + span.boottime_ahead_ns
 
+    def realtime_range(self, first_ns: int, last_ns: int) -> tuple[int, int]:
+        """Return between which times of CLOCK_REALTIME the ring's times `first_ns` to `last_ns` were, in any span."""
+        ahead = [span.realtime_ahead_ns - (span.boottime_ahead_ns if self.name == "boot" else 0) for span in self.spans]
+        return first_ns + min(ahead), last_ns + max(ahead)
+
     def note(self) -> str | None:
         """Return the sentence that a user must know of this clock, if there is one."""
         if self.name in ("mono", "boot"):

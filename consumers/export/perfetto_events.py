@@ -23,7 +23,7 @@ from consumers.decode.slices import Ints, contents
 from consumers.export import perfetto_loops as loops
 from consumers.export.scope import Scope, Window
 
-_BATCH_ROWS: Final = 1 << 16
+_BATCH_ROWS: Final = 1 << 15
 _VARINT_BYTES_MAX: Final = 10
 # Ranges of DuckDB's integers, and of protobuf's that are varints.
 _SIGNED: Final = {"TINYINT": 8, "SMALLINT": 16, "INTEGER": 32, "BIGINT": 64}

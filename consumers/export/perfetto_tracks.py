@@ -153,11 +153,13 @@ def kmsg_packets(connection: duckdb.DuckDBPyConnection, scope: Scope, clocks: Cl
         what = f"the {total:,} kernel log records of this boot are left out: printk's clock does not compare with"
         return Tracks([], [f"{what} {scope.clock}"])
     packets: list[dict[str, Any]] = []
+    column = "ts_ns" if direct else "captured_ns"
+    ends = (scope.first_ns, scope.last_ns) if direct else clocks.realtime_range(scope.first_ns, scope.last_ns)
     sql = (
         "select ts_ns, captured_ns, seq, level, facility, caller, message from kmsg "  # noqa: S608
-        f"where {where} order by instance, seq"
+        f"where {where} and {column} between ? and ? order by instance, seq"
     )
-    result = connection.execute(sql, params)
+    result = connection.execute(sql, [*params, *ends])
     over = 0
     while rows := result.fetchmany(_FETCHED):
         for ts_ns, captured_ns, *rest in rows:

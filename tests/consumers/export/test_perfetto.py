@@ -390,3 +390,37 @@ def test_no_clocks_are_mixed_up_by_a_reading_that_took_long(tmp_path, written):
     slow = beat(_pages.CPU, 2, 1, _pages.T, _pages.T + 50, 10**18, bracket_ns=perfetto_clocks._TOLERANCE_NS + 1)
     _, report = written(build(tmp_path / "lake", [_pages.described(), _pages.paged(0, [_pages.page(1)]), slow]))
     assert "takes CLOCK_BOOTTIME for the same as CLOCK_MONOTONIC" in report.notes[0]
+
+
+def test_a_window_with_too_many_bytes_is_split(random_lake, written, monkeypatch):
+    trace, _ = written(random_lake)
+    monkeypatch.setattr(perfetto, "WINDOW_BYTES", 5000)
+    monkeypatch.setattr(perfetto, "BUNDLE_BYTES", 700)
+    other, report = written(random_lake)
+    assert _trace.events(other) == _trace.events(trace)
+    sizes = [
+        sum(event.ByteSize() + (2 if event.ByteSize() < 128 else 3) for event in bundle.event)
+        for bundle in _trace.bundles(other)
+    ]
+    assert max(sizes) <= 700
+    assert report.events == sum(map(len, _trace.events(trace).values()))
+
+
+def test_an_event_larger_than_a_bundle_has_one_of_its_own(random_lake, written, monkeypatch):
+    monkeypatch.setattr(perfetto, "BUNDLE_BYTES", 1)
+    trace, _ = written(random_lake)
+    assert {len(bundle.event) for bundle in _trace.bundles(trace)} == {1}
+    assert _trace.events(trace) == _trace.rows(random_lake, GENERIC)
+
+
+def test_a_cpu_that_no_reader_takes_is_refused(tmp_path, written):
+    frames = [
+        _pages.described(),
+        _pages.paged(0, [_pages.page(1)]),
+        _pages.paged(0, [_pages.page(1)], stream=ring(1024)),
+    ]
+    storage = build(tmp_path / "lake", frames)
+    with pytest.raises(UsageError, match="Perfetto takes CPUs below 1024: there is set/cpu1024"):
+        written(storage)
+    trace, _ = written(storage, instance="set/cpu0")
+    assert set(_trace.events(trace)) == {0}
