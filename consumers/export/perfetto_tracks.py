@@ -25,6 +25,7 @@ _LOSSES_UUID: Final = 1
 _KMSG_UUID: Final = 2
 _RINGS_UUID: Final = 1000
 _NAME_CHARS_MAX: Final = 1000
+_PRINTK: Final = frozenset(("global", "perf"))
 _FETCHED: Final = 10_000
 _LOSSES_SQL: Final = """
 select instance, first_position + case when unit = 'position' then coalesce(count, 1) else 0 end as next_page,
@@ -141,10 +142,11 @@ def loss_packets(scope: Scope, rings: list[RingLosses]) -> Iterator[dict[str, An
 def kmsg_packets(connection: duckdb.DuckDBPyConnection, scope: Scope, clocks: Clocks) -> Tracks:
     """Return the records of the kernel log between the first event of `scope` and the last, as far as times compare.
 
-    printk's clock is that of the trace clock `global` (kernel/sched/clock.c, `sched_clock_cpu`). For `mono` and `boot`
-    a record stands where the agent had read it, which is a time of CLOCK_REALTIME. For others there is no way.
+    The trace clocks `global` and `perf` are printk's own clock, `sched_clock_cpu` (kernel/trace/trace_clock.c,
+    kernel/sched/clock.c); `local` is behind it by what nobody records. For `mono` and `boot` a record stands where the
+    agent had read it, which is a time of CLOCK_REALTIME. For others there is no way.
     """
-    direct = scope.clock == "global"
+    direct = scope.clock in _PRINTK
     where, params = "machine = ? and boot_id = ?", [scope.machine, scope.boot_id]
     total = connection.execute(f"select count(*) from kmsg where {where}", params).fetchall()[0][0]  # noqa: S608
     if not total:

@@ -424,3 +424,68 @@ def test_a_cpu_that_no_reader_takes_is_refused(tmp_path, written):
         written(storage)
     trace, _ = written(storage, instance="set/cpu0")
     assert set(_trace.events(trace)) == {0}
+
+
+def two_kernels(tmp_path, event, texts, datas):
+    """Make a lake of one boot whose description of `event` changed: an event of each of `datas` under each of `texts`."""
+    frames = []
+    for at, (text, several) in enumerate(zip(texts, datas, strict=True)):
+        body = _pages.formats({event: text})
+        records = [_pages.FORM.event(1, _pages.payload(20, data)) for data in several]
+        frames.append(_pages.described(at, at, body=body))
+        frames.append(_pages.paged(at, [_pages.FORM.page(_pages.T + 1000 * at, *records)], at, body=body))
+    return build(tmp_path / "lake", frames)
+
+
+@pytest.mark.parametrize(
+    ("event", "values", "expected"),
+    [
+        # What 64 bits hold with or without a sign goes as a number, what neither does as text.
+        ("mine:wide", (-5, 5), [{"v": -5}, {"v": 5}]),
+        ("mine:wide", (7, (1 << 64) - 1), [{"v": 7}, {"v": (1 << 64) - 1}]),
+        ("mine:wide", (-5, (1 << 64) - 1), [{"v": "-5"}, {"v": "18446744073709551615"}]),
+    ],
+)
+def test_a_number_of_another_width_in_another_description_is_exact(tmp_path, written, event, values, expected):
+    texts = [_pages.event_text("wide", 20, (kind, 8, signed)) for kind, signed in (("s64 v", 1), ("u64 v", 0))]
+    trace, _ = written(two_kernels(tmp_path, event, texts, [[number(value, 8)] for value in values]))
+    assert [each.fields for each in _trace.events(trace)[0]] == expected
+
+
+@pytest.mark.parametrize("event", ["mine:two", "irq:irq_handler_entry"])
+def test_a_field_that_a_description_lacks_is_not_there(tmp_path, written, event):
+    name = event.partition(":")[2]
+    first, second = ("int irq", 4, 1), ("char name[4]", 4, 0)
+    texts = [_pages.event_text(name, 20, first), _pages.event_text(name, 20, first, second)]
+    trace, _ = written(two_kernels(tmp_path, event, texts, [[number(3, 4)], [number(4, 4) + b"eth0"]]))
+    assert [each.fields for each in _trace.events(trace)[0]] == [{"irq": 3}, {"irq": 4, "name": "eth0"}]
+
+
+def test_a_kind_is_perfettos_by_its_fields_and_not_by_its_name_alone(tmp_path, written):
+    texts = [_pages.event_text("sched_wakeup", 20, ("int other", 4, 1))]
+    trace, report = written(two_kernels(tmp_path, "mine:sched_wakeup", texts, [[number(3, 4)]]))
+    assert _trace.events(trace)[0][0].name == "generic sched_wakeup"
+    assert report.generic == ["sched_wakeup"]
+
+
+def test_a_kind_without_fields_is_perfettos(tmp_path, written):
+    trace, report = written(
+        two_kernels(tmp_path, "sched:sched_wakeup", [_pages.event_text("sched_wakeup", 20)], [[b""]])
+    )
+    assert [each[3:] for each in _trace.events(trace)[0]] == [("sched_wakeup", {})]
+    assert report.generic == []
+
+
+def test_fields_without_a_place_are_left_out_and_told(tmp_path, written):
+    text = _pages.event_text("softirq_raise", 20, ("int vec", 4, 0), ("int more", 4, 1))
+    trace, report = written(two_kernels(tmp_path, "irq:softirq_raise", [text], [[number(3, 4) + number(9, 4)]]))
+    assert _trace.events(trace)[0][0].fields == {"vec": 3}
+    assert "Perfetto has no place for these fields, they are left out: softirq_raise.more" in report.notes
+
+
+def test_a_range_that_begins_inside_a_page_has_not_what_was_lost_before_the_page(tmp_path, written):
+    lost = [Loss("overwrite", 1, 7, "ring-overrun", "agent", "event")]
+    pages = [_pages.page(1), _pages.FORM.page(_pages.T + 100, _pages.tick(1), _pages.tick(2))]
+    storage = build(tmp_path / "lake", [_pages.described(), _pages.paged(0, pages, losses=lost)])
+    assert written(storage, since=scope.When("ts_ns", _pages.T + 101))[1].losses == 1
+    assert written(storage, since=scope.When("ts_ns", _pages.T + 102))[1].losses == 0

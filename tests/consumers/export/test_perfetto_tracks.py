@@ -1,3 +1,8 @@
+import contextlib
+import os
+import re
+import time
+
 import pytest
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as proto
 
@@ -12,6 +17,7 @@ from schemas import kmsg
 from schemas.frame import Frame, encode
 from schemas.surfaces import TOPIC_LOG
 from tests.consumers import _pages
+from tests.consumers.decode.ftrace_kernel import instance
 from tests.consumers.export import _trace
 from tests.consumers.export.test_perfetto import beat, build
 
@@ -50,8 +56,9 @@ def records(trace):
     return [mark for mark in _trace.marks(trace) if mark[0].startswith("Kernel log")]
 
 
-def test_with_the_clock_global_records_stand_at_their_own_time(tmp_path):
-    trace, report = exported(lake(tmp_path / "lake", "global"), tmp_path / "out")
+@pytest.mark.parametrize("clock", ["global", "perf"])
+def test_with_printks_own_clock_records_stand_at_their_own_time(tmp_path, clock):
+    trace, report = exported(lake(tmp_path / "lake", clock), tmp_path / "out")
     found = records(trace)
     assert [(track, at, name) for track, at, _, name, _ in found] == [
         ("Kernel log", T + 1000, "an error\nof two lines"),
@@ -106,3 +113,31 @@ def test_no_more_records_than_a_file_takes(tmp_path, monkeypatch):
 )
 def test_a_loss_is_called_by_what_it_took(kind, count, unit, title):
     assert Loss(0, kind, 0, count, unit, "r", "agent").title == title
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("clock", sorted(perfetto_tracks._PRINTK))
+def test_the_kernel_stamps_its_log_and_these_traces_by_one_clock(clock):
+    with instance([], clock=clock) as path:
+        marker = os.open(path / "trace_marker", os.O_WRONLY)
+        log = os.open("/dev/kmsg", os.O_RDWR | os.O_NONBLOCK)
+        try:
+            os.lseek(log, 0, os.SEEK_END)
+            text = f"between two marks {time.monotonic_ns()}"
+            os.write(marker, b"before\n")
+            os.write(log, f"<14>{text}\n".encode())
+            os.write(marker, b"after\n")
+            found = None
+            while found is None:
+                # Others may overwrite the ring meanwhile.
+                with contextlib.suppress(BrokenPipeError):
+                    record = os.read(log, 8192)
+                    found = int(record.split(b",")[2]) if text.encode() in record else None
+        finally:
+            os.close(marker)
+            os.close(log)
+        before, after = (
+            float(at) * 1e6 for at in re.findall(r" (\d+\.\d+): tracing_mark_write", (path / "trace").read_text())
+        )
+    # Both are cut to microseconds.
+    assert before - 1 <= found <= after + 1
