@@ -127,9 +127,7 @@ class Clocks:
                 "the lake has no reading of this boot's other clocks: the trace cannot show UTC"
                 + (", and takes CLOCK_BOOTTIME for the same as CLOCK_MONOTONIC" if self.name == "mono" else "")
             )  # fmt: skip
-        return (
-            f"the clock {self.name} compares with no other in the lake: the trace shows its times as they are, no UTC"
-        )
+        return f"nothing in the lake relates the clock {self.name} to UTC: the trace shows its times as they are"
 
     def _snapshot(self, readings: dict[int, int]) -> Any:
         clocks = [proto.ClockSnapshot.Clock(clock_id=name, timestamp=at) for name, at in readings.items()]

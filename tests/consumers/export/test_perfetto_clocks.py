@@ -63,7 +63,7 @@ def test_snapshots_say_all_three_clocks_of_each_span():
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("mono", "no reading"), ("boot", "no reading"), ("perf", "perf compares with no other")]
+    ("name", "said"), [("mono", "no reading"), ("boot", "no reading"), ("perf", "relates the clock perf to UTC")]
 )
 def test_what_a_user_must_know_of_a_clock_is_said(name, said):
     assert said in Clocks(name, (), 0).note()
