@@ -30,7 +30,7 @@ from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import (
 from consumers.decode.slices import Ints
 from consumers.export import perfetto_loops as loops
 from consumers.export.perfetto_clocks import Clocks, read_clocks
-from consumers.export.perfetto_events import Encoded, encoded, kinds
+from consumers.export.perfetto_events import Encoded, encoded, kinds, varint
 from consumers.export.perfetto_tracks import LOSSES_MAX, kmsg_packets, loss_packets, read_losses
 from consumers.export.scope import Scope, Window, windows
 from schemas import ftrace
@@ -169,10 +169,10 @@ class _Writer:
         body = np.empty(int(lengths[rows].sum()), np.uint8)
         loops.gather(octets, starts, lengths, rows, body)
         tail = self._tails[ring, lost]
-        bundle = _varint(_BUNDLE) + _varint(len(body) + len(tail))
+        bundle = varint(_BUNDLE) + varint(len(body) + len(tail))
         rest = TracePacket(trusted_packet_sequence_id=_EVENTS_SEQUENCE).SerializeToString()
         size = len(bundle) + len(body) + len(tail) + len(rest)
-        self._out.write(_varint(_PACKET) + _varint(size) + bundle)
+        self._out.write(varint(_PACKET) + varint(size) + bundle)
         self._out.write(body.data)
         self._out.write(tail + rest)
 
@@ -210,7 +210,7 @@ class _Writer:
 
     def _packet(self, packet: Any) -> None:
         data = packet.SerializeToString()
-        self._out.write(_varint(_PACKET) + _varint(len(data)) + data)
+        self._out.write(varint(_PACKET) + varint(len(data)) + data)
 
 
 # Where to cut events that end at `ends_bytes` into bundles: at every loss, and where one is full.
@@ -273,12 +273,3 @@ def _release(connection: duckdb.DuckDBPyConnection, scope: Scope) -> str | None:
         if _IDLE_STATE.search(text):
             return "4.14.0 or later, as its sched_switch says"
     return None
-
-
-def _varint(value: int) -> bytes:
-    found = bytearray()
-    while value >= 128:
-        found.append(value & 127 | 128)
-        value >>= 7
-    found.append(value)
-    return bytes(found)

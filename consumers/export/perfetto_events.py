@@ -21,7 +21,7 @@ from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import FtraceEvent, Gener
 from consumers.decode.ftrace_events import FRONT, TAKEN
 from consumers.decode.slices import Ints, contents
 from consumers.export import perfetto_loops as loops
-from consumers.export.scope import Scope, Window
+from consumers.export.scope import Scope, Window, literal
 
 _BATCH_ROWS: Final = 1 << 15
 _VARINT_BYTES_MAX: Final = 10
@@ -43,6 +43,8 @@ _DEVICES: Final = frozenset(("dev", "s_dev", "old_dev"))
 _TYPED: Final = {field.name: field for field in FtraceEvent.DESCRIPTOR.oneofs_by_name["event"].fields}
 _GENERIC: Final = _TYPED.pop("generic")
 _VALUE: Final = GenericFtraceEvent.Field.DESCRIPTOR.fields_by_name
+# Of the name of a generic event, and of its fields.
+_NAME_KEY: Final = b"\x0a"
 _IN_FRONT: Final = frozenset((*(each.name for each in FRONT), *TAKEN))
 
 
@@ -79,8 +81,8 @@ class Kind(NamedTuple):
 def kinds(connection: duckdb.DuckDBPyConnection, scope: Scope) -> dict[str, Kind]:
     """Return how each table of `scope` is written. Reads the values of columns whose type is wider than the field's."""
     connection.execute("drop type if exists export_ring")
-    rings = ", ".join(f"'{ring.instance.replace(chr(39), chr(39) * 2)}'" for ring in scope.rings)
-    connection.execute(f"create type export_ring as enum ({rings})")
+    names = ", ".join(literal(ring.instance) for ring in scope.rings)
+    connection.execute(f"create type export_ring as enum ({names})")
     return {name: _kind(connection, scope, name) for name in scope.tables}
 
 
@@ -93,6 +95,16 @@ def encoded(
         for batch in cursor.sql(sql, params=list(scope.params)).to_arrow_reader(_BATCH_ROWS):
             if batch.num_rows:
                 yield _encode(batch, kind, shift)
+
+
+def varint(value: int) -> bytes:
+    """Return the number `value`, not negative, as protobuf writes it."""
+    found = bytearray()
+    while value >= 128:
+        found.append(value & 127 | 128)
+        value >>= 7
+    found.append(value)
+    return bytes(found)
 
 
 def _kind(connection: duckdb.DuckDBPyConnection, scope: Scope, table: str) -> Kind:
@@ -109,7 +121,7 @@ def _kind(connection: duckdb.DuckDBPyConnection, scope: Scope, table: str) -> Ki
         key, columns = _key(message), found
         left_out = [field for field in fields if field not in message.message_type.fields_by_name]
     else:
-        key, head = _key(_GENERIC), b"\x0a" + _text(name)
+        key, head = _key(_GENERIC), _NAME_KEY + _text(name)
         columns = [_generic(column, type_, ranges.get(column)) for column, type_ in own.items()]
     front = [
         "instance::export_ring as ring",
@@ -152,7 +164,7 @@ def _typed(
         if field.name not in fields:
             continue
         column, sql = fields[field.name], _quoted(fields[field.name])
-        type_, limits, key = own[column], _PROTO_RANGES.get(field.type), _varint(_key(field))
+        type_, limits, key = own[column], _PROTO_RANGES.get(field.type), varint(_key(field))
         if limits is not None and not field.is_repeated and column in ranges and _within(ranges[column], limits):
             if field.name in _DEVICES and field.type == FieldDescriptor.TYPE_UINT64:
                 if not _within(ranges[column], _RANGES["UINTEGER"]):
@@ -169,15 +181,15 @@ def _typed(
 
 
 def _generic(column: str, type_: str, limits: tuple[int, int] | None) -> _Column:
-    sql, name = _quoted(column), b"\x0a" + _text(_field_name(column))
-    kinds = {True: _varint(_key(_VALUE["int_value"])), False: _varint(_key(_VALUE["uint_value"]))}
+    sql, name = _quoted(column), _NAME_KEY + _text(_field_name(column))
+    keys = {True: varint(_key(_VALUE["int_value"])), False: varint(_key(_VALUE["uint_value"]))}
     if limits is not None and (_within(limits, _RANGES["BIGINT"]) or _within(limits, _RANGES["UBIGINT"])):
         signed = type_ in _SIGNED or limits[0] < 0
-        return _Column(_number(sql, limits), loops.NUMBER, True, name + kinds[signed])
+        return _Column(_number(sql, limits), loops.NUMBER, True, name + keys[signed])
     if type_.endswith("[]") and type_[:-2] in _RANGES:
-        return _Column(sql, loops.NUMBERS, True, name + kinds[type_[:-2] in _SIGNED])
+        return _Column(sql, loops.NUMBERS, True, name + keys[type_[:-2] in _SIGNED])
     text = f"lower(hex({sql}))" if type_ == "BLOB" else f"cast({sql} as VARCHAR)"
-    return _Column(text, loops.SLICE, True, name + _varint(_key(_VALUE["str_value"])))
+    return _Column(text, loops.SLICE, True, name + varint(_key(_VALUE["str_value"])))
 
 
 def _plan(columns: Sequence[_Column], key: int, head: bytes) -> tuple[Any, ...]:
@@ -269,16 +281,7 @@ def _key(field: FieldDescriptor) -> int:
 
 
 def _text(name: str) -> bytes:
-    return _varint(len(name.encode())) + name.encode()
-
-
-def _varint(value: int) -> bytes:
-    found = bytearray()
-    while value >= 128:
-        found.append(value & 127 | 128)
-        value >>= 7
-    found.append(value)
-    return bytes(found)
+    return varint(len(name.encode())) + name.encode()
 
 
 def _quoted(name: str) -> str:

@@ -159,6 +159,11 @@ def windows(
         yield held
 
 
+def literal(text: str) -> str:
+    """Return `text` as SQL has it."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 def _split(
     connection: duckdb.DuckDBPyConnection, scope: Scope, since_ns: int, until_ns: int, events_max: int
 ) -> Iterator[Window]:
@@ -166,7 +171,7 @@ def _split(
     # Times may be as far apart as their type allows.
     bucket = f"(ts_ns::hugeint - {since_ns}) // {width}"
     parts = [
-        f"select '{_quoted(name)}' as name, {bucket} as bucket from \"{name}\" "  # noqa: S608
+        f'select {literal(name)} as name, {bucket} as bucket from "{name}" '  # noqa: S608
         f"where {scope.where} and ts_ns >= {since_ns} and ts_ns < {until_ns}"
         for name in scope.tables
     ]
@@ -205,7 +210,7 @@ def _streams(
     connection: duckdb.DuckDBPyConnection, tables: list[str], where: str, params: list[Any]
 ) -> list[tuple[Any, ...]]:
     parts = [
-        f"select machine, boot_id, clock, instance, cpu, '{_quoted(name)}', count(*), min(ts_ns), max(ts_ns) "  # noqa: S608
+        f"select machine, boot_id, clock, instance, cpu, {literal(name)}, count(*), min(ts_ns), max(ts_ns) "  # noqa: S608
         f'from "{name}" where {where} group by all'
         for name in tables
     ]
@@ -240,10 +245,6 @@ def _nothing(connection: duckdb.DuckDBPyConnection, tables: list[str], choice: C
         listed = ", ".join(" ".join(ring) for ring in rings[:_NAMED_MAX])
         return f"no trace event is of that; there are (machine, boot, set, clock): {listed}"
     return "the lake has no trace events: record some with `hypocenter-agent run --surface ftrace`"
-
-
-def _quoted(name: str) -> str:
-    return name.replace("'", "''")
 
 
 def _int64(number: int) -> int:

@@ -5,20 +5,15 @@ import random
 import pytest
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as proto
 
-from consumers.collector import Cut, PartitionCollector
 from consumers.export import perfetto, perfetto_clocks, perfetto_tracks, scope
-from consumers.lake.chain import Chain
-from consumers.lake.layout import open_lake
-from consumers.lake.writer import CommitWriter
-from consumers.transport.base import Message, Partition
 from consumers.views import connect
-from schemas import heartbeat
 from schemas.errors import StorageError, UsageError
-from schemas.frame import Frame, encode
+from schemas.frame import Frame
 from schemas.loss import Loss
-from schemas.surfaces import HEARTBEAT_ENCODING, HEARTBEAT_VERSION, TOPIC_TRACE
+from schemas.surfaces import HEARTBEAT_ENCODING, HEARTBEAT_VERSION
 from tests.consumers import _pages, _sample
 from tests.consumers.export import _trace
+from tests.consumers.export._lake import beat, build, ring
 
 SWITCH = _pages.event_text(
     "sched_switch", 9, ("char prev_comm[16]", 16, 0), ("pid_t prev_pid", 4, 1), ("int prev_prio", 4, 1), ("long prev_state", 8, 1),
@@ -44,24 +39,6 @@ EVENTS = {
 }  # fmt: skip
 GENERIC = ("irq_handler_exit", "softirq_entry", "all", "unknown")
 HOSTILE = [b"", b"\xff\xfe\xfd", b"a\0b\xff", "ü→".encode(), b"\x1b[31m", b'"\\', b"0123456789abcdef", b"\xc3"]
-
-
-def build(path, frames, arrivals=None):
-    """Make a lake of `frames`, which come a second after another from the sample's start on."""
-    storage = open_lake(path, create=True)
-    partition = Partition(TOPIC_TRACE, 0)
-    chain = Chain(storage, *partition, log_id="l", topic_id="t", first_offset=0)
-    collector = PartitionCollector(partition, chain, CommitWriter(storage), Cut(1 << 60, 1 << 60, 1 << 60))
-    at = arrivals or [_sample.START_NS + i * 10**9 for i in range(len(frames))]
-    collector.add([Message(i, at[i], encode(each)) for i, each in enumerate(frames)], 0)
-    assert collector.commit()
-    return storage
-
-
-def beat(stream, number, first, monotonic_ns, boottime_ns, realtime_ns, bracket_ns=400):
-    body = heartbeat.pack(heartbeat.Heartbeat(1, 2, 0, realtime_ns, monotonic_ns, boottime_ns, bracket_ns, {}))
-    where = stream, "r", number, first, first, 0
-    return Frame(*where, HEARTBEAT_ENCODING, HEARTBEAT_VERSION, body, [], realtime_ns=realtime_ns)
 
 
 def number(value, size):
@@ -106,10 +83,6 @@ def any_pages(rng, count, at_ns=_pages.T):
         found.append(_pages.FORM.page(at_ns, *records))
         at_ns += 50_000
     return found
-
-
-def ring(cpu, name="set"):
-    return _pages.SET._replace(instance=f"{name}/cpu{cpu}")
 
 
 BODY = _pages.formats(EVENTS)

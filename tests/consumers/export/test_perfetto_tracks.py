@@ -6,20 +6,16 @@ import time
 import pytest
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as proto
 
-from consumers.collector import Cut, PartitionCollector
 from consumers.export import perfetto, perfetto_tracks, scope
 from consumers.export.perfetto_tracks import Loss
-from consumers.lake.chain import Chain
-from consumers.lake.writer import CommitWriter
-from consumers.transport.base import Message, Partition
 from consumers.views import connect
 from schemas import kmsg
-from schemas.frame import Frame, encode
+from schemas.frame import Frame
 from schemas.surfaces import TOPIC_LOG
 from tests.consumers import _pages
 from tests.consumers.decode.ftrace_kernel import instance
 from tests.consumers.export import _trace
-from tests.consumers.export.test_perfetto import beat, build
+from tests.consumers.export._lake import beat, build
 
 KMSG = _pages.SET._replace(surface="kmsg", instance="", clock="printk")
 REAL = 10**18
@@ -36,13 +32,8 @@ def lake(path, clock="mono", beats=(), captured=REAL):
     storage = build(path, frames)
     records = [f"{pri},{seq},{(T + at) // 1000},-{extra};{text}\n".encode() for seq, (at, pri, extra, text) in enumerate([
         (-1000, 6, "", "before"), (1000, 3, ",caller=T7", "an error\\x0aof two lines"), (5000, 6, "", "\\xff\\x1b[31m"), (20_000, 6, "", "after")])]  # fmt: skip
-    partition = Partition(TOPIC_LOG, 0)
-    chain = Chain(storage, *partition, log_id="l", topic_id="k", first_offset=0)
-    collector = PartitionCollector(partition, chain, CommitWriter(storage), Cut(1 << 60, 1 << 60, 1 << 60))
     where = KMSG, "r", 0, 0, 4, 4
-    frame = Frame(*where, "kmsg", 1, kmsg.pack(records), [], realtime_ns=captured)
-    collector.add([Message(0, REAL, encode(frame))], 0)
-    assert collector.commit()
+    build(path, [Frame(*where, "kmsg", 1, kmsg.pack(records), [], realtime_ns=captured)], TOPIC_LOG)
     return storage
 
 

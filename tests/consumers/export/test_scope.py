@@ -7,7 +7,7 @@ from consumers.export.scope import Choice, When
 from consumers.views import connect
 from schemas.errors import UsageError
 from tests.consumers import _pages, _sample
-from tests.consumers.export.test_perfetto import build, ring
+from tests.consumers.export._lake import build, ring
 
 
 def stream(machine, boot, name, cpu, clock="mono"):
