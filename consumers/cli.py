@@ -22,6 +22,7 @@ VERBS: Final = {
     "status": "frontier, lag, coverage and last commit per partition",
     "tail": "follow decoded records as text",
     "import": "store a saved dump",
+    "export": "write trace events as a file that Perfetto opens",
     "compact": "merge the small files of past hours",
     "topics": "create or verify Kafka's topics",
     "trial": "agent, collector and audit together for some seconds",

@@ -34,7 +34,8 @@ _DELTA: Final = ("page", "position", "ts_ns", "arrival_ns")
 _ARRIVAL: Final = pa.field("arrival_ns", pa.int64(), nullable=False)
 #: The columns in front of every event's own.
 FRONT: Final = (*_PLACE, _ARRIVAL, *ftrace_columns.CONTEXT_FIELDS)
-_TAKEN: Final = frozenset((*(each.name for each in FRONT), *ftrace_columns.CONTEXT_SQL))
+#: Names that no column of a field has: those in front, and those that the view adds.
+TAKEN: Final = frozenset((*(each.name for each in FRONT), *ftrace_columns.CONTEXT_SQL))
 _NARROW: Final = frozenset((pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.int32(), pa.uint32()))
 #: The table of events whose id has no format, or that are shorter than their format says.
 UNKNOWN: Final = TableSpec(
@@ -129,7 +130,7 @@ class _Group(NamedTuple):
 
 def schema(event: Format) -> pa.Schema:
     """Return the columns of one event's table: those of `FRONT`, then the event's own."""
-    own = ftrace_columns.columns(event, _TAKEN)
+    own = ftrace_columns.columns(event, TAKEN)
     context = ftrace_columns.context_fields(event)
     return pa.schema([*_PLACE, _ARRIVAL, *context, *(ftrace_columns.arrow_field(column) for column in own)])
 
@@ -156,7 +157,7 @@ def decode(runs: list[PageRun], formats: Formats) -> Events:
     batches: dict[str, list[pa.RecordBatch]] = defaultdict(list)
     runs = sorted(runs, key=lambda run: (run.stream, run.cpu, run.first_page))
     words = [list(dict.fromkeys(run.stream[i] for run in runs)) for i in range(len(Stream._fields))]
-    own = {number: ftrace_columns.columns(event, _TAKEN) for number, event in formats.events.items()}
+    own = {number: ftrace_columns.columns(event, TAKEN) for number, event in formats.events.items()}
     schemas = {number: schema(event) for number, event in formats.events.items()}
     for group in _groups(runs, words, formats, found):
         _report(group, found)

@@ -3,8 +3,7 @@
 Nothing is exported to users of the decoder; `ftrace_pages` and `ftrace_columns` check their arguments and allocate.
 
 Why numba: the walk is one branch per record, which NumPy can only do in lock-step over pages, thirty times slower; a
-C extension would need a compiler wherever a collector is installed, numba brings its own. What is compiled is kept
-beside this file, or where NUMBA_CACHE_DIR says; where nothing can be written it is compiled at every start (seconds).
+C extension would need a compiler wherever a collector is installed, numba brings its own.
 
 No loop reads outside what it was given. Each page is a slice of its own and every read of it is behind a comparison
 with `end`, which is compared with the length of the slice. With NUMBA_BOUNDSCHECK=1 in the environment the compiled
@@ -14,13 +13,13 @@ Source of the format: kernel/trace/ring_buffer.c (`rb_update_event`, `rb_event_d
 `ring_buffer_read_page`), include/linux/ring_buffer.h (`enum ring_buffer_type`).
 """
 
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import numba
 import numpy as np
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
+from consumers.compiled import compiled
+
 _INT: Final = numba.int64
 # What is only read may be read-only, and at any address.
 _OCTETS: Final = numba.types.Array(numba.uint8, 1, "C", readonly=True)
@@ -53,18 +52,7 @@ _STAMP_BITS: Final = 59
 _STAMP_TOP: Final = -(1 << _STAMP_BITS)
 
 
-# Compiles for one set of types, so that all of it is done when this module is imported.
-def _compiled(*types: Any) -> Callable[[_Function], _Function]:
-    def decorate(function: _Function) -> _Function:
-        try:
-            return numba.njit(types, cache=True, nogil=True)(function)  # type: ignore[no-any-return]
-        except RuntimeError:  # No directory for the cache can be written.
-            return numba.njit(types, nogil=True)(function)  # type: ignore[no-any-return]
-
-    return decorate
-
-
-@_compiled(_OCTETS, _INT, numba.boolean)
+@compiled(_OCTETS, _INT, numba.boolean)
 def _u32(page: Any, at: Any, big: Any) -> Any:
     a, b, c, d = np.int64(page[at]), np.int64(page[at + 1]), np.int64(page[at + 2]), np.int64(page[at + 3])
     if big:
@@ -72,13 +60,13 @@ def _u32(page: Any, at: Any, big: Any) -> Any:
     return d << 24 | c << 16 | b << 8 | a
 
 
-@_compiled(_OCTETS, _INT, numba.boolean)
+@compiled(_OCTETS, _INT, numba.boolean)
 def _i64(page: Any, at: Any, big: Any) -> Any:
     first, second = _u32(page, at, big), _u32(page, at + 4, big)
     return first << 32 | second if big else second << 32 | first
 
 
-@_compiled(_OCTETS, _LAYOUT)
+@compiled(_OCTETS, _LAYOUT)
 def _page_header(page: Any, layout: Any) -> Any:
     data_offset, commit_offset, commit_bytes, big = layout
     commit = _u32(page, commit_offset + (4 if big and commit_bytes == 8 else 0), big)
@@ -94,7 +82,7 @@ def _page_header(page: Any, layout: Any) -> Any:
     return _i64(page, 0, big), end, fault, lost
 
 
-@_compiled(_OCTETS, _INT, _LAYOUT, _INT, _COLUMNS, _BY_PAGE)
+@compiled(_OCTETS, _INT, _LAYOUT, _INT, _COLUMNS, _BY_PAGE)
 def _walk_page(page: Any, number: Any, layout: Any, row: Any, columns: Any, by_page: Any) -> Any:  # noqa: C901 - one branch per type of record
     page_of, position_of, ts_of, id_of, start_of, length_of = columns
     first, base, at, big = row, number * len(page), layout[0], layout[3]
@@ -148,7 +136,7 @@ def _walk_page(page: Any, number: Any, layout: Any, row: Any, columns: Any, by_p
     return row
 
 
-@_compiled(_OCTETS, _INT, numba.types.Tuple((_INT, _INT, _INT, _INT, numba.boolean)), _COLUMNS, _BY_PAGE)
+@compiled(_OCTETS, _INT, numba.types.Tuple((_INT, _INT, _INT, _INT, numba.boolean)), _COLUMNS, _BY_PAGE)
 def walk(data: Any, pages: Any, layout: Any, columns: Any, by_page: Any) -> Any:
     """Fill `columns` with the data events of `pages` pages and `by_page` with what each page says.
 
@@ -162,7 +150,7 @@ def walk(data: Any, pages: Any, layout: Any, columns: Any, by_page: Any) -> Any:
     return row
 
 
-@_compiled(_OCTETS, _WORDS, _INT, _INT, numba.uint64)
+@compiled(_OCTETS, _WORDS, _INT, _INT, numba.uint64)
 def _hash(data: Any, words: Any, start: Any, length: Any, seed: Any) -> Any:
     found = seed ^ np.uint64(length)
     at, end = start, start + length
@@ -176,14 +164,14 @@ def _hash(data: Any, words: Any, start: Any, length: Any, seed: Any) -> Any:
     return found ^ found >> np.uint64(32)
 
 
-@_compiled(numba.uint64, numba.uint64, numba.uint64, _INT)
+@compiled(numba.uint64, numba.uint64, numba.uint64, _INT)
 def _pair_slot(first: Any, second: Any, seed: Any, size: Any) -> Any:
     found = (first ^ seed) * np.uint64(0x9E3779B97F4A7C15)
     found = (found ^ found >> np.uint64(29) ^ second) * np.uint64(0xC2B2AE3D27D4EB4F)
     return np.int64((found ^ found >> np.uint64(32)) & np.uint64(size - 1))
 
 
-@_compiled(_OCTETS, _WORDS, _INT, _INT, _INT)
+@compiled(_OCTETS, _WORDS, _INT, _INT, _INT)
 def _equal(data: Any, words: Any, first: Any, second: Any, length: Any) -> Any:
     at = 0
     while at + 8 <= length:
@@ -197,7 +185,7 @@ def _equal(data: Any, words: Any, first: Any, second: Any, length: Any) -> Any:
     return True
 
 
-@_compiled(_OCTETS, _WORDS, _STARTS, _STARTS, numba.uint64, _INT32S, _INT64S)
+@compiled(_OCTETS, _WORDS, _STARTS, _STARTS, numba.uint64, _INT32S, _INT64S)
 def intern(data: Any, words: Any, starts: Any, lengths: Any, seed: Any, codes: Any, rows: Any) -> Any:
     """Number the different slices of `data` in order of first sight.
 
@@ -234,7 +222,7 @@ def intern(data: Any, words: Any, starts: Any, lengths: Any, seed: Any, codes: A
     return count
 
 
-@_compiled(_WORDS, _WORDS, numba.uint64, _INT32S, _INT64S)
+@compiled(_WORDS, _WORDS, numba.uint64, _INT32S, _INT64S)
 def intern_pairs(firsts: Any, seconds: Any, seed: Any, codes: Any, rows: Any) -> Any:
     """Number the different pairs of `firsts[i]` and `seconds[i]` as `intern` does slices."""
     size, count = 256, 0
@@ -263,7 +251,7 @@ def intern_pairs(firsts: Any, seconds: Any, seed: Any, codes: Any, rows: Any) ->
     return count
 
 
-@_compiled(_OCTETS, _STARTS, _STARTS, _UINT8S)
+@compiled(_OCTETS, _STARTS, _STARTS, _UINT8S)
 def join(data: Any, starts: Any, lengths: Any, joined: Any) -> None:
     """Copy the slices of `data` one behind the other into `joined`, which is as long as all of them."""
     at = 0

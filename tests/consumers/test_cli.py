@@ -52,7 +52,7 @@ def test_the_version_is_that_of_the_project(capsys):
     [
         ([], "the following arguments are required: VERB"),
         (["aduit"], "VERB: there is no aduit; did you mean audit?"),
-        (["xyz"], "VERB: there is no xyz; there is collect, query, audit, losses, status, tail, import, compact"),
+        (["xyz"], "VERB: there is no xyz; there is collect, query, audit, losses, status, tail, import, export"),
         (["audit", "--lkae", "x"], "there is no flag --lkae; did you mean --lake?"),
         (["audit", "--lak", "x"], "there is no flag --lak; did you mean --lake?"),
         (["audit", "--lkae=x"], "there is no flag --lkae; did you mean --lake?"),
@@ -62,6 +62,13 @@ def test_the_version_is_that_of_the_project(capsys):
         (["audit", "x", "--lake", "y"], "nothing takes 'x' here"),
         (["query", "--lake", "x"], "the following arguments are required: SQL"),
         (["query", "--lake", "x", "select 1", "--format", "jsn"], "--format: there is no jsn; did you mean json?"),
+        (["export", "perfeto", "--lake", "x", "-o", "y"], "format: there is no perfeto; did you mean perfetto?"),
+        (["export", "perfetto", "--lake", "x"], "the following arguments are required: -o/--output"),
+        (
+            ["export", "perfetto", "--lake", "x", "-o", "y", "--sinse", "1"],
+            "there is no flag --sinse; did you mean --since?",
+        ),
+        (["export", "perfetto", "--lake", "x", "-o", "y", "--since", "noon"], "--since: a time in UTC like 2026-"),
         (["status", "--log", "x", "--kafka", "y"], "argument --kafka: not allowed with argument --log"),
     ],
 )

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numba
 import numpy as np
 import pytest
 
@@ -248,18 +247,3 @@ def test_nothing_is_compiled_before_a_page_is_read():
     root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", code], check=True, cwd=root, capture_output=True, text=True)
     assert done.stdout == "False\n"
-
-
-def test_where_no_cache_can_be_written_it_is_compiled_all_the_same(monkeypatch):
-    real, caches = numba.njit, []
-
-    def njit(*args, cache=False, **kwargs):
-        caches.append(cache)
-        if cache:
-            raise RuntimeError("cannot cache function: no locator available")
-        return real(*args, **kwargs)
-
-    monkeypatch.setattr(numba, "njit", njit)
-    found = ftrace_loops._compiled(numba.int64, numba.int64)(lambda a, b: a + b)
-    assert found(2, 3) == 5
-    assert caches == [True, False]

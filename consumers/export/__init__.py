@@ -1,0 +1,1 @@
+"""The lake's rows in the formats of other programs."""
