@@ -27,6 +27,11 @@ TRACE_PAGE_BYTES_LEAST: Final = 1 << 12
 #: Most events in one description of trace events, and the longest text of one; the whole is a body.
 TRACE_EVENTS_MAX: Final = 4096
 TRACE_FORMAT_BYTES_MAX: Final = 1 << 16
+#: Smallest and largest BPF ring buffer: a page of any machine, and what the 30 bits of a record's length can name.
+BPF_RING_BYTES_LEAST: Final = 1 << 12
+BPF_RING_BYTES_MAX: Final = 1 << 30
+#: Longest BTF in a description of BPF records; the rest of the description is a body's remaining 4 KiB.
+BPF_BTF_BYTES_MAX: Final = BODY_BYTES_MAX - (1 << 12)
 #: Longest heartbeat body, and the most keys and counters in it.
 HEARTBEAT_BYTES_MAX: Final = 1 << 16
 HEARTBEAT_KEYS_MAX: Final = 64

@@ -35,11 +35,12 @@ SURFACES: Final = {
     for row in [
         Surface("kmsg", TOPIC_LOG, "kmsg", 1, "printk", "record", "the kernel log, from /dev/kmsg"),
         Surface("ftrace", TOPIC_TRACE, "ftrace", 1, "mono", "page", "trace events, as pages of the kernel's rings"),
+        Surface("bpf", TOPIC_TRACE, "bpf", 1, "mono", "record", "records of BPF programs, from their ring buffers"),
     ]
 }
 
 #: Frames with these encodings (and versions) hold what others are decoded with, named by the SHA-256 of their bodies.
-DESCRIPTOR_ENCODINGS: Final = {"ftrace-formats": 1}
+DESCRIPTOR_ENCODINGS: Final = {"ftrace-formats": 1, "bpf-types": 1}
 
 #: A frame of any stream with this encoding carries no records: its body says that the stream is being watched.
 HEARTBEAT_ENCODING: Final = "heartbeat"
