@@ -16,7 +16,7 @@ from schemas import limits
 from schemas.errors import BadInputError
 
 #: Longest BTF, longest name in it, and most typedefs and qualifiers in front of one type.
-BTF_BYTES_MAX: Final = limits.BODY_BYTES_MAX
+BTF_BYTES_MAX: Final = limits.BPF_BTF_BYTES_MAX
 NAME_BYTES_MAX: Final = 128
 HOPS_MAX: Final = 64
 _MAGIC: Final = 0xEB9F
@@ -102,7 +102,7 @@ class Member(NamedTuple):
     bit_size: int
 
 
-class Int(NamedTuple):
+class Integer(NamedTuple):
     """An integer: `size` bytes, of which `bits` from `bit_offset` on count (all but in bit fields of old compilers)."""
 
     name: str
@@ -200,13 +200,13 @@ class Btf:
             found.append(Member(self._text(name_at), type_id, bit_offset, bit_size))
         return found
 
-    def int(self, type_: Type) -> Int:
+    def integer(self, type_: Type) -> Integer:
         """Return what an INT is."""
         (word,) = self._unpack("I", type_.at)
         encoding, bit_offset, bits = word >> 24 & 15, word >> 16 & 0xFF, word & 0xFF
         if type_.size not in _INT_SIZES or not 0 < bits <= 8 * type_.size or bit_offset + bits > 8 * type_.size:
             raise bad(f"an integer of {type_.size} bytes has bits {bit_offset} to {bit_offset + bits}")
-        return Int(self.name(type_), type_.size, bool(encoding & 1), bool(encoding & 4), bit_offset, bits)
+        return Integer(self.name(type_), type_.size, bool(encoding & 1), bool(encoding & 4), bit_offset, bits)
 
     def array(self, type_: Type) -> Array:
         """Return what an ARRAY is."""

@@ -52,6 +52,9 @@ class Dimension(NamedTuple):
     stride: int
 
 
+_Dimensions = tuple[Dimension, ...]
+
+
 @dataclass(slots=True)
 class Column:
     """One column: values of `size` bytes at the byte `offset` of a record, one for each place in `dimensions`.
@@ -118,9 +121,7 @@ class _Flattener:
         self._members_left = MEMBERS_MAX
         self._enums: dict[int, Enum] = {}
 
-    def struct(
-        self, type_: Type, prefix: str, offset: int, dimensions: tuple[Dimension, ...], depth: int, *, last: bool
-    ) -> None:
+    def struct(self, type_: Type, prefix: str, offset: int, dimensions: _Dimensions, depth: int, *, last: bool) -> None:
         if depth >= NESTING_MAX:
             raise bad(f"more than {NESTING_MAX} structs within each other at {prefix!r:.80}")
         self._members_left -= type_.entries
@@ -137,7 +138,7 @@ class _Flattener:
         member: Member,
         prefix: str,
         offset: int,
-        dimensions: tuple[Dimension, ...],
+        dimensions: _Dimensions,
         depth: int,
         *,
         last: bool,
@@ -164,9 +165,7 @@ class _Flattener:
             self._value(name, type_id, type_, offset + start, dimensions, depth, last=last, named=bool(member.name))
 
     # An array is put off until its element is known: text and raw bytes take its innermost dimension.
-    def _array(
-        self, name: str, type_id: int, offset: int, dimensions: tuple[Dimension, ...], depth: int, *, last: bool
-    ) -> None:
+    def _array(self, name: str, type_id: int, offset: int, dimensions: _Dimensions, depth: int, *, last: bool) -> None:
         whole, counts = self._btf.size_bytes(type_id), []
         element_id, element = self._btf.resolved(type_id)
         while element.kind == Kind.ARRAY:
@@ -202,7 +201,7 @@ class _Flattener:
     def _octets(self, type_: Type) -> Shape | None:
         if type_.kind != Kind.INT:
             return None
-        found = self._btf.int(type_)
+        found = self._btf.integer(type_)
         if found.size != 1 or found.boolean:
             return None
         if found.name == "char":
@@ -215,7 +214,7 @@ class _Flattener:
         type_id: int,
         type_: Type,
         offset: int,
-        dimensions: tuple[Dimension, ...],
+        dimensions: _Dimensions,
         depth: int,
         *,
         last: bool,
@@ -233,7 +232,7 @@ class _Flattener:
     def _scalar(self, name: str, type_id: int, type_: Type, offset: int) -> Column:
         btf = self._btf
         if type_.kind == Kind.INT:
-            found = btf.int(type_)
+            found = btf.integer(type_)
             if found.size > _LONGEST_INTEGER:
                 return Column(name, Shape.RAW, offset, found.size)
             shape = Shape.BOOL if found.boolean and found.size == 1 else Shape.INTEGER
@@ -252,7 +251,7 @@ class _Flattener:
     def _bits(self, type_: Type, member: Member) -> tuple[int, int] | None:
         bit_offset, bits = member.bit_offset, member.bit_size
         if type_.kind == Kind.INT and not bits:
-            found = self._btf.int(type_)
+            found = self._btf.integer(type_)
             if found.bits == 8 * found.size and not found.bit_offset and bit_offset % 8 == 0:
                 return None
             bit_offset, bits = bit_offset + found.bit_offset, found.bits
@@ -263,7 +262,14 @@ class _Flattener:
         return bit_offset, bits
 
     def _bit_field(
-        self, name: str, type_id: int, type_: Type, offset: int, start: int, size: int, dimensions: tuple[Dimension, ...]
+        self,
+        name: str,
+        type_id: int,
+        type_: Type,
+        offset: int,
+        start: int,
+        size: int,
+        dimensions: _Dimensions,
     ) -> None:
         found = self._scalar(name, type_id, type_, offset + start // 8)
         found.boolean = found.shape == Shape.BOOL

@@ -7,16 +7,16 @@ Source: kernel/trace/trace_events.c, include/trace/stages/stage1_struct_define.h
 include/linux/trace_events.h (`enum trace_flag_type`), kernel/trace/trace.c (`tracing_gen_ctx_irq_test`).
 """
 
-import os
-from importlib import import_module
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from consumers.decode import slice_columns
 from consumers.decode.ftrace_format import Field, Format, Kind, Place
 from consumers.decode.ftrace_print import Names
+from consumers.decode.slice_columns import Codes, Slices
 from consumers.decode.slices import Bytes, Ints, Mask
 from consumers.lake.tables import WORD
 
@@ -44,8 +44,6 @@ CONTEXT_SQL: Final = {
     "migrate_disable": "preempt_count >> 4",
 }
 _RESCHED: Final = {0x26: "B", 0x06: "b", 0x24: "N", 0x22: "L", 0x04: "n", 0x20: "p", 0x02: "l"}
-_SEED: Final = np.uint64(int.from_bytes(os.urandom(8)))
-_Codes = npt.NDArray[np.int32]
 
 
 class Column(NamedTuple):
@@ -69,15 +67,6 @@ class Rows(NamedTuple):
     fixed: Bytes
     size: int
     order: str
-
-
-class _Slices(NamedTuple):
-    """One slice of `octets` for each row; empty where `missing`, which is None where none is."""
-
-    octets: Bytes
-    starts: Ints
-    lengths: Ints
-    missing: Mask | None
 
 
 def columns(event: Format, taken: frozenset[str]) -> list[Column]:
@@ -132,10 +121,10 @@ def column_array(rows: Rows, column: Column) -> pa.Array:
     if field.kind == Kind.INTEGERS:
         return _lists(_slices(rows, field), _dtype(field, rows.order))
     if field.kind == Kind.RAW:
-        return _binaries(_slices(rows, field))
+        return slice_columns.binaries(_slices(rows, field))
     values = _integers(rows, field)
     if field.kind == Kind.BOOL:
-        return _bools(values != 0)
+        return slice_columns.bools(values != 0)
     return pa.array(values.astype(np.uint64) if field.kind == Kind.POINTER else values)
 
 
@@ -170,11 +159,6 @@ def context_text(flags: int, preempt_count: int) -> str:
     return irqs + _RESCHED.get(flags & 0x26, ".") + inside + depth + pinned
 
 
-def raw_array(octets: Bytes, starts: Ints, lengths: Ints) -> pa.Array:
-    """Return the slices of `octets` as they are, binary()."""
-    return _binaries(_Slices(octets, starts, lengths, None))
-
-
 def _free(name: str, used: set[str], pattern: str) -> str:
     while name in used:
         name = pattern.format(name)
@@ -192,19 +176,14 @@ def _integers(rows: Rows, field: Field) -> npt.NDArray[Any]:
     return column.astype(column.dtype.newbyteorder("="))
 
 
-def _bools(values: Mask) -> pa.Array:
-    bits = np.packbits(values, bitorder="little")
-    return pa.Array.from_buffers(pa.bool_(), len(values), [None, pa.py_buffer(bits)])
-
-
 # Where the bytes of a field are, for each row.
-def _slices(rows: Rows, field: Field) -> _Slices:
+def _slices(rows: Rows, field: Field) -> Slices:
     count = len(rows.starts)
     if field.place == Place.FIXED:
         starts = np.arange(count, dtype=np.int64) * rows.size + field.offset
-        return _Slices(rows.fixed, starts, np.full(count, field.size, np.int64), None)
+        return Slices(rows.fixed, starts, np.full(count, field.size, np.int64), None)
     if field.place == Place.TAIL:
-        return _Slices(rows.octets, rows.starts + field.offset, rows.lengths - field.offset, None)
+        return Slices(rows.octets, rows.starts + field.offset, rows.lengths - field.offset, None)
     word = np.ndarray((count,), f"{rows.order}u{field.size}", rows.fixed, field.offset, (rows.size,)).astype(np.int64)
     offsets, lengths = word & 0xFFFF, word >> 16
     if field.place == Place.REL_LOC:
@@ -213,8 +192,8 @@ def _slices(rows: Rows, field: Field) -> _Slices:
         lengths = np.maximum(rows.lengths - offsets, 0)
     missing = offsets + lengths > rows.lengths
     if not missing.any():
-        return _Slices(rows.octets, rows.starts + offsets, lengths, None)
-    return _Slices(
+        return Slices(rows.octets, rows.starts + offsets, lengths, None)
+    return Slices(
         rows.octets, np.where(missing, rows.starts, rows.starts + offsets), np.where(missing, 0, lengths), missing
     )
 
@@ -222,7 +201,11 @@ def _slices(rows: Rows, field: Field) -> _Slices:
 def _texts(rows: Rows, field: Field) -> pa.Array:
     slices = _slices(rows, field)
     pair = field.place == Place.FIXED and 8 <= field.size <= 16
-    codes, different = _intern_pairs(rows, field) if pair else _intern(slices)
+    if pair:
+        where = (rows.fixed, field.offset, rows.size, len(rows.starts))
+        codes, different = slice_columns.interned_pairs(*where, field.size)
+    else:
+        codes, different = slice_columns.interned(slices)
     texts = [data.partition(b"\0")[0].decode("utf-8", "replace") for data in different]
     return _words(codes, texts, slices.missing)
 
@@ -233,7 +216,7 @@ def _named(rows: Rows, field: Field, names: Names) -> pa.Array:
         codes = values.astype(np.int32)
         seen = np.bincount(codes)
         return _words(codes, [names.name(value) if count else None for value, count in enumerate(seen.tolist())], None)
-    codes, different = _intern(_slices(rows, field))
+    codes, different = slice_columns.interned(_slices(rows, field))
     if len(different) > NAMED_VALUES_MAX:
         return pa.nulls(len(codes), WORD)
     dtype = _dtype(field, rows.order)
@@ -241,7 +224,7 @@ def _named(rows: Rows, field: Field, names: Names) -> pa.Array:
 
 
 # The dictionary array whose row i is `texts[codes[i]]`; texts may repeat.
-def _words(codes: _Codes, texts: list[Any], missing: Mask | None) -> pa.Array:
+def _words(codes: Codes, texts: list[Any], missing: Mask | None) -> pa.Array:
     known: dict[str, int] = {}
     numbers = np.array([-1 if text is None else known.setdefault(text, len(known)) for text in texts], np.int32)
     if len(known) < len(texts):
@@ -252,54 +235,9 @@ def _words(codes: _Codes, texts: list[Any], missing: Mask | None) -> pa.Array:
     return pa.DictionaryArray.from_arrays(pa.array(codes, mask=missing), pa.array(known, pa.string()))
 
 
-def _intern(slices: _Slices) -> tuple[_Codes, list[bytes]]:
-    octets, starts, lengths = slices.octets, slices.starts, slices.lengths
-    codes, rows = np.empty(len(starts), np.int32), np.empty(len(starts), np.int64)
-    words = np.ndarray((max(0, len(octets) - 7),), np.uint64, octets, strides=(1,))
-    count = _loops().intern(octets, words, starts, lengths, _SEED, codes, rows)
-    firsts = rows[:count]
-    ends = (starts[firsts] + lengths[firsts]).tolist()
-    return codes, [octets[start:end].tobytes() for start, end in zip(starts[firsts].tolist(), ends, strict=True)]
-
-
-# Of text of 8 to 16 bytes, as names of tasks are: its first and last eight bytes, which may overlap.
-def _intern_pairs(rows: Rows, field: Field) -> tuple[_Codes, list[bytes]]:
-    count = len(rows.starts)
-    codes, firsts = np.empty(count, np.int32), np.empty(count, np.int64)
-    first, last = (
-        np.ndarray((count,), np.uint64, rows.fixed, at, (rows.size,))
-        for at in (field.offset, field.offset + field.size - 8)
-    )
-    found = _loops().intern_pairs(first, last, _SEED, codes, firsts)
-    starts = (firsts[:found] * rows.size + field.offset).tolist()
-    return codes, [rows.fixed[start : start + field.size].tobytes() for start in starts]
-
-
-def _joined(slices: _Slices) -> tuple[npt.NDArray[np.int32], Bytes]:
-    offsets = np.zeros(len(slices.starts) + 1, np.int64)
-    np.cumsum(slices.lengths, out=offsets[1:])
-    joined = np.empty(int(offsets[-1]), np.uint8)
-    _loops().join(slices.octets, slices.starts, slices.lengths, joined)
-    return offsets.astype(np.int32), joined
-
-
-def _binaries(slices: _Slices) -> pa.Array:
-    offsets, joined = _joined(slices)
-    found = pa.Array.from_buffers(pa.binary(), len(slices.starts), [None, pa.py_buffer(offsets), pa.py_buffer(joined)])
-    return found if slices.missing is None else _without(found, slices.missing)
-
-
-def _lists(slices: _Slices, dtype: np.dtype[Any]) -> pa.Array:
+def _lists(slices: Slices, dtype: np.dtype[Any]) -> pa.Array:
     whole = slices._replace(lengths=slices.lengths // dtype.itemsize * dtype.itemsize)
-    offsets, joined = _joined(whole)
-    values = pa.array(joined.view(dtype).astype(dtype.newbyteorder("=")))
+    offsets, octets = slice_columns.joined(whole)
+    values = pa.array(octets.view(dtype).astype(dtype.newbyteorder("=")))
     mask = None if slices.missing is None else pa.array(slices.missing)
     return pa.ListArray.from_arrays(pa.array(offsets // dtype.itemsize), values, mask=mask)
-
-
-def _without(values: pa.Array, missing: Mask) -> pa.Array:
-    return values.take(pa.array(np.arange(len(missing)), mask=missing))
-
-
-def _loops() -> Any:
-    return import_module("consumers.decode.ftrace_loops")

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from consumers.decode import ftrace_columns, ftrace_pages
+from consumers.decode import ftrace_columns, ftrace_pages, slice_columns
 from consumers.decode.ftrace_format import UNKNOWN_TABLE, Format, Formats
 from consumers.decode.ftrace_pages import Fault, Walked
+from consumers.decode.slice_columns import Slices
 from consumers.decode.slices import Bytes, Ints
 from consumers.lake.tables import WORD, TableSpec
 from schemas.stream import Stream
@@ -283,5 +284,6 @@ def _unknown(group: _Group, rows: Ints, words: list[list[str]], reason: str) -> 
     arrays = _place(group, rows, words)
     arrays["event_id"] = pa.array(walked.event_id[rows].astype(np.int32))
     arrays["reason"] = pa.DictionaryArray.from_arrays(np.zeros(len(rows), np.int32), pa.array([reason]))
-    arrays["data"] = ftrace_columns.raw_array(group.octets, walked.start[rows], walked.length[rows].astype(np.int64))
+    where = (group.octets, walked.start[rows], walked.length[rows].astype(np.int64))
+    arrays["data"] = slice_columns.binaries(Slices(*where))
     return pa.RecordBatch.from_arrays(list(arrays.values()), schema=UNKNOWN.schema)

@@ -1,0 +1,133 @@
+"""The compiled loops over slices of bytes: number the different ones, copy them one behind the other.
+
+`slice_columns` checks their arguments and allocates. Why numba: `ftrace_loops` says it.
+
+No loop reads outside what it was given; with NUMBA_BOUNDSCHECK=1 in the environment the compiled code raises
+IndexError for any index outside an array, and the fuzzing tests run in that mode too.
+"""
+
+from typing import Any, Final
+
+import numba
+import numpy as np
+
+from consumers.compiled import compiled
+
+_INT: Final = numba.int64
+# What is only read may be read-only, and at any address.
+_OCTETS: Final = numba.types.Array(numba.uint8, 1, "C", readonly=True)
+_WORDS: Final = numba.types.Array(numba.uint64, 1, "A", readonly=True, aligned=False)
+_STARTS: Final = numba.types.Array(numba.int64, 1, "C", readonly=True)
+_INT32S, _INT64S, _UINT8S = numba.int32[::1], numba.int64[::1], numba.uint8[::1]
+
+
+@compiled(_OCTETS, _WORDS, _INT, _INT, numba.uint64)
+def _hash(data: Any, words: Any, start: Any, length: Any, seed: Any) -> Any:
+    found = seed ^ np.uint64(length)
+    at, end = start, start + length
+    while at + 8 <= end:
+        found = (found ^ words[at]) * np.uint64(0x9E3779B97F4A7C15)
+        found ^= found >> np.uint64(29)
+        at += 8
+    while at < end:
+        found = (found ^ np.uint64(data[at])) * np.uint64(0x9E3779B97F4A7C15)
+        at += 1
+    return found ^ found >> np.uint64(32)
+
+
+@compiled(numba.uint64, numba.uint64, numba.uint64, _INT)
+def _pair_slot(first: Any, second: Any, seed: Any, size: Any) -> Any:
+    found = (first ^ seed) * np.uint64(0x9E3779B97F4A7C15)
+    found = (found ^ found >> np.uint64(29) ^ second) * np.uint64(0xC2B2AE3D27D4EB4F)
+    return np.int64((found ^ found >> np.uint64(32)) & np.uint64(size - 1))
+
+
+@compiled(_OCTETS, _WORDS, _INT, _INT, _INT)
+def _equal(data: Any, words: Any, first: Any, second: Any, length: Any) -> Any:
+    at = 0
+    while at + 8 <= length:
+        if words[first + at] != words[second + at]:
+            return False
+        at += 8
+    while at < length:
+        if data[first + at] != data[second + at]:
+            return False
+        at += 1
+    return True
+
+
+@compiled(_OCTETS, _WORDS, _STARTS, _STARTS, numba.uint64, _INT32S, _INT64S)
+def intern(data: Any, words: Any, starts: Any, lengths: Any, seed: Any, codes: Any, rows: Any) -> Any:
+    """Number the different slices of `data` in order of first sight.
+
+    `words[i]` are the eight bytes from `data[i]` on. Fills `codes`, the number of each slice, and `rows`, the first
+    slice with each number; returns how many there are. `seed` is secret, so that nobody can make slices collide.
+    """
+    size, count = 256, 0
+    table = np.full(size, -1, np.int32)
+    hashes = np.empty(len(starts), np.uint64)
+    for row in range(len(starts)):
+        start, length = starts[row], lengths[row]
+        found = _hash(data, words, start, length, seed)
+        slot = np.int64(found & np.uint64(size - 1))
+        code = table[slot]
+        while code >= 0:
+            first = rows[code]
+            if hashes[code] == found and lengths[first] == length and _equal(data, words, start, starts[first], length):
+                break
+            slot = (slot + 1) & (size - 1)
+            code = table[slot]
+        if code < 0:
+            code = count
+            table[slot], hashes[code], rows[code] = code, found, row
+            count += 1
+            if 2 * count > size:
+                size *= 4
+                table = np.full(size, -1, np.int32)
+                for each in range(count):
+                    slot = np.int64(hashes[each] & np.uint64(size - 1))
+                    while table[slot] >= 0:
+                        slot = (slot + 1) & (size - 1)
+                    table[slot] = each
+        codes[row] = code
+    return count
+
+
+@compiled(_WORDS, _WORDS, numba.uint64, _INT32S, _INT64S)
+def intern_pairs(firsts: Any, seconds: Any, seed: Any, codes: Any, rows: Any) -> Any:
+    """Number the different pairs of `firsts[i]` and `seconds[i]` as `intern` does slices."""
+    size, count = 256, 0
+    table = np.full(size, -1, np.int32)
+    left, right = np.empty(len(firsts), np.uint64), np.empty(len(firsts), np.uint64)
+    for row in range(len(firsts)):
+        first, second = firsts[row], seconds[row]
+        slot = _pair_slot(first, second, seed, size)
+        code = table[slot]
+        while code >= 0 and (left[code] != first or right[code] != second):
+            slot = (slot + 1) & (size - 1)
+            code = table[slot]
+        if code < 0:
+            code = count
+            table[slot], left[code], right[code], rows[code] = code, first, second, row
+            count += 1
+            if 2 * count > size:
+                size *= 4
+                table = np.full(size, -1, np.int32)
+                for each in range(count):
+                    slot = _pair_slot(left[each], right[each], seed, size)
+                    while table[slot] >= 0:
+                        slot = (slot + 1) & (size - 1)
+                    table[slot] = each
+        codes[row] = code
+    return count
+
+
+@compiled(_OCTETS, _STARTS, _STARTS, _UINT8S)
+def join(data: Any, starts: Any, lengths: Any, joined: Any) -> None:
+    """Copy the slices of `data` one behind the other into `joined`, which is as long as all of them."""
+    at = 0
+    for row in range(len(starts)):
+        start = starts[row]
+        for i in range(lengths[row]):
+            joined[at + i] = data[start + i]
+        at += lengths[row]
