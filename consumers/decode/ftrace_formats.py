@@ -1,86 +1,18 @@
 """Descriptors of trace pages to rows of the table `artifacts`: what the pages of a boot are decoded with."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
-import pyarrow as pa
-
-from consumers.decode.base import BadRecord, Decoded, FrameIn
-from consumers.lake.tables import TABLES as LAKE_TABLES
-from consumers.lake.tables import TableSpec
+from consumers.decode import artifacts
 from schemas import ftrace
-from schemas.errors import BadInputError
-from schemas.frame import Frame
 
-SPEC: Final = LAKE_TABLES["artifacts"]
-TABLES: Final = (SPEC,)
-POSITION: Final = "position"
-ONE_ROW_EACH: Final = True
-
-
-def owns(table: str) -> bool:
-    """Return whether `table` is `artifacts`."""
-    return table == SPEC.name
-
-
-def spec(table: str, schema: pa.Schema) -> TableSpec:  # noqa: ARG001 - every decoder has this signature
-    """Return the layout of `artifacts`."""
-    return SPEC
-
-
-def columns_sql(table: str, names: Sequence[str]) -> str:  # noqa: ARG001 - every decoder has this signature
-    """Return `*`: the table is queried as it is stored."""
-    return "*"
-
-
-def check(frame: Frame) -> None:
-    """Verify that the frame is one descriptor that can be read.
-
-    Raises:
-        BadInputError: `reason` is `body`.
-    """
-    if frame.count != 1 or frame.next - frame.first != 1:
-        raise BadInputError("body", f"a descriptor is one position, not [{frame.first}, {frame.next})")
-    ftrace.unpack_formats(frame.body)
-
-
-def head(frame: Frame, end: int) -> Frame:  # noqa: ARG001 - every decoder has this signature
-    """Return `frame`: it is one position."""
-    return frame
-
-
-def trim(frame: Frame, start: int) -> Frame:  # noqa: ARG001 - every decoder has this signature
-    """Return `frame`: it is one position."""
-    return frame
-
-
-def decode_many(frames: list[FrameIn], descriptors: Mapping[bytes, bytes]) -> Decoded:  # noqa: ARG001
-    """Return one row of `artifacts` for each descriptor; they are no rows of the surface's tables."""
-    rows: list[dict[str, Any]] = []
-    bad: list[BadRecord] = []
-    for item in frames:
-        try:
-            check(item.frame)
-        except BadInputError as e:
-            where = (item.offset, item.arrival_ns)
-            bad.append(BadRecord(item.frame.stream, item.frame.first, e.reason, e.detail, item.frame.body, *where))
-            continue
-        rows.append(
-            {
-                **item.frame.stream._asdict(),
-                "position": item.frame.first,
-                "kind": item.frame.encoding,
-                "sha256": ftrace.descriptor(item.frame.body),
-                "body": item.frame.body,
-                "arrival_ns": item.arrival_ns,
-                "topic": item.partition.topic,
-                "partition": item.partition.number,
-                "offset": item.offset,
-            }
-        )
-    return Decoded({SPEC.name: pa.Table.from_pylist(rows, schema=SPEC.schema)}, bad, {})
-
-
-def text_lines(decoded: Decoded) -> Iterator[str]:  # noqa: ARG001 - every decoder has this signature
-    """Yield nothing: a descriptor is no event."""
-    return iter(())
+TABLES: Final = artifacts.TABLES
+POSITION: Final = artifacts.POSITION
+ONE_ROW_EACH: Final = artifacts.ONE_ROW_EACH
+owns = artifacts.owns
+spec = artifacts.spec
+columns_sql = artifacts.columns_sql
+head = artifacts.head
+trim = artifacts.trim
+text_lines = artifacts.text_lines
+check = artifacts.checked(ftrace.unpack_formats)
+decode_many = artifacts.decoding(check)

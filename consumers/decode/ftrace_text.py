@@ -5,12 +5,13 @@ so it is `<...>`.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 
 from consumers.decode.ftrace_columns import context_text
 from consumers.decode.ftrace_events import FRONT
+from consumers.decode.row_text import shown
 
 _FRONT: Final = frozenset(each.name for each in FRONT)
 
@@ -26,15 +27,5 @@ def lines(tables: Mapping[str, pa.Table]) -> Iterator[str]:
     for ts_ns, cpu, _, _, name, row in rows:
         context = context_text(row.get("flags", 0), row.get("preempt_count", 0))
         head = f"{'<...>':>16}-{row.get('pid', -1):<7} [{cpu:03d}] {context} "
-        yield f"{head}{ts_ns // 10**9:5d}.{ts_ns // 1000 % 10**6:06d}: {name.removeprefix('trace_')}: {_fields(row)}"
-
-
-def _fields(row: dict[str, Any]) -> str:
-    shown = []
-    for name, value in row.items():
-        if name in _FRONT or name.endswith("_name"):
-            continue
-        named = row.get(f"{name}_name")
-        text = value.hex() if isinstance(value, bytes) else str(value if named is None else named)
-        shown.append(f"{name}={''.join(char if char.isprintable() else '?' for char in text)}")
-    return " ".join(shown)
+        what = f"{name.removeprefix('trace_')}: {shown(row, _FRONT)}"
+        yield f"{head}{ts_ns // 10**9:5d}.{ts_ns // 1000 % 10**6:06d}: {what}"

@@ -1,0 +1,18 @@
+"""Descriptors of BPF records to rows of the table `artifacts`: what the records of a ring are decoded with."""
+
+from typing import Final
+
+from consumers.decode import artifacts
+from schemas import bpf
+
+TABLES: Final = artifacts.TABLES
+POSITION: Final = artifacts.POSITION
+ONE_ROW_EACH: Final = artifacts.ONE_ROW_EACH
+owns = artifacts.owns
+spec = artifacts.spec
+columns_sql = artifacts.columns_sql
+head = artifacts.head
+trim = artifacts.trim
+text_lines = artifacts.text_lines
+check = artifacts.checked(bpf.unpack_types)
+decode_many = artifacts.decoding(check)
