@@ -65,14 +65,7 @@ def check(frame: Frame) -> None:
     Raises:
         BadInputError: `reason` is `body`.
     """
-    records = bpf.unpack(frame.body)
-    if not records.count == frame.count == frame.next - frame.first:
-        what = f"{records.count} records in the body, {frame.count} stated, for [{frame.first}, {frame.next})"
-        raise BadInputError("body", what)
-    if frame.descriptor is None or not _INSTANCE.fullmatch(frame.stream.instance):
-        what = f"records of {frame.stream.instance!r:.80}: they need a PROGRAM or pinned/NAME, and a descriptor"
-        raise BadInputError("body", what)
-    _walk(records)
+    _walk(_formed(frame))
 
 
 def head(frame: Frame, end: int) -> Frame:
@@ -109,8 +102,8 @@ def decode_many(frames: list[FrameIn], descriptors: Mapping[bytes, bytes]) -> De
             continue
         if known.why:
             bad.append(_bad(items[0], "type", f"{table} has raw rows: {known.why}")._replace(data=b"", positions=0))
-        kept = [item for item in items if _readable(item, known, bad)]
-        found = bpf_rows.decode([_run(item.frame, item.arrival_ns) for item in kept], known.layout, known.big_endian)
+        kept, runs = _runs(items, known, bad)
+        found = bpf_rows.decode(runs, known.layout)
         bad += _short(found.short, kept)
         rows += found.by_stream
         if found.table.num_rows:
@@ -123,12 +116,23 @@ def text_lines(decoded: Decoded) -> Iterator[str]:
     return bpf_text.lines(decoded.tables)
 
 
+def _formed(frame: Frame) -> bpf.Records:
+    records = bpf.unpack(frame.body)
+    if not records.count == frame.count == frame.next - frame.first:
+        what = f"{records.count} records in the body, {frame.count} stated, for [{frame.first}, {frame.next})"
+        raise BadInputError("body", what)
+    if frame.descriptor is None or not _INSTANCE.fullmatch(frame.stream.instance):
+        what = f"records of {frame.stream.instance!r:.80}: they need a PROGRAM or pinned/NAME, and a descriptor"
+        raise BadInputError("body", what)
+    return records
+
+
 # In the order of streams and positions.
 def _by_descriptor(frames: list[FrameIn], bad: list[BadRecord]) -> dict[tuple[bytes, str], list[FrameIn]]:
     found: dict[tuple[bytes, str], list[FrameIn]] = {}
     for item in sorted(frames, key=lambda item: (item.frame.stream, item.frame.first)):
         try:
-            check(item.frame)
+            _formed(item.frame)
         except BadInputError as e:
             bad.append(_bad(item, e.reason, e.detail))
             continue
@@ -173,29 +177,28 @@ def _walk(records: bpf.Records) -> bpf_records.Found:
             raise little from None
 
 
-def _readable(item: FrameIn, known: _Known, bad: list[BadRecord]) -> bool:
-    frame = item.frame
-    if known.program != frame.stream.instance:
-        what = f"records of {frame.stream.instance!r:.80} name the types of {known.program!r:.80}"
-        bad.append(_bad(item, "descriptor", what))
-        return False
-    records = bpf.unpack(frame.body)
-    try:
-        bpf_records.walk(records.data, records.count, big_endian=known.big_endian)
-    except BadInputError as e:
-        bad.append(_bad(item, e.reason, e.detail))
-        return False
-    return True
-
-
-def _run(frame: Frame, arrival_ns: int) -> Run:
-    records = bpf.unpack(frame.body)
-    return Run(frame.stream, frame.first, records.count, records.ring_position, records.data, arrival_ns)
+# Those whose rings can be read, and what is in these.
+def _runs(items: list[FrameIn], known: _Known, bad: list[BadRecord]) -> tuple[list[FrameIn], list[Run]]:
+    kept, runs = [], []
+    for item in items:
+        frame = item.frame
+        if known.program != frame.stream.instance:
+            what = f"records of {frame.stream.instance!r:.80} name the types of {known.program!r:.80}"
+            bad.append(_bad(item, "descriptor", what))
+            continue
+        records = bpf.unpack(frame.body)
+        try:
+            found = bpf_records.walk(records.data, records.count, big_endian=known.big_endian)
+        except BadInputError as e:
+            bad.append(_bad(item, e.reason, e.detail))
+            continue
+        kept.append(item)
+        runs.append(Run(frame.stream, frame.first, records.ring_position, records.data, found, item.arrival_ns))
+    return kept, runs
 
 
 def _cut(frame: Frame, start: int, end: int) -> Frame:
-    check(frame)
-    records = bpf.unpack(frame.body)
+    records = _formed(frame)
     starts, lengths = _walk(records)
     first, last = start - frame.first, end - frame.first
     begin = int(starts[first]) - bpf.RECORD_HEAD_BYTES if 0 < first < records.count else 0

@@ -261,13 +261,13 @@ def _names(rows: Rows, column: Column, values: _Values, words: Words) -> pa.Arra
 def _places(values: _Values, keys: list[int]) -> Codes:
     low, span = keys[0], keys[-1] - keys[0] + 1
     if span <= _TABLE_VALUES_MAX:
-        table = np.full(span + 1, -1, np.int32)
+        table: Codes = np.full(span + 1, -1, np.int32)
         table[np.array([key - low for key in keys])] = np.arange(len(keys))
         # Modulo 64 bits, so that what is below the lowest key is far above the highest.
         apart = values.astype(np.uint64) - np.uint64(low & (1 << 64) - 1)
-        return table[np.minimum(apart, np.uint64(span)).astype(np.int64)]
+        places: Codes = table[np.minimum(apart, np.uint64(span)).astype(np.int64)]
+        return places
     sorted_ = np.array(keys, values.dtype)
     at = np.searchsorted(sorted_, values)
     at[at == len(keys)] = 0
-    places: Codes = np.where(sorted_[at] == values, at, -1).astype(np.int32)
-    return places
+    return np.where(sorted_[at] == values, at, -1).astype(np.int32)
