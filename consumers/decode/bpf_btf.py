@@ -23,7 +23,7 @@ _MAGIC: Final = 0xEB9F
 _HEADER: Final = "HBBIIIII"
 _HEADER_BYTES: Final = 24
 _TYPE_BYTES: Final = 12
-_LONGS: Final = frozenset(("long", "unsigned long", "long int", "long unsigned int", "unsigned long int"))
+_LONGS: Final = (b"long\0", b"unsigned long\0", b"long int\0", b"long unsigned int\0", b"unsigned long int\0")
 _INT_SIZES: Final = (1, 2, 4, 8, 16)
 _ENUM_SIZES: Final = (1, 2, 4, 8)
 _VOID: Final = 0
@@ -264,7 +264,7 @@ class Btf:
     # As libbpf does (`determine_ptr_size`): BTF does not say it otherwise. BPF itself has 64 bits.
     def _long_bytes(self) -> int:
         for each in self._types:
-            if each.kind == Kind.INT and each.size in (4, 8) and self.name(each) in _LONGS:
+            if each.kind == Kind.INT and each.size in (4, 8) and self._texts.startswith(_LONGS, each.name_at):
                 return each.size
         return 8
 
