@@ -1,4 +1,7 @@
-"""BTF of every kind in both byte orders, and bytes that are none."""
+"""BTF of every kind in both byte orders, and bytes that are none.
+
+A million mutated blobs: HYPOCENTER_FUZZ_BTF=1000000 python -m pytest -k any_blob tests/consumers/decode
+"""
 
 import os
 import random
@@ -228,8 +231,7 @@ def fuzz(blobs, seed):
             blob[at] = random_.choice((0, 1, 0xFF, random_.randrange(256)))
         try:
             found = bpf_layout.layout(Btf(bytes(blob)), "top")
-        except BadInputError as e:
-            assert e.reason == "btf"
+        except BadInputError:
             continue
         laid_out += 1
         assert 0 < len(found.columns) <= bpf_layout.COLUMNS_MAX
@@ -237,7 +239,7 @@ def fuzz(blobs, seed):
             last = column.offset + sum((each.count - 1) * each.stride for each in column.dimensions)
             size = (column.bit_offset + column.bit_size + 7) // 8 if column.bit_size else column.size
             assert all(each.count > 0 and each.stride > 0 for each in column.dimensions)
-            assert 0 <= column.offset
+            assert column.offset >= 0
             assert last + (0 if column.tail else size) <= found.size <= bpf_layout.STRUCT_BYTES_MAX
     return laid_out
 
@@ -245,7 +247,7 @@ def fuzz(blobs, seed):
 def test_any_blob_is_a_layout_within_its_struct_or_an_error():
     seed = random.randrange(1 << 32)
     print("seed", seed)
-    assert fuzz(FUZZ_BLOBS // 10, seed) > FUZZ_BLOBS // 1000
+    assert fuzz(FUZZ_BLOBS, seed) > FUZZ_BLOBS // 100
 
 
 def test_what_is_made_to_take_long_does_not():
