@@ -25,12 +25,15 @@ from typing import Final, NamedTuple
 from consumers.decode.bpf_btf import Btf, Enum, Kind, Member, Type, bad
 from schemas import limits
 
-#: Largest struct, most columns of it, members looked at, structs within structs, and dimensions of an array.
+#: Largest struct, most columns of it, members looked at, structs within structs, dimensions of an array, and names of
+#: values in all enumerations.
 STRUCT_BYTES_MAX: Final = limits.BODY_BYTES_MAX
 COLUMNS_MAX: Final = 1024
 MEMBERS_MAX: Final = 1 << 14
 NESTING_MAX: Final = 16
 DIMENSIONS_MAX: Final = 8
+NAMES_MAX: Final = 1 << 16
+_INTEGER_SIZES: Final = (1, 2, 4, 8)
 _LONGEST_INTEGER: Final = 8
 
 
@@ -60,7 +63,7 @@ class Column:
     """One column: values of `size` bytes at the byte `offset` of a record, one for each place in `dimensions`.
 
     Of `BITS` the value is `bit_size` bits, the first of them `bit_offset` bits behind `offset` as the machine counts
-    (from the low end, or of a big-endian machine from the high one), and `size` the bytes of its type. With `tail` the
+    (from the low end, or of a big-endian machine from the high one), and `size` the bytes of an integer for it. With `tail` the
     values go on to the end of the record, however many there are. `names` is what an enumeration calls its values.
     """
 
@@ -92,10 +95,10 @@ def layout(btf: Btf, name: str) -> Layout:
     Raises:
         BadInputError: `reason` is `btf`: there is no such struct, it has nothing in it, or it breaks a limit.
     """
-    found = _Flattener(btf)
     top = btf.struct(name)
     if not 0 < top.size <= STRUCT_BYTES_MAX:
         raise bad(f"struct {name!r:.80} has {top.size} bytes, 1 to {STRUCT_BYTES_MAX} expected")
+    found = _Flattener(btf, top.size)
     found.struct(top, "", 0, (), 0, last=True)
     if not found.columns:
         raise bad(f"struct {name!r:.80} has no member that has a value")
@@ -115,8 +118,10 @@ def _end(column: Column) -> int:
 class _Flattener:
     """Walks over a struct once; `columns` is what it found."""
 
-    def __init__(self, btf: Btf) -> None:
+    def __init__(self, btf: Btf, size_bytes: int) -> None:
         self.columns: list[Column] = []
+        self._bits_left = 8 * size_bytes
+        self._names_left = NAMES_MAX
         self._btf = btf
         self._members_left = MEMBERS_MAX
         self._enums: dict[int, Enum] = {}
@@ -275,8 +280,9 @@ class _Flattener:
         found.boolean = found.shape == Shape.BOOL
         found.shape, found.bit_offset, found.bit_size = Shape.BITS, start % 8, size
         found.dimensions = dimensions
-        # An integer of more than 64 bits has no column of its own: a field of it has at most these.
-        found.size = min(found.size, _LONGEST_INTEGER)
+        found.size = next(each for each in _INTEGER_SIZES if 8 * each >= size)
+        low, end = (-(1 << size - 1), 1 << size - 1) if found.signed else (0, 1 << size)
+        found.names = {value: each for value, each in (found.names or {}).items() if low <= value < end} or None
         self._add(found)
 
     def _enum(self, type_id: int, type_: Type) -> Enum:
@@ -287,6 +293,14 @@ class _Flattener:
     def _add(self, column: Column) -> None:
         if len(self.columns) == COLUMNS_MAX:
             raise bad(f"more than {COLUMNS_MAX} columns")
+        self._names_left -= len(column.names or ())
+        if self._names_left < 0:
+            raise bad(f"more than {NAMES_MAX} names of values")
+        # Members of a struct never overlap; if they did, a record could be made into any number of values.
+        values = math.prod(each.count for each in column.dimensions)
+        self._bits_left -= 0 if column.tail else values * (column.bit_size or 8 * column.size)
+        if self._bits_left < 0:
+            raise bad(f"members overlap at {column.name}")
         self.columns.append(column)
 
 

@@ -21,7 +21,9 @@ def item(frame, offset=3):
 
 
 def decode(*frames, bodies=(TYPES,)):
-    found = bpf.decode_many([item(each, i) for i, each in enumerate(frames)], {wire.descriptor(each): each for each in bodies})
+    found = bpf.decode_many(
+        [item(each, i) for i, each in enumerate(frames)], {wire.descriptor(each): each for each in bodies}
+    )
     for table in found.tables.values():
         table.validate(full=True)
     return found
@@ -178,7 +180,10 @@ def test_a_ring_of_the_other_byte_order_than_its_description_says_is_one_bad_rec
 
 def test_programs_of_two_versions_share_a_table():
     newer = types(_records.sched_delay(more=1))
-    frames = recorded(0, [delay(0)]), recorded(0, [delay(1) + b"\5\0\0\0"], stream=RING._replace(machine="n"), body=newer)
+    frames = (
+        recorded(0, [delay(0)]),
+        recorded(0, [delay(1) + b"\5\0\0\0"], stream=RING._replace(machine="n"), body=newer),
+    )
     table = decode(*frames, bodies=[TYPES, newer]).tables["bpf_sched_delay"]
     assert {row["machine"]: row["more"] for row in table.to_pylist()} == {"m": None, "n": 5}
     raw = types(b"", type_="")

@@ -82,7 +82,7 @@ def test_what_has_no_number_of_its_own_is_raw(types):
 
 def test_bit_fields_as_compilers_say_them_now_and_said_them(types):
     s32, u64 = types.integer("int", 4, btf_writer.SIGNED), types.integer("u64", 8)
-    state = types.enum("state", A=1)
+    state = types.enum("state", A=1, B=128)
     old = types.integer("old", 4, 0, bit_offset=3, bits=5)
     inner = types.struct(
         "inner", 16, ("a", s32, 0, 3), ("b", state, 3, 7), ("c", u64, 66, 50), ("d", s32, 32, 0), flag=1
@@ -90,8 +90,8 @@ def test_bit_fields_as_compilers_say_them_now_and_said_them(types):
     types.struct("top", 24, ("i", inner, 0), ("o", old, 128), ("p", old, 134))
     found = [(each.name, each.shape, each.offset, each.size, each.bit_offset, each.bit_size) for each in columns(types)]
     assert found == [
-        ("i_a", "bits", 0, 4, 0, 3), ("i_b", "bits", 0, 4, 3, 7), ("i_c", "bits", 8, 8, 2, 50), ("i_d", "integer", 4, 4, 0, 0),
-        ("o", "bits", 16, 4, 3, 5), ("p", "bits", 17, 4, 1, 5),
+        ("i_a", "bits", 0, 1, 0, 3), ("i_b", "bits", 0, 1, 3, 7), ("i_c", "bits", 8, 8, 2, 50), ("i_d", "integer", 4, 4, 0, 0),
+        ("o", "bits", 16, 1, 3, 5), ("p", "bits", 17, 1, 1, 5),
     ]  # fmt: skip
     assert columns(types)[1].names == {1: "A"}
 
@@ -115,6 +115,12 @@ def test_an_open_array_at_the_end_takes_the_rest(types, element, shape, size):
 def test_names_that_are_no_words_become_some(types):
     types.struct("top", 4, ("a.b<c>", types.integer("u32", 4), 0))
     assert [each.name for each in columns(types)] == ["a_b_c_"]
+
+
+def test_members_that_overlap_are_refused_because_they_would_multiply_what_a_record_holds(types):
+    whole = types.array(types.integer("s8", 1, btf_writer.SIGNED), 64)
+    types.struct("top", 64, ("a", whole, 0), ("b", whole, 0))
+    refused(types, "members overlap at b")
 
 
 def test_members_that_do_not_fit_are_refused(types):
@@ -160,6 +166,10 @@ def test_what_breaks_a_limit_is_refused(types):
         inner = types.array(inner, 1)
     types.struct("top", 4, ("a", inner, 0))
     refused(types, "more than 8 dimensions")
+    types = Types()
+    enum = types.enum("e", **{f"v{i}": i for i in range(1 << 15)})
+    types.struct("top", 12, *[("abc"[i], enum, 32 * i) for i in range(3)])
+    refused(types, "more than 65536 names")
     types = Types()
     types.struct("top", 4, ("a", 1, 0))
     refused(types, "more than 16 structs")
