@@ -63,8 +63,9 @@ class Column:
     """One column: values of `size` bytes at the byte `offset` of a record, one for each place in `dimensions`.
 
     Of `BITS` the value is `bit_size` bits, the first of them `bit_offset` bits behind `offset` as the machine counts
-    (from the low end, or of a big-endian machine from the high one), and `size` the bytes of an integer for it. With `tail` the
-    values go on to the end of the record, however many there are. `names` is what an enumeration calls its values.
+    (from the low end, or of a big-endian machine from the high one), and `size` the bytes of an integer for it. With
+    `tail` the values go on to the end of the record, however many there are. `names` is what an enumeration calls its
+    values.
     """
 
     name: str

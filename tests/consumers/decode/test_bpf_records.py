@@ -42,9 +42,8 @@ def check(data, byteorder, count):
     want = read(data, byteorder)
     try:
         found = walk(data, count, big_endian=byteorder == "big")
-    except BadInputError as e:
+    except BadInputError:
         assert want is None or len(want) != count
-        assert e.reason == "body"
         return False
     assert list(zip(found.starts.tolist(), found.lengths.tolist(), strict=True)) == want
     return True
