@@ -10,7 +10,7 @@ import os
 from typing import Final
 
 from producers.ftrace_instance import Instance
-from producers.ftrace_journal import Journal
+from producers.journal import Journal
 from producers.ftrace_pages import Heads, read_heads
 from schemas import ftrace
 
