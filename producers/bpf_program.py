@@ -101,7 +101,9 @@ class Program:
         assert btf.has_struct(self.type_name), f"{self.name}: its BTF does not describe a record"
         ring = self._map(_RING)
         self._libbpf.bpf_map__set_max_entries(ring, self.ring_bytes)
-        self.ring_bytes = int(self._libbpf.bpf_map__max_entries(ring))  # at least a page, and this machine's may be large
+        self.ring_bytes = int(
+            self._libbpf.bpf_map__max_entries(ring)
+        )  # at least a page, and this machine's may be large
         self._set(btf, {**settings, "ring_bytes": self.ring_bytes, "wake_bytes": self.ring_bytes // _WAKE_SHARE})
         if self._libbpf.bpf_object__load(self._object):
             raise self._libbpf.refusal(f"BPF program {self.name} cannot be loaded")
