@@ -4,6 +4,7 @@ Nothing is pinned: programs, maps and links live by descriptors of this process,
 A program is `bpf_programs/NAME.bpf.o`, which `make bpf` compiles; `bpf_programs/record.h` says what all have in common.
 """
 
+import contextlib
 import ctypes
 import difflib
 import os
@@ -53,11 +54,10 @@ class Program:
         self._object = self._libbpf.bpf_object__open_file(os.fsencode(_path(name)), None)
         if not self._object:
             raise self._libbpf.refusal(f"BPF program {name} cannot be opened")
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.close)
             self._load(settings)
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()
 
     def attach(self) -> None:
         """Let it run from now on.

@@ -4,6 +4,7 @@ The consumer's page is mapped to write its position, the producer's page and the
 wraps is one piece) to read. Source: Documentation/bpf/ringbuf.rst, kernel/bpf/ringbuf.c (ringbuf_map_mmap).
 """
 
+import contextlib
 import ctypes
 import functools
 import mmap
@@ -122,13 +123,12 @@ class MappedRing(Ring):
         libc = _libc()
         page_bytes = mmap.PAGESIZE
         self._mapped: list[tuple[int, int]] = []
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.close)
             consumer = self._map(libc, fd, page_bytes, mmap.PROT_READ | mmap.PROT_WRITE, 0)
             producer = self._map(libc, fd, page_bytes + 2 * ring_bytes, mmap.PROT_READ, page_bytes)
             super().__init__(consumer, producer, producer + page_bytes, ring_bytes)
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()
 
     def close(self) -> None:
         """Unmap it; idempotent. Nothing may be read after it."""

@@ -36,7 +36,7 @@ exit codes:
   69  the broker did not take everything before the stop; the rest waits in the spool
   74  the disk refuses
   75  another agent owns the directory
-  77  a surface may not be read: it takes root, CAP_SYSLOG, or kernel.dmesg_restrict=0
+  77  a surface may not be read: it takes root, CAP_SYSLOG or kernel.dmesg_restrict=0; for BPF CAP_BPF and CAP_PERFMON
   130 interrupted while starting
 """
 _RUN = """\

@@ -1,7 +1,8 @@
 """How far an agent read a ring, kept where a SIGKILL cannot take it: what was read and not yet in the log is gone then.
 
-The kernel gives a page, or a record, once. What a killed agent had read and not made durable is therefore lost, and only this file,
-mapped into memory, still says how much: the page cache outlives the process, and no ring outlives the kernel.
+The kernel gives a page, or a record, once. What a killed agent had read and not made durable is therefore lost, and
+only this file, mapped into memory, still says how much: the page cache outlives the process, and no ring outlives the
+kernel.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ SUFFIX: Final = ".pages"
 
 
 class Journal:
-    """In each slot (a CPU) the stream's next position: before a read the range it may end in, after it the one number."""
+    """In each slot (a CPU) a stream's next position: before a read the range it may end in, after it the one number."""
 
     def __init__(self, path: Path, memory: mmap.mmap) -> None:
         self._path = path
