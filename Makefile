@@ -5,7 +5,10 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BROKER = $(PYTHON) deploy/kafka/broker.py
 FOR ?= 10
 
-.PHONY: help setup setup-kafka run test bench kafka kafka-stop
+BPF = producers/bpf_programs
+BPF_BUILT = $(patsubst %.c,%.o,$(wildcard $(BPF)/*.bpf.c)) $(BPF)/ring-x86_64.so $(BPF)/ring-aarch64.so
+
+.PHONY: help setup setup-kafka bpf run test bench kafka kafka-stop
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,10 +34,29 @@ setup-kafka: ## install Java and Maven where missing (root), fetch the broker's 
 	  else echo "a Java runtime (17 or newer) and Maven are needed; install them or run this as root on Debian" >&2; exit 1; fi; fi
 	@$(BROKER) setup
 
+# What is built is in the wheel and not in git: a machine that runs the agent needs no compiler, and a reader of the source
+# sees no bytes that could differ from it. Both kinds are for any machine of their architecture, whatever builds them.
+bpf: ## compile the BPF programs and the reader of their rings; install clang, lld and libbpf where missing (root)
+	@if ! command -v clang >/dev/null || ! command -v ld.lld >/dev/null || ! command -v llvm-strip >/dev/null \
+	    || ! test -e /usr/include/bpf/bpf_helpers.h; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -q && apt-get install -y -q --no-install-recommends clang llvm lld libbpf-dev; \
+	  else echo "clang, llvm, lld and libbpf's headers are needed; install them or run this as root on Debian" >&2; exit 1; fi; fi
+	@$(MAKE) --no-print-directory $(BPF_BUILT)
+
+# The headers of linux/ and bpf/ are the same everywhere, asm/ only lies elsewhere on each architecture.
+$(BPF)/%.bpf.o: $(BPF)/%.bpf.c $(wildcard $(BPF)/*.h)
+	clang -target bpf -mcpu=v3 -O2 -g -Wall -Werror -idirafter /usr/include/$$(uname -m)-linux-gnu -c $< -o $@
+	llvm-strip -g $@
+
+# No C library is linked: memcpy is found in the process that loads it, so one machine can build for both.
+$(BPF)/ring-%.so: $(BPF)/ring.c
+	clang --target=$*-linux-gnu -std=c11 -O2 -Wall -Wextra -Werror -ffreestanding -fPIC -shared -nostdlib -fuse-ld=lld $< -o $@
+
 run: setup ## agent, collector and audit on this machine for FOR=10 seconds; KAFKA=host:port goes through a broker
 	.venv/bin/hypocenter trial --for $(FOR) $(if $(KAFKA),--kafka $(KAFKA))
 
-test: setup setup-kafka ## lint, types and every test
+test: setup setup-kafka bpf ## lint, types and every test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy

@@ -13,7 +13,7 @@ from producers.agent import run_agent, shipper_command
 from producers.log import LogWriter
 from schemas import logs, toml_config
 from schemas.command_line import Parser, add_version
-from schemas.config import AgentConfig, Config, FtraceConfig, LogConfig, TraceSet
+from schemas.config import AgentConfig, BpfConfig, BpfProgram, Config, FtraceConfig, LogConfig, TraceSet
 from schemas.errors import HypocenterError, UsageError
 from schemas.kafka_config import KafkaConfig
 from schemas.surfaces import SURFACES
@@ -27,6 +27,7 @@ examples:
   hypocenter-agent run --kafka broker.example:9092 --spool /var/lib/hypocenter/spool
   hypocenter-agent run --log DIR --surface ftrace --events 'sched:sched_switch,irq:*' \\
     --filter 'sched:sched_switch=prev_pid != 0'
+  hypocenter-agent run --log DIR --surface bpf --program sched-delay
 
 exit codes:
   0   stopped as asked
@@ -35,7 +36,7 @@ exit codes:
   69  the broker did not take everything before the stop; the rest waits in the spool
   74  the disk refuses
   75  another agent owns the directory
-  77  a surface may not be read: it takes root, CAP_SYSLOG, or kernel.dmesg_restrict=0
+  77  a surface may not be read: it takes root, CAP_SYSLOG or kernel.dmesg_restrict=0; for BPF CAP_BPF and CAP_PERFMON
   130 interrupted while starting
 """
 _RUN = """\
@@ -83,6 +84,10 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     _add_trace(
         run.add_argument_group("trace events", "the set `default` of the surface ftrace; others: [[ftrace.sets]]")
     )
+    group = run.add_argument_group("BPF programs", "of the surface bpf; their thresholds and rings: [[bpf.programs]]")
+    group.add_argument(
+        "--program", action="append", metavar="LIST", help="NAME[,...] of programs to load; repeatable [bpf.programs]"
+    )
     run.set_defaults(func=_run)
 
 
@@ -104,7 +109,12 @@ def _run(args: argparse.Namespace) -> int:
     logs.setup(verbose=args.verbose)
     config = toml_config.load(args.config, Config) if args.config else Config()
     agent = _agent_config(args, config.agent)
-    config = dataclasses.replace(config, agent=agent, ftrace=_ftrace_config(args, agent.surfaces, config.ftrace))
+    config = dataclasses.replace(
+        config,
+        agent=agent,
+        ftrace=_ftrace_config(args, agent.surfaces, config.ftrace),
+        bpf=_bpf_config(args.program, agent.surfaces, config.bpf),
+    )
     me = _identity(agent)
     kafka = _kafka(args, config)
     for name in agent.surfaces:
@@ -142,9 +152,24 @@ def _ftrace_config(args: argparse.Namespace, surfaces: tuple[str, ...], base: Ft
         return base
     if "ftrace" not in surfaces:
         raise UsageError("--events are read from the surface ftrace: give --surface ftrace")
-    events = [name.strip() for each in args.events for name in each.split(",") if name.strip()]
-    wanted = TraceSet(events=tuple(dict.fromkeys(events)), **given)
+    wanted = TraceSet(events=_listed(args.events), **given)
     return dataclasses.replace(base, sets=(*(each for each in base.sets if each.name != wanted.name), wanted))
+
+
+# The programs of the flag, set up as the file says of those that it has.
+def _bpf_config(lists: list[str] | None, surfaces: tuple[str, ...], base: BpfConfig) -> BpfConfig:
+    if lists is None:
+        return base
+    if "bpf" not in surfaces:
+        raise UsageError("a --program is read from the surface bpf: give --surface bpf")
+    known = {each.name: each for each in base.programs}
+    programs = tuple(known.get(name) or BpfProgram(name) for name in _listed(lists))
+    return dataclasses.replace(base, programs=programs)
+
+
+# The words of flags that take several, with commas between, each once.
+def _listed(lists: list[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word.strip() for each in lists for word in each.split(",") if word.strip()))
 
 
 def _identity(agent: AgentConfig) -> registry.Identity:

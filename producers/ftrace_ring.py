@@ -10,8 +10,8 @@ import os
 from typing import Final
 
 from producers.ftrace_instance import Instance
-from producers.ftrace_journal import Journal
 from producers.ftrace_pages import Heads, read_heads
+from producers.journal import Journal
 from schemas import ftrace
 
 #: About as many bytes of pages fill one body.

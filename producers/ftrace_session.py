@@ -5,8 +5,8 @@ import logging
 from pathlib import Path
 
 from producers.ftrace_instance import Instance
-from producers.ftrace_journal import Journal, clean, create, find
 from producers.ftrace_ring import CpuRing
+from producers.journal import Journal, clean, create, find
 from producers.tracefs import Tracefs
 
 log = logging.getLogger(__name__)

@@ -69,6 +69,32 @@ class FtraceConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class BpfProgram:
+    """`[[bpf.programs]]`: a program that comes with the agent, and the ring that it writes to."""
+
+    name: str = key("", matching(r"[a-z0-9-]{1,32}", "1 to 32 small letters, digits or dashes"))
+    threshold_us: int | None = key(None, within(0, 10**12, "us"))  # default: the program's own
+    ring_kib: int = key(4096, one_of(1 << power for power in range(2, 21)))
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
+
+
+@dataclass(frozen=True, slots=True)
+class BpfConfig:
+    """`[bpf]`: programs that are loaded into the kernel."""
+
+    programs: tuple[BpfProgram, ...] = ()
+    tick_ms: int = key(250, within(10, 60_000, "ms"))  # how long a record waits in a ring that does not fill
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
+        names = [each.name for each in self.programs]
+        if len(set(names)) < len(names):
+            raise UsageError(f"programs want a name each, none twice, not {', '.join(names)}")
+
+
+@dataclass(frozen=True, slots=True)
 class LogConfig:
     """`[log]`: the embedded log; `[spool]` has the same keys for the spool in front of Kafka."""
 
@@ -112,6 +138,7 @@ class Config:
 
     agent: AgentConfig = field(default_factory=AgentConfig)
     ftrace: FtraceConfig = field(default_factory=FtraceConfig)
+    bpf: BpfConfig = field(default_factory=BpfConfig)
     log: LogConfig = field(default_factory=LogConfig)
     spool: LogConfig = field(default_factory=lambda: LogConfig(retention_hours=None, retention_bytes=512 << 20))
     kafka: KafkaConfig | None = None

@@ -10,7 +10,7 @@ import pytest
 from consumers.cli import VERBS, parser
 from producers.cli import parser as agent_parser
 from schemas import errors, toml_config
-from schemas.config import Config, TraceSet
+from schemas.config import BpfProgram, Config, TraceSet
 from schemas.kafka_config import KafkaConfig
 
 ROOT = Path(__file__).parent.parent
@@ -21,6 +21,7 @@ FLAGS = {
     "agent.for_s": "--for",
     "log.dir": "--log",
     "ftrace.sets": "--events",
+    "bpf.programs": "--program",
     "filters": "--filter",
     "buffer_kib_per_cpu": "--buffer-kib",
     "spool.dir": "--spool",
@@ -48,8 +49,9 @@ def keys():
 
 
 KEYS = {row[0].strip("`"): row for row in rows("key")}
-#: Of one table of `[[ftrace.sets]]`.
+#: Of one table of `[[ftrace.sets]]`, and of `[[bpf.programs]]`.
 SET_KEYS = {row[0].strip("`"): row for row in rows("key of a set")}
+PROGRAM_KEYS = {row[0].strip("`"): row for row in rows("key of a program")}
 
 
 def test_every_key_is_there_and_no_other():
@@ -72,12 +74,13 @@ def test_a_default_is_what_the_readme_says(name):
         assert said == str(default)
 
 
-def test_every_key_of_a_set_is_there_with_its_default():
-    defaults = {item.name: item.default for item in dataclasses.fields(TraceSet)}
-    assert set(SET_KEYS) == set(defaults)
+@pytest.mark.parametrize(("cls", "table"), [(TraceSet, SET_KEYS), (BpfProgram, PROGRAM_KEYS)], ids=["set", "program"])
+def test_every_key_of_a_table_of_several_is_there_with_its_default(cls, table):
+    defaults = {item.name: item.default for item in dataclasses.fields(cls)}
+    assert set(table) == set(defaults)
     for name, default in defaults.items():
-        said = SET_KEYS[name][2].strip("`")
-        assert re.fullmatch(r"[^0-9]+", said) if default in (None, ()) else said == str(default)
+        said = table[name][2].strip("`")
+        assert re.fullmatch(r"[^0-9]+", said) if default in (None, (), "") else said == str(default)
 
 
 @pytest.mark.parametrize("name", sorted(keys()))
@@ -137,8 +140,9 @@ def test_the_toml_examples_load(tmp_path):
     for text in examples:
         (tmp_path / "x.toml").write_text(text)
         loaded.append(toml_config.load(tmp_path / "x.toml", Config))
-    traced, shipped = loaded
+    traced, programs, shipped = loaded
     assert [each.name for each in traced.ftrace.sets] == ["sched", "rest"]
+    assert [each.name for each in programs.bpf.programs] == ["sched-delay"]
     assert shipped.kafka.security_protocol == "SASL_SSL"
 
 

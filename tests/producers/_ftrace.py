@@ -98,11 +98,11 @@ def settings():
 
 
 class AgentProcess:
-    """A real agent that traces into the log directory `log`; its messages are in `err`."""
+    """A real agent that reads `surface` into the log directory `log`; its messages are in `err`."""
 
-    def __init__(self, log, *flags, err=None):
+    def __init__(self, log, *flags, err=None, surface="ftrace"):
         self.err_path = err or log.with_suffix(".err")
-        command = [sys.executable, "-m", "tests.producers._ftrace", "run", "--surface", "ftrace", "--log", str(log)]
+        command = [sys.executable, "-m", "tests.producers._ftrace", "run", "--surface", surface, "--log", str(log)]
         with self.err_path.open("ab") as file:
             self.process = subprocess.Popen([*command, *flags], cwd=ROOT, stderr=file)
 

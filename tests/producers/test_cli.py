@@ -74,6 +74,8 @@ def test_a_wrong_command_line_is_exit_2_on_stderr(words, said, capsys):
         (["--log", "LOG", "--linger-ms", "-1"], "linger_ms is from 0 to"),
         (["--log", "LOG", "--for", "-1"], "for_s is from 0.001 to"),
         (["--log", "LOG", "--machine", ""], "machine is a text of 1 to"),
+        (["--log", "LOG", "--program", "sched-delay"], "read from the surface bpf: give --surface bpf"),
+        (["--log", "LOG", "--surface", "bpf", "--program", "Sched"], "name is 1 to 32 small letters, digits or dashes"),
         (["--log", "LOG", "--spool", "x"], "--spool is where frames wait for Kafka"),
         (["--log", "LOG", "--config", "NONE"], "No such file or directory"),
         (["--kafka", "nohost"], "bootstrap is HOST:PORT"),

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from schemas import limits, toml_config
-from schemas.config import AgentConfig, CollectConfig, Config, LogConfig, TraceSet
+from schemas.config import AgentConfig, BpfConfig, BpfProgram, CollectConfig, Config, LogConfig, TraceSet
 from schemas.errors import UsageError
 from schemas.frame import Frame, decode, encode
 from schemas.stream import Layer, Stream
@@ -41,6 +41,12 @@ def test_sets_of_trace_events_are_read(tmp_path):
     )
 
 
+def test_programs_are_read(tmp_path):
+    text = "[bpf]\ntick_ms = 100\n[[bpf.programs]]\nname = 'a'\nthreshold_us = 0\n[[bpf.programs]]\nname = 'b'\nring_kib = 64"
+    found = load(tmp_path, text).bpf
+    assert found == BpfConfig((BpfProgram("a", 0), BpfProgram("b", None, 64)), 100)
+
+
 def test_there_is_a_deployed_file():
     assert (DEPLOY / "systemd" / "hypocenter.toml").exists()
 
@@ -62,7 +68,7 @@ def test_a_spool_keeps_its_own_defaults_when_one_key_is_given(tmp_path):
         ("[agent]\nqueue_bytes_max = 0", "agent.queue_bytes_max is "),
         (
             "[agent]\nsurfaces = ['kmesg']",
-            "agent.surfaces is a list of at least one of kmsg, ftrace, none twice, not ['kmesg']",
+            "agent.surfaces is a list of at least one of kmsg, ftrace, bpf, none twice, not ['kmesg']",
         ),
         ("[agent]\nsurfaces = []", "agent.surfaces is "),
         ("[agent]\nsurfaces = ['kmsg', 'kmsg']", "agent.surfaces is "),
@@ -97,6 +103,12 @@ def test_a_spool_keeps_its_own_defaults_when_one_key_is_given(tmp_path):
             "ftrace.sets[0].buffer_kib_per_cpu is from 64 to",
         ),
         ("[[ftrace.sets]]\nevents = ['a:b']\n[[ftrace.sets]]\nevents = ['a:c']", "ftrace.sets want a name each, none"),
+        ("[[bpf.programs]]\nring_kib = 64", "bpf.programs[0].name is 1 to 32 small letters, digits or dashes, not ''"),
+        ("[[bpf.programs]]\nname = '../x'", "bpf.programs[0].name is "),
+        ("[[bpf.programs]]\nname = 'a'\nring_kib = 5", "bpf.programs[0].ring_kib is one of 4, 8, 16, "),
+        ("[[bpf.programs]]\nname = 'a'\nthreshold_us = -1", "bpf.programs[0].threshold_us is from 0 to "),
+        ("[[bpf.programs]]\nname = 'a'\n[[bpf.programs]]\nname = 'a'", "bpf.programs want a name each, none twice"),
+        ("[bpf]\ntick_ms = 1", "bpf.tick_ms is from 10 to 60 000 ms"),
         ("[ftrace]\ntick_ms = 1", "ftrace.tick_ms is from 10 to 60 000 ms"),
         (
             "[kafka]\nbootstrap = 'host:1'\nsecurity_protocol = 'TLS'",

@@ -1,7 +1,8 @@
 """How far an agent read a ring, kept where a SIGKILL cannot take it: what was read and not yet in the log is gone then.
 
-The kernel gives a page once. What a killed agent had read and not made durable is therefore lost, and only this file,
-mapped into memory, still says how much: the page cache outlives the process, and no ring outlives the kernel.
+The kernel gives a page, or a record, once. What a killed agent had read and not made durable is therefore lost, and
+only this file, mapped into memory, still says how much: the page cache outlives the process, and no ring outlives the
+kernel.
 """
 
 import contextlib
@@ -19,19 +20,19 @@ SUFFIX: Final = ".pages"
 
 
 class Journal:
-    """For each CPU the stream's next page: before a read as the range it may end in, after it as the one number."""
+    """In each slot (a CPU) a stream's next position: before a read the range it may end in, after it the one number."""
 
     def __init__(self, path: Path, memory: mmap.mmap) -> None:
         self._path = path
         self._memory = memory
 
-    def note(self, cpu: int, least: int, most: int) -> None:
-        """Note that `cpu`'s next page is `least`, or any up to `most` should this process die now."""
-        _SLOT.pack_into(self._memory, _HEAD_BYTES + cpu * _SLOT.size, least, most)
+    def note(self, slot: int, least: int, most: int) -> None:
+        """Note that the next position is `least`, or any up to `most` should this process die now."""
+        _SLOT.pack_into(self._memory, _HEAD_BYTES + slot * _SLOT.size, least, most)
 
-    def noted(self, cpu: int) -> tuple[int, int]:
+    def noted(self, slot: int) -> tuple[int, int]:
         """Return what was noted last: (0, 0) where nothing was."""
-        least, most = _SLOT.unpack_from(self._memory, _HEAD_BYTES + cpu * _SLOT.size)
+        least, most = _SLOT.unpack_from(self._memory, _HEAD_BYTES + slot * _SLOT.size)
         return least, most
 
     def remove(self) -> None:
@@ -40,8 +41,8 @@ class Journal:
         self._memory.close()
 
 
-def create(folder: Path, ring: str, boot_id: str, cpus: int) -> Journal:
-    """Return a new journal for the ring named `ring`, with room for the CPUs below `cpus`.
+def create(folder: Path, ring: str, boot_id: str, slots: int) -> Journal:
+    """Return a new journal for the ring named `ring`, with `slots` of them.
 
     Raises:
         OSError: the disk refuses.
@@ -49,7 +50,7 @@ def create(folder: Path, ring: str, boot_id: str, cpus: int) -> Journal:
     folder.mkdir(mode=0o750, exist_ok=True)
     path = folder / (ring + SUFFIX)
     path.unlink(missing_ok=True)
-    size_bytes = _HEAD_BYTES + cpus * _SLOT.size
+    size_bytes = _HEAD_BYTES + slots * _SLOT.size
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
     try:
         # A mapped page that the disk has no room for would be a SIGBUS at the first note.
@@ -63,10 +64,10 @@ def create(folder: Path, ring: str, boot_id: str, cpus: int) -> Journal:
         os.close(fd)
 
 
-def find(folder: Path, ring: str, boot_id: str, cpus: int) -> Journal | None:
+def find(folder: Path, ring: str, boot_id: str, slots: int) -> Journal | None:
     """Return the journal that another process left of `ring`, None where there is none of this boot."""
     path = folder / (ring + SUFFIX)
-    size_bytes = _HEAD_BYTES + cpus * _SLOT.size
+    size_bytes = _HEAD_BYTES + slots * _SLOT.size
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:

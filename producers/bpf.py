@@ -1,0 +1,130 @@
+"""Records of BPF programs that come with the agent: for each program one source of what its ring holds, as it lies.
+
+No record is looked into, apart from the time it begins with. What a program could not write, it counted itself; the
+samples of those counters become losses. Source: Documentation/bpf/ringbuf.rst; `bpf_programs/` has the programs.
+"""
+
+import contextlib
+import logging
+import struct
+import sys
+from pathlib import Path
+from typing import Final
+
+from producers import bpf_libbpf, bpf_program, journal
+from producers.bpf_program import Program
+from producers.bpf_records import ENDED, NEXT, SLOTS, RecordsSource
+from producers.bpf_ring import MappedRing, Ring, load_helper
+from producers.bpf_types import TypesSource
+from producers.journal import Journal
+from producers.registry import Opening
+from producers.source import Source
+from schemas import bpf, limits
+from schemas.config import BpfProgram
+from schemas.errors import AccessError, UsageError
+from schemas.loss import Loss, LossKind, LossUnit
+from schemas.stream import Stream
+
+log = logging.getLogger(__name__)
+SURFACE: Final = "bpf"
+CLOCK: Final = "mono"
+_FOUND_BY: Final = "agent"
+_BTF_FILE: Final = Path("/sys/kernel/btf/vmlinux")
+_WORD_BYTES: Final = struct.calcsize("P")
+
+
+def open_sources(opening: Opening) -> list[Source]:
+    """Return the sources of all programs, which run from now on: for each its description, then its records.
+
+    Raises:
+        UsageError: no program is configured, or there is none of that name.
+        AccessError: the kernel does not take one, or it is not built.
+    """
+    wanted = opening.config.bpf.programs
+    if not wanted:
+        raise UsageError("which programs? give --program NAME,... or a config file with [[bpf.programs]]")
+    sources: list[Source] = []
+    programs: list[Program] = []
+    with contextlib.ExitStack() as undo:
+        for each in wanted:
+            program = Program(each.name, each.ring_kib << 10, _settings(each))
+            undo.callback(program.close)
+            programs.append(program)
+            ring = MappedRing(program.ring_fd)
+            undo.callback(ring.close)
+            sources += _open(opening, program, ring)
+        for program in programs:
+            program.attach()
+        undo.pop_all()
+    return sources
+
+
+def _open(opening: Opening, program: Program, ring: Ring) -> list[Source]:
+    types = bpf.pack_types(
+        bpf.Types(
+            program=program.name,
+            type=program.type_name,
+            byteorder=sys.byteorder,
+            word_bytes=_WORD_BYTES,
+            btf=program.btf,
+            source=bpf.OWN,
+            ring_bytes=program.ring_bytes,
+        )
+    )
+    stream = Stream(*opening.identity, SURFACE, program.name, CLOCK)
+    described = stream._replace(instance=f"{program.name}/types")
+    sent = opening.known.get(described)
+    known = opening.known.get(stream)
+    durable = position = known.next if known else 0
+    noted, ended = _open_journal(opening, program.name)
+    losses = []
+    if noted is not None:
+        position = max(durable, noted.noted(NEXT)[0])
+        noted.note(NEXT, position, position)
+        noted.note(ENDED, 0, 0)
+    if position > durable:
+        losses.append(Loss(LossKind.DROP, durable, position - durable, "agent-died", _FOUND_BY))
+    if not ended and (known or position):
+        # Its ring went with it, and its counters since they were last told.
+        losses.append(Loss(LossKind.DROP, position, None, "agent-died", _FOUND_BY, LossUnit.EVENT))
+    tick_s = opening.config.bpf.tick_ms / 1000
+    records = RecordsSource(stream, program, ring, bpf.descriptor(types), position, losses, tick_s, noted)
+    return [TypesSource(described, types, sent.next if sent else 0), records]
+
+
+# The journal of a program's stream, and whether the agent that had it before came to its end.
+def _open_journal(opening: Opening, name: str) -> tuple[Journal | None, bool]:
+    if opening.state_dir is None:
+        return None, False
+    folder, boot_id = opening.state_dir / SURFACE, opening.identity.boot_id
+    found = journal.find(folder, name, boot_id, SLOTS)
+    if found is not None:
+        return found, found.noted(ENDED) == (1, 1)
+    try:
+        return journal.create(folder, name, boot_id, SLOTS), False
+    except OSError as e:
+        # Less is known then of what a kill would lose, and nothing else is worse.
+        log.warning("%s: %s; what a killed agent had read will be an unknown loss", folder, e.strerror)
+        return None, False
+
+
+def _settings(wanted: BpfProgram) -> dict[str, int]:
+    return {} if wanted.threshold_us is None else {"threshold_ns": wanted.threshold_us * 1000}
+
+
+def check() -> str:
+    """Return which programs this kernel takes: each is loaded, not attached, and unloaded.
+
+    Raises:
+        AccessError: the kernel has no BTF, does not take one, or a part is not installed or not built.
+    """
+    version = bpf_libbpf.load().libbpf_version_string().decode()
+    load_helper()
+    if not _BTF_FILE.exists():
+        raise AccessError(f"this kernel has no {_BTF_FILE} (CONFIG_DEBUG_INFO_BTF), which BPF programs are fitted by")
+    names = bpf_program.names()
+    if not names:
+        raise AccessError("the BPF programs are not built: run `make bpf` in the source tree (clang and libbpf-dev)")
+    for name in names:
+        Program(name, limits.BPF_RING_BYTES_LEAST, {}).close()
+    return f"the kernel takes {', '.join(names)} (libbpf {version})"

@@ -1,0 +1,69 @@
+"""What the agent itself wants to know of a program's BTF: where its variables and the members of its structs are.
+
+Source: Documentation/bpf/btf.rst; include/uapi/linux/btf.h (struct btf_type, btf_member, btf_var_secinfo).
+"""
+
+import ctypes
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+from producers.bpf_libbpf import Libbpf
+
+_KIND_STRUCT: Final = 4
+_KIND_SECTION: Final = 15
+_TYPE: Final = struct.Struct("=III")  # name_off, info, size
+_ENTRY: Final = struct.Struct("=III")  # member: name_off, type, offset in bits; variable: type, offset, size
+_COUNT_MASK: Final = 0xFFFF
+
+
+class Btf:
+    """The BTF at `handle`, which belongs to an open object and lives as long as that."""
+
+    def __init__(self, libbpf: Libbpf, handle: int) -> None:
+        self._libbpf = libbpf
+        self._handle = handle
+
+    def raw(self) -> bytes:
+        """Return all of it, as it can be sent."""
+        size = ctypes.c_uint32()
+        at = self._libbpf.btf__raw_data(self._handle, ctypes.byref(size))
+        return ctypes.string_at(at, size.value) if at else b""
+
+    def has_struct(self, name: str) -> bool:
+        """Return whether it describes a struct of this name."""
+        return self._find(name, _KIND_STRUCT) is not None
+
+    def members(self, name: str) -> dict[str, int]:
+        """Return the offset in bytes of each member of the struct `name`; KeyError where there is none."""
+        return {self._name(name_off): bits // 8 for name_off, _, bits in self._entries(name, _KIND_STRUCT)}
+
+    def variables(self, section: str) -> dict[str, tuple[int, int]]:
+        """Return offset and size in bytes of each variable of `section`; KeyError where there is none."""
+        found = {}
+        for variable, offset, size_bytes in self._entries(section, _KIND_SECTION):
+            name_off, _, _ = _TYPE.unpack(ctypes.string_at(self._type(variable), _TYPE.size))
+            found[self._name(name_off)] = (offset, size_bytes)
+        return found
+
+    def _entries(self, name: str, kind: int) -> Iterator[tuple[int, int, int]]:
+        found = self._find(name, kind)
+        if found is None:
+            raise KeyError(name)
+        at = self._type(found)
+        _, info, _ = _TYPE.unpack(ctypes.string_at(at, _TYPE.size))
+        count = info & _COUNT_MASK
+        yield from _ENTRY.iter_unpack(ctypes.string_at(at + _TYPE.size, count * _ENTRY.size))
+
+    def _find(self, name: str, kind: int) -> int | None:
+        found = int(self._libbpf.btf__find_by_name_kind(self._handle, name.encode(), kind))
+        return found if found > 0 else None
+
+    def _type(self, number: int) -> int:
+        at = self._libbpf.btf__type_by_id(self._handle, number)
+        assert at, f"BTF has no type {number}"
+        return int(at)
+
+    def _name(self, offset: int) -> str:
+        name: bytes = self._libbpf.btf__name_by_offset(self._handle, offset)
+        return name.decode()

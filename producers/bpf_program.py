@@ -1,0 +1,147 @@
+"""A program that comes with the agent: opened, set up, loaded, attached, its counters read, and all of it gone again.
+
+Nothing is pinned: programs, maps and links live by descriptors of this process, and the kernel takes them back with it.
+A program is `bpf_programs/NAME.bpf.o`, which `make bpf` compiles; `bpf_programs/record.h` says what all have in common.
+"""
+
+import contextlib
+import ctypes
+import difflib
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from producers import bpf_libbpf
+from producers.bpf_btf import Btf
+from schemas.errors import AccessError, UsageError
+
+FOLDER: Final = Path(__file__).parent / "bpf_programs"
+SUFFIX: Final = ".bpf.o"
+_RING: Final = "ring"
+_COUNTS: Final = "counts"
+_SETTINGS: Final = ".rodata"
+#: The reader is woken when so much of the ring is full: the rest is headroom for its own delay.
+_WAKE_SHARE: Final = 4
+
+
+class Counts(NamedTuple):
+    """What a program counted on one CPU since it was loaded: struct counts of `bpf_programs/record.h`."""
+
+    attempts: int
+    ring_full: int
+    ring_busy: int
+    untracked: int
+
+
+class Program:
+    """The program `name`, loaded with a ring of `ring_bytes` and `settings` (its variables, by name); not yet attached.
+
+    `ring_fd` is the ring's map, `type_name` the struct of a record, `btf` what describes it.
+
+    Raises:
+        UsageError: there is no such program, or it has no such setting.
+        AccessError: it is not built, or the kernel does not take it; the message has the reason.
+    """
+
+    def __init__(self, name: str, ring_bytes: int, settings: Mapping[str, int]) -> None:
+        self.name = name
+        self.type_name = name.replace("-", "_")
+        self.ring_bytes = ring_bytes
+        self._links: list[int] = []
+        self._libbpf = bpf_libbpf.load()
+        self._object = self._libbpf.bpf_object__open_file(os.fsencode(_path(name)), None)
+        if not self._object:
+            raise self._libbpf.refusal(f"BPF program {name} cannot be opened")
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.close)
+            self._load(settings)
+            undo.pop_all()
+
+    def attach(self) -> None:
+        """Let it run from now on.
+
+        Raises:
+            AccessError: the kernel has not got what it attaches to.
+        """
+        program = None
+        while program := self._libbpf.bpf_object__next_program(self._object, program):
+            link = self._libbpf.bpf_program__attach(program)
+            if not link:
+                part = self._libbpf.bpf_program__name(program).decode()
+                raise self._libbpf.refusal(f"BPF program {self.name} cannot be attached ({part})")
+            self._links.append(link)
+
+    def detach(self) -> None:
+        """Let it run no more, apart from runs that are under way on other CPUs; idempotent."""
+        links, self._links = self._links, []
+        for link in links:
+            self._libbpf.bpf_link__destroy(link)
+
+    def counts(self) -> list[Counts]:
+        """Return what it counted on each possible CPU, in their order."""
+        key = ctypes.c_uint32(0)
+        failed = self._libbpf.bpf_map_lookup_elem(self._counts_fd, ctypes.byref(key), self._values)
+        assert not failed, f"{self.name}: its counters cannot be read"
+        words = list(self._values)
+        starts = range(0, len(words), self._stride)
+        return [Counts(*(words[start + at] for at in self._offsets)) for start in starts]
+
+    def close(self) -> None:
+        """Detach and unload it; idempotent."""
+        self.detach()
+        loaded, self._object = self._object, None
+        if loaded:
+            self._libbpf.bpf_object__close(loaded)
+
+    def _load(self, settings: Mapping[str, int]) -> None:
+        btf = Btf(self._libbpf, self._libbpf.bpf_object__btf(self._object))
+        self.btf = btf.raw()
+        assert btf.has_struct(self.type_name), f"{self.name}: its BTF does not describe a record"
+        ring = self._map(_RING)
+        self._libbpf.bpf_map__set_max_entries(ring, self.ring_bytes)
+        self.ring_bytes = int(
+            self._libbpf.bpf_map__max_entries(ring)
+        )  # at least a page, and this machine's may be large
+        self._set(btf, {**settings, "ring_bytes": self.ring_bytes, "wake_bytes": self.ring_bytes // _WAKE_SHARE})
+        if self._libbpf.bpf_object__load(self._object):
+            raise self._libbpf.refusal(f"BPF program {self.name} cannot be loaded")
+        self.ring_fd = int(self._libbpf.bpf_map__fd(ring))
+        self._counts_fd = int(self._libbpf.bpf_map__fd(self._map(_COUNTS)))
+        members = btf.members(_COUNTS)
+        self._offsets = [members[name] // 8 for name in Counts._fields]
+        # One value behind the other, each CPU's rounded up to 8 bytes.
+        self._stride = len(members)
+        self._values = (ctypes.c_uint64 * (self._stride * self._libbpf.libbpf_num_possible_cpus()))()
+
+    def _set(self, btf: Btf, settings: Mapping[str, int]) -> None:
+        size_bytes = ctypes.c_size_t()
+        at = self._libbpf.bpf_map__initial_value(self._map(_SETTINGS), ctypes.byref(size_bytes))
+        variables = btf.variables(_SETTINGS)
+        for name, value in settings.items():
+            if name not in variables:
+                raise UsageError(f"BPF program {self.name} has no {name}")
+            offset, width_bytes = variables[name]
+            assert offset + width_bytes <= size_bytes.value
+            ctypes.memmove(at + offset, value.to_bytes(width_bytes, sys.byteorder), width_bytes)
+
+    def _map(self, name: str) -> int:
+        found = self._libbpf.bpf_object__find_map_by_name(self._object, name.encode())
+        assert found, f"{self.name} has no map {name}"
+        return int(found)
+
+
+def names() -> list[str]:
+    """Return the programs that were built, sorted."""
+    return sorted(path.name.removesuffix(SUFFIX) for path in FOLDER.glob("*" + SUFFIX))
+
+
+def _path(name: str) -> Path:
+    known = names()
+    if not known:
+        raise AccessError("the BPF programs are not built: run `make bpf` in the source tree (clang and libbpf-dev)")
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        raise UsageError(f"there is no BPF program {name}: the nearest is {near}, there is: {', '.join(known)}")
+    return FOLDER / (name + SUFFIX)

@@ -1,0 +1,87 @@
+/*
+ * What all programs have in common: the ring, the counters beside it, and the beginning of every record.
+ *
+ * The kernel keeps no trace of a reserve that failed, so each program counts its own, on each CPU and by reason:
+ * attempts = records in the ring + all that failed. Source: Documentation/bpf/ringbuf.rst.
+ */
+#ifndef HYPOCENTER_RECORD_H
+#define HYPOCENTER_RECORD_H
+
+#include "kernel.h"
+
+/* Of one CPU, since the program was loaded. The agent reads it by the names of its members. */
+struct counts {
+	__u64 attempts;  /* records that were to be written */
+	__u64 ring_full; /* of those, not written: no room */
+	__u64 ring_busy; /* of those, not written, and a look right behind found room: the ring's lock, or a reader just then */
+	__u64 untracked; /* what could not be followed for want of memory, and may have become a record */
+};
+
+/* Set by the agent before the load. */
+const volatile __u32 ring_bytes = 0;
+const volatile __u32 wake_bytes = 0;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+} ring SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct counts);
+} counts SEC(".maps");
+
+/*
+ * The first members of every record. cpu_seq is how many records this CPU had attempted before this one: a jump
+ * within one CPU's records is as many that failed.
+ */
+#define RECORD_HEAD(kind)                                                                                              \
+	__u64 ts_ns; /* CLOCK_MONOTONIC */                                                                             \
+	__u32 cpu;                                                                                                     \
+	kind;                                                                                                          \
+	__u64 cpu_seq
+
+/* Names the struct of a record in the object's BTF, which lists only what something uses. */
+#define RECORD_TYPE(name) const struct name *const name##_record = 0
+
+static __always_inline struct counts *own_counts(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&counts, &zero);
+}
+
+/* Returns room for a record, or NULL, which is counted. For programs that no other run of themselves interrupts. */
+static __always_inline void *reserve(__u64 bytes, __u64 *cpu_seq)
+{
+	struct counts *own = own_counts();
+	void *record;
+
+	if (!own)
+		return NULL;
+	*cpu_seq = own->attempts++;
+	record = bpf_ringbuf_reserve(&ring, bytes, 0);
+	if (!record) {
+		if (bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) + bytes + BPF_RINGBUF_HDR_SZ > ring_bytes)
+			own->ring_full++;
+		else
+			own->ring_busy++;
+	}
+	return record;
+}
+
+/*
+ * Commits a record. The reader is woken when the ring becomes a quarter full and else comes by itself: a wake-up for
+ * each record would cost more than the record, and be an event itself.
+ */
+static __always_inline void commit(void *record, __u64 bytes)
+{
+	__u64 waiting_bytes = bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA);
+	bool crosses = waiting_bytes >= wake_bytes && waiting_bytes < wake_bytes + bytes + BPF_RINGBUF_HDR_SZ;
+
+	bpf_ringbuf_submit(record, crosses ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+}
+
+#endif

@@ -1,0 +1,417 @@
+"""Programs on the real kernel: every record that one attempted is in a batch or a counted loss, CPU by CPU."""
+
+import contextlib
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from producers import bpf as source_module
+from producers import bpf_program, bpf_records, journal
+from producers.registry import Identity, Known, Opening
+from schemas import bpf, heartbeat
+from schemas.config import BpfConfig, BpfProgram, Config
+from schemas.errors import AccessError, BadInputError, UsageError
+from schemas.frame import decode
+from schemas.loss import Loss
+from schemas.stream import Stream
+from schemas.surfaces import SURFACES
+from tests._logs import read_all
+from tests.producers._bpf import by_cpu, delays_of, hog, refused_by_cpu, skip_unless_loadable
+from tests.producers._ftrace import AgentProcess, busy
+
+pytestmark = pytest.mark.kernel
+BOOT = "65e71522-0000-0000-0000-000000000000"
+ME = Identity("m", BOOT, "guest-kernel")
+STREAM = Stream(*ME, "bpf", "sched-delay", "mono")
+#: Each switch to a task is a record.
+ALL = BpfProgram("sched-delay", threshold_us=0)
+SMALL = BpfProgram("sched-delay", threshold_us=0, ring_kib=4)
+
+
+@pytest.fixture(autouse=True)
+def machine():
+    skip_unless_loadable()
+    yield
+    assert kept_by_the_kernel() == []
+
+
+def kept_by_the_kernel():
+    """Return what this process still holds of maps, programs and links."""
+    found = []
+    for each in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            target = str(each.readlink())
+            if target.startswith("anon_inode:bpf"):
+                found.append(target)
+    return found
+
+
+@pytest.fixture
+def opened(tmp_path):
+    made = []
+
+    def opened(*programs, known=None, state_dir=tmp_path, tick_ms=250):
+        config = Config(bpf=BpfConfig(programs, tick_ms))
+        sources = source_module.open_sources(Opening(ME, known or {}, config, state_dir))
+        made.extend(sources)
+        return sources
+
+    yield opened
+    for source in made:
+        source.close()
+
+
+def finish(source):
+    """Let the program end, drain and cut; return the batches."""
+    source.stop()
+    batches = source.cut()
+    while source.drain():
+        batches += source.cut()
+    source.give_up()
+    source.counters()
+    return batches + source.cut()
+
+
+def losses_of(batches):
+    return [loss for batch in batches for loss in batch.losses]
+
+
+def assert_contiguous(batches, first=0):
+    """Positions, and the bytes of the ring."""
+    at = None
+    for batch in batches:
+        assert batch.first == first
+        first = batch.next
+        if batch.count:
+            found = bpf.unpack(batch.body)
+            assert at in (None, found.ring_position)
+            at = found.ring_position + len(found.data)
+
+
+def assert_books_close(batches, counts):
+    """On each CPU: attempts = delivered + refused, and the gaps in its numbers are as many as it counted."""
+    delays, refused = by_cpu(delays_of(batches)), refused_by_cpu(losses_of(batches))
+    assert sum(each.attempts for each in counts) > 0
+    for cpu, each in enumerate(counts):
+        numbers = [delay.cpu_seq for delay in delays[cpu]]
+        assert numbers == sorted(set(numbers))
+        assert each.attempts == len(numbers) + each.ring_full + each.ring_busy
+        assert refused[cpu] == each.ring_full + each.ring_busy
+        gaps = sum(after - before - 1 for before, after in zip([-1, *numbers], [*numbers, each.attempts], strict=True))
+        assert gaps == refused[cpu]
+
+
+def counts_of(source):
+    return source._program.counts()
+
+
+# Records and losses
+
+
+def test_every_record_is_delivered_where_the_ring_has_room(opened):
+    _, records = opened(ALL)
+    busy(10_000)
+    batches = finish(records)
+    assert_contiguous(batches)
+    assert_books_close(batches, counts_of(records))
+    assert losses_of(batches) == []
+    counters = records.counters()
+    assert counters["attempts"] == counters["records"] == len(delays_of(batches)) > 30_000
+    assert counters["final"] == 1
+    assert counters["ring_bytes_read"] == 88 * counters["records"]
+    for batch in batches:
+        times = [each.ts_ns for each in delays_of([batch])]
+        assert (batch.ts_first_ns, batch.ts_last_ns) == (times[0], times[-1])
+        assert time.monotonic_ns() - 60e9 < times[0] < time.monotonic_ns()
+
+
+def test_a_reader_that_never_comes_counts_every_record_that_found_no_room(opened):
+    _, records = opened(SMALL)
+    busy(10_000)
+    batches = finish(records)
+    assert_contiguous(batches)
+    assert_books_close(batches, counts_of(records))
+    assert 0 < len(delays_of(batches)) <= 4096 // 88
+    assert sum(refused_by_cpu(losses_of(batches)).values()) > 30_000
+    assert {loss.kind for loss in losses_of(batches)} == {"drop"}
+    assert {loss.unit for loss in losses_of(batches)} == {"event"}
+
+
+def test_a_ring_that_goes_round_many_times_is_read_in_one_piece(opened):
+    _, records = opened(SMALL)
+    batches, done = [], threading.Event()
+
+    def load():
+        busy(20_000)
+        done.set()
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    while not done.is_set():
+        records.drain()
+        if records.pending_bytes() > 10_000:
+            batches += records.cut()
+    thread.join()
+    batches += finish(records)
+    assert_contiguous(batches)
+    assert_books_close(batches, counts_of(records))
+    assert bpf.unpack(batches[-1].body or batches[-2].body).ring_position > 50 * 4096
+
+
+def test_what_is_known_before_a_cut_is_told_in_it(opened):
+    _, records = opened(SMALL)
+    busy(1_000)
+    records.drain()
+    (batch,) = records.cut()
+    told = sum(loss.count for loss in batch.losses)
+    assert told > 1_000
+    assert {loss.first_position for loss in batch.losses} == {batch.next}
+    # The counters are those of the losses at the newest cut.
+    batches = [batch, *finish(records)]
+    assert_books_close(batches, counts_of(records))
+    counters = records.counters()
+    assert sum(loss.count for loss in losses_of(batches)) == counters["ring_full"] + counters["ring_busy"]
+
+
+def test_what_an_agent_cannot_read_before_its_end_is_counted(opened):
+    _, records = opened(ALL)
+    busy(1_000)
+    records.stop()
+    time.sleep(0.05)
+    records.give_up()
+    (batch,) = records.cut()
+    attempts = records.counters()["attempts"]
+    assert batch.losses == [Loss("drop", 0, attempts, "stopped-before-read", "agent", "event")]
+
+
+def test_the_waits_are_those_that_the_scheduler_counts(opened):
+    _, records = opened(ALL)
+    hogs = [hog(0), hog(0)]
+    try:
+        time.sleep(0.3)
+        before = {each.pid: run_delay_ns(each.pid) for each in hogs}
+        from_ns = time.monotonic_ns()
+        batches = []
+        while time.monotonic_ns() < from_ns + 1e9:
+            records.drain()
+            time.sleep(0.02)
+        for each in hogs:
+            os.kill(each.pid, 19)  # SIGSTOP: its last wait is over when it stands still
+        time.sleep(0.1)
+        after = {each.pid: run_delay_ns(each.pid) for each in hogs}
+    finally:
+        for each in hogs:
+            each.kill()
+            each.wait()
+    batches = records.cut() + finish(records)
+    delays = [each for each in delays_of(batches) if each.ts_ns >= from_ns]
+    for each in hogs:
+        waits = [delay.wait_ns for delay in delays if delay.pid == each.pid]
+        counted_ns = after[each.pid] - before[each.pid]
+        assert counted_ns > 200e6
+        # One wait may have been under way when the first reading was taken.
+        assert sum(waits) == pytest.approx(counted_ns, rel=0.02, abs=10e6)
+        mine = [delay for delay in delays if delay.pid == each.pid]
+        assert {(delay.tgid, delay.comm[:6], delay.cpu) for delay in mine} == {(each.pid, b"python", 0)}
+        assert {delay.prev_pid for delay in mine} & {other.pid for other in hogs} == {
+            other.pid for other in hogs if other is not each
+        }
+
+
+def run_delay_ns(pid):
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1])
+
+
+def test_only_waits_above_the_threshold_are_records(opened):
+    _, records = opened(BpfProgram("sched-delay", threshold_us=1_000))
+    hogs = [hog(0), hog(0)]
+    time.sleep(1)
+    for each in hogs:
+        each.kill()
+        each.wait()
+    waits = [each.wait_ns for each in delays_of(finish(records))]
+    assert len(waits) > 20
+    assert min(waits) >= 1_000_000
+
+
+def test_a_ring_that_lies_is_left_and_the_agent_lives_on(opened, monkeypatch, caplog):
+    _, records = opened(ALL)
+    busy(500)
+    records.drain()
+
+    def refuse(*args):
+        raise BadInputError("ring", "the record at byte 8 claims too much")
+
+    monkeypatch.setattr(records._ring, "read", refuse)
+    read = records._read
+    assert not records.drain()
+    assert records.fileno() == -1
+    batches = records.cut()
+    assert not records.alive()
+    assert [loss for loss in losses_of(batches) if loss.reason == "ring-broken"] == [
+        Loss("drop", read, None, "ring-broken", "agent", "event")
+    ]
+    assert "sched-delay: its ring is read no more: the record at byte 8 claims too much" in caplog.text
+
+
+def test_a_record_that_is_not_committed_is_waited_for_by_the_tick_alone(opened, monkeypatch):
+    _, records = opened(ALL)
+    busy(100)
+    real = records._ring.read
+
+    def busy_ring(*args):
+        real(*args)
+        return bpf_records.Status.STILL_BUSY
+
+    monkeypatch.setattr(records._ring, "read", busy_ring)
+    assert not records.drain()
+    assert records.fileno() == -1
+    assert records.counters()["busy"] == 1
+    monkeypatch.undo()
+    records.drain()
+    assert records.fileno() >= 0
+
+
+# The description
+
+
+def test_the_description_comes_first_and_is_named_by_every_batch(opened):
+    types, records = opened(ALL)
+    assert types.pending_bytes() > 0
+    (batch,) = types.cut()
+    assert types.cut() == []
+    assert (types.stream.instance, batch.first, batch.next, types.next_position()) == ("sched-delay/types", 0, 1, 1)
+    said = bpf.unpack_types(batch.body)
+    assert (said.program, said.type, said.source, said.ring_bytes) == ("sched-delay", "sched_delay", "own", 4096 << 10)
+    assert said.btf[:2] in (b"\x9f\xeb", b"\xeb\x9f")
+    assert b"\0sched_delay\0" in said.btf
+    busy(100)
+    assert {each.descriptor for each in finish(records)} == {bpf.descriptor(batch.body)} == {batch.descriptor}
+
+
+def test_a_later_run_goes_on_with_the_number_of_descriptions(opened):
+    types, _ = opened(ALL, known={STREAM._replace(instance="sched-delay/types"): Known(3, 7)})
+    (batch,) = types.cut()
+    assert (batch.first, batch.next) == (3, 4)
+
+
+# One agent after another
+
+
+def test_a_run_after_a_clean_end_goes_on_without_a_loss(opened):
+    _, first = opened(ALL)
+    busy(500)
+    batches = finish(first)
+    first.close()
+    _, second = opened(ALL, known={STREAM: Known(batches[-1].next, 9)})
+    assert second.next_position() == batches[-1].next > 0
+    busy(500)
+    more = finish(second)
+    assert_contiguous(more, batches[-1].next)
+    assert losses_of(more) == []
+
+
+def test_what_a_killed_agent_had_read_is_counted_and_what_its_ring_held_is_unknown(opened, tmp_path):
+    if (child := os.fork()) == 0:
+        _, records = opened(ALL)
+        busy(500)
+        records.drain()
+        (tmp_path / "read").write_text(str(records._read))
+        os.kill(os.getpid(), 9)
+    os.waitpid(child, 0)
+    read = int((tmp_path / "read").read_text())
+    assert read > 1000
+    _, second = opened(ALL, known={STREAM: Known(400, 9)})
+    batches = finish(second)
+    assert losses_of(batches)[:2] == [
+        Loss("drop", 400, read - 400, "agent-died", "agent"),
+        Loss("drop", read, None, "agent-died", "agent", "event"),
+    ]
+    assert_contiguous(batches, read)
+
+
+def test_a_killed_agent_without_a_journal_is_an_unknown_loss(opened, tmp_path, caplog):
+    (tmp_path / "bpf").write_text("in the way")
+    _, records = opened(ALL, known={STREAM: Known(400, 9)})
+    assert "what a killed agent had read will be an unknown loss" in caplog.text
+    batches = finish(records)
+    assert losses_of(batches)[0] == Loss("drop", 400, None, "agent-died", "agent", "event")
+
+
+def frames_of(log):
+    found = [decode(payload) for _, _, payload in read_all(log, SURFACES["bpf"].topic)]
+    return [frame for frame in found if frame.stream.instance == "sched-delay"]
+
+
+def test_an_agent_killed_in_mid_stream_and_started_again(tmp_path):
+    log = tmp_path / "log"
+    config = tmp_path / "c.toml"
+    config.write_text('[[bpf.programs]]\nname = "sched-delay"\nthreshold_us = 0\nring_kib = 64\n')
+    flags = ("--config", str(config), "--linger-ms", "5", "--heartbeat-s", "0.2")
+    first = AgentProcess(log, *flags, err=tmp_path / "1.err", surface="bpf").started()
+    second = None
+    try:
+        busy(10_000)
+        first.kill()
+        second = AgentProcess(log, *flags, err=tmp_path / "2.err", surface="bpf").started()
+        busy(10_000)
+        second.stop()
+    finally:
+        for each in (first, second):
+            if each is not None:
+                each.close()
+    found = frames_of(log)
+    runs = list(dict.fromkeys(frame.run for frame in found))
+    assert len(runs) == 2
+    before, after = ([frame for frame in found if frame.run == run] for run in runs)
+    positions = [loss for frame in after for loss in frame.losses if loss.unit == "position"]
+    assert [loss.reason for loss in positions] in ([], ["agent-died"])
+    assert before[-1].next + sum(loss.count for loss in positions) == after[0].first
+    unknown = [loss for frame in after for loss in frame.losses if loss.count is None]
+    assert unknown == [Loss("drop", after[0].first, None, "agent-died", "agent", "event")]
+    last = heartbeat.unpack([frame for frame in after if frame.encoding == "heartbeat" and frame.body][-1].body)
+    refused = sum(refused_by_cpu([loss for frame in after for loss in frame.losses]).values())
+    assert refused == last.counters["ring_full"] + last.counters["ring_busy"]
+    records = [frame for frame in after if frame.encoding == "bpf"]
+    assert_contiguous(records, after[0].first)
+    assert last.counters["attempts"] == len(delays_of(records)) + refused
+    assert last.counters["final"] == 1
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("programs", "said"),
+    [
+        ((), "which programs"),
+        ((BpfProgram("sched-dely"),), "there is no BPF program sched-dely: the nearest is sched-delay"),
+    ],
+)
+def test_what_is_not_there_is_said(opened, programs, said):
+    with pytest.raises(UsageError, match=said):
+        opened(*programs)
+
+
+def test_programs_that_were_not_built_are_said_with_the_remedy(monkeypatch, tmp_path):
+    monkeypatch.setattr(bpf_program, "FOLDER", tmp_path)
+    with pytest.raises(AccessError, match="run `make bpf`"):
+        source_module.check()
+    with pytest.raises(AccessError, match="run `make bpf`"):
+        bpf_program.Program("sched-delay", 4096, {})
+
+
+def test_check_says_what_the_kernel_takes():
+    assert source_module.check().startswith("the kernel takes sched-delay (libbpf v")
+
+
+def test_a_journal_says_how_a_run_ended(opened, tmp_path):
+    _, records = opened(ALL)
+    noted = journal.find(tmp_path / "bpf", "sched-delay", BOOT, bpf_records.SLOTS)
+    assert noted.noted(bpf_records.ENDED) == (0, 0)
+    finish(records)
+    records.close()
+    assert noted.noted(bpf_records.ENDED) == (1, 1)
