@@ -14,7 +14,7 @@ from schemas.frame import Frame, decode, encode
 from schemas.loss import Loss
 from schemas.stream import Stream
 from schemas.surfaces import HEARTBEAT_ENCODING, HEARTBEAT_VERSION, TOPIC_LOG, TOPIC_TRACE
-from tests.consumers import _sample_trace
+from tests.consumers import _sample_bpf, _sample_trace
 
 DUMPS = Path(__file__).parent / "dumps"
 START_NS = 1_772_442_000 * 10**9  # 2026-03-02 09:00:00 UTC
@@ -111,14 +111,16 @@ def messages():
 
 
 def build(path, commits=1, *, trace=False):
-    """Make the lake in the directory `path`, in so many commits, and return its storage; `trace` adds trace events."""
+    """Make the lake in the directory `path`, in so many commits, and return its storage.
+
+    `trace` adds trace events and BPF records.
+    """
     storage = open_lake(path, create=True)
     _collect(storage, TOPIC_LOG, messages(), commits)
     if trace:
         at_ns = START_NS + 6 * _S
-        _collect(
-            storage, TOPIC_TRACE, [(at_ns + 1_000_000, each) for each in _sample_trace.frames(HUNG, at_ns)], commits
-        )
+        found = [*_sample_trace.frames(HUNG, at_ns), *_sample_bpf.frames(HUNG, at_ns)]
+        _collect(storage, TOPIC_TRACE, [(at_ns + 1_000_000, each) for each in found], commits)
     return storage
 
 

@@ -1,20 +1,26 @@
 """One partition from messages to rows: what is stored, what is lost, what is buried, and that the books agree."""
 
+import dataclasses
+import struct
+
 import pytest
 
 from consumers import collector
 from consumers.collector import Cut, PartitionCollector
 from consumers.lake.audit import audit
 from consumers.lake.chain import Chain
+from consumers.lake.compact import compact
 from consumers.lake.storage import MemoryStorage
 from consumers.lake.writer import CommitWriter
 from consumers.transport.base import Message, Partition
 from consumers.views import run_query
 from schemas.frame import encode
 from schemas.loss import Loss
-from tests.consumers import _pages
+from tests.consumers import _pages, _records
 from tests.consumers._frames import STREAM, frame, heartbeat, message_bytes, record
 from tests.consumers._pages import CPU, SET, described, page, paged
+from tests.consumers._records import Gone, delay, recorded
+from tests.consumers.decode.btf_writer import Types
 
 PARTITION = Partition("hypocenter.log", 0)
 NEVER = Cut(1 << 60, 1 << 60, 1 << 60)
@@ -378,3 +384,73 @@ def test_an_event_of_an_unknown_kind_is_counted_with_its_stream(lake):
     report = lake.collect(*_pages.encoded(described(), paged(0, [odd])))
     assert book(report, CPU).rows == 2
     assert lake.query("select event_id, reason from trace_unknown") == [(99, "unknown id")]
+
+
+# Records of BPF rings
+
+
+def delays(lake):
+    return lake.query("select position, wait_us, state_name from bpf_sched_delay order by position")
+
+
+def test_records_behind_their_types_are_rows_and_their_losses_have_a_sum(lake):
+    lost = Loss("drop", 2, 7, "ring-full-cpu0", "agent", "event")
+    frames = [_records.described(), recorded(0, [delay(0), Gone(b""), delay(1, state=5)]), recorded(2, [delay(2)], 1, losses=[lost])]  # fmt: skip
+    report = lake.collect(*map(encode, frames))
+    assert delays(lake) == [(0, 9, "SLEEPS"), (1, 9, None), (2, 9, "SLEEPS")]
+    records, described_ = (book(report, frames[i].stream) for i in (1, 0))
+    assert (records.stored, records.rows, records.lost_events, described_.stored) == (3, 3, 7, 1)
+    assert report.rows == {"bpf_sched_delay": 3, "artifacts": 1, "losses": 1}
+
+
+def test_a_restarted_collector_finds_the_types_in_the_lake(lake):
+    lake.collect(*map(encode, [_records.described(), recorded(0, [delay(0)])]))
+    lake.collect(encode(recorded(1, [delay(1)], 1)), collector=lake.new_collector())
+    assert [position for position, _, _ in delays(lake)] == [0, 1]
+    assert lake.query("select count(*) from losses, dead_letters") == [(0,)]
+
+
+def test_a_short_record_takes_its_position_with_it(lake):
+    report = lake.collect(*map(encode, [_records.described(), recorded(0, [delay(0), b"short", delay(2)])]))
+    assert [position for position, _, _ in delays(lake)] == [0, 2]
+    records = book(report, _records.RING)
+    assert (records.stored, records.dead, records.rows) == (2, 1, 2)
+    assert lake.query("select reason, position, head from dead_letters") == [("record", 1, b"short")]
+    assert audit(lake.storage, deep=True).problems == []
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["buffered", "in the lake"])
+@pytest.mark.parametrize(("other", "outcome"), [(delay(1), (1, 0)), (delay(1, wait_us=8), (0, 1))], ids=["the same", "others"])  # fmt: skip
+def test_records_that_come_again_are_compared(lake, restarted, other, outcome):
+    first = [encode(_records.described()), encode(recorded(0, [delay(0), delay(1)]))]
+    # The ring's byte counter of the record that comes again is what it was.
+    again = [encode(recorded(1, [other, delay(2)], 0, run="other", at=4096 + 56))]
+    if restarted:
+        lake.collect(*first)
+        report = lake.collect(*again, collector=lake.new_collector())
+    else:
+        report = lake.collect(*first, *again)
+    assert delays(lake) == [(i, 9, "SLEEPS") for i in range(3)]
+    records = book(report, _records.RING)
+    assert (records.stored, records.duplicates, records.contradicted) == (3, *outcome)
+
+
+def test_lists_and_lists_of_lists_are_stored_compared_and_merged(lake):
+    types = Types()
+    enum, u16 = types.enum("e", A=1), types.integer("u16", 2)
+    char, s64 = types.integer("char", 1, 1), types.integer("s64", 8, 1)
+    inner = types.struct("inner", 4, ("x", u16, 0), ("s", types.array(char, 2), 16))
+    members = [("grid", types.array(types.array(s64, 2), 2), 0), ("in", types.array(inner, 2), 256), ("e", types.array(enum, 2), 320)]  # fmt: skip
+    types.struct("sched_delay", 48, *members)
+    body = _records.types(types.blob())
+    data = [struct.pack("<4q H2sH2s 2I", -1, 2, 3, 4, 5, b"a", 6, b"\xff", 1, i) for i in range(4)]
+    sent = [_records.described(body=body), recorded(0, data[:2], body=body), recorded(2, data[2:], 1, body=body, at=4096 + 112)]  # fmt: skip
+    for each in sent:
+        lake.collect(encode(each))
+    report = lake.collect(encode(dataclasses.replace(sent[1], run="x")), collector=lake.new_collector())
+    assert (book(report, _records.RING).duplicates, book(report, _records.RING).contradicted) == (2, 0)
+    columns = "grid, in_x, in_s, e, e_name"
+    rows = [([[-1, 2], [3, 4]], [5, 6], ["a", "\ufffd"], [1, i], ["A", "A" if i == 1 else None]) for i in range(4)]
+    assert lake.query(f"select {columns} from bpf_sched_delay order by position") == rows
+    assert compact(lake.storage, now_ns=2 * 3600 * 10**9).files_in == 2
+    assert lake.query(f"select {columns} from bpf_sched_delay order by position") == rows

@@ -72,6 +72,17 @@ def test_an_event_has_the_columns_of_its_family_and_its_own_behind_them(lake, na
     assert run_query(lake, f"select count(*) > 0, count(*) filter ({never}) from {name}")[1] == [(True, 0)]
 
 
+def test_a_program_has_the_columns_of_its_family_its_own_and_the_surplus(lake):
+    rows = described("bpf_<program>")
+    columns = [column[:2] for column in run_query(lake, "describe bpf_sched_delay")[1]]
+    assert [row[:2] for row in rows] == [list(column) for column in columns[: len(rows)]]
+    assert all(len(row) == 5 and row[3] and row[4] for row in rows), "meaning and null meaning are missing"
+    own = "cpu cause cause_name cpu_seq wait_ns pid tgid prev_pid prev_tgid comm prev_comm surplus"
+    assert [column for column, _ in columns[len(rows) :]] == own.split()
+    never = " or ".join(f'"{row[0]}" is null' for row in rows if row[4] == "never")
+    assert run_query(lake, f"select count(*) > 0, count(*) filter ({never}) from bpf_sched_delay")[1] == [(True, 0)]
+
+
 @pytest.mark.parametrize("name", SPECS)
 def test_a_column_that_is_said_never_to_be_null_never_is(lake, name):
     never = [row[0] for row in described(name) if row[4] == "never"]
@@ -150,7 +161,7 @@ def test_only_what_commits_name_is_seen(lake):
     connection = connect(lake)
     views = {name for (name,) in connection.execute("show tables").fetchall()}
     connection.close()
-    assert views == set(SPECS) | EVENTS
+    assert views == set(SPECS) | EVENTS | {"bpf_sched_delay"}
     before = run_query(lake, "select count(*) from kmsg")[1]
     file = next(Path(lake.local_path("data/kmsg")).rglob("*.parquet"))
     orphan = file.with_name("orphan.parquet")

@@ -4,9 +4,10 @@ import time
 import pytest
 
 from schemas.loss import Loss
-from schemas.surfaces import TOPIC_LOG
-from tests.consumers import _sample
+from schemas.surfaces import TOPIC_LOG, TOPIC_TRACE
+from tests.consumers import _records, _sample
 from tests.consumers._frames import frame, heartbeat
+from tests.consumers._records import delay, recorded
 
 
 @pytest.fixture
@@ -28,6 +29,20 @@ def test_a_log_is_printed_to_its_end_as_text(run, sample_log):
         "--- 50 lost from 0 on: overwrite, before-first-read ---",
         "--- 60 lost from 200 on: overwrite, ring-overwritten ---",
         r"--- dead letter at hypocenter.log-0 offset 44, position 100: no header in b'6,100,\n' ---",
+    ]
+
+
+def test_records_of_a_ring_are_printed_as_their_types_say_and_losses_between_dashes(run, log, tmp_path):
+    lost = Loss("drop", 1, 3, "ring-full-cpu0", "agent", "event")
+    frames = [_records.described(), recorded(0, [delay(0)]), recorded(1, [delay(1), b"short"], 1, losses=[lost])]
+    for each in frames:
+        log.append(TOPIC_TRACE, each)
+    log.sync()
+    assert run("tail", "--log", tmp_path / "log", "--surface", "bpf", "--until-end").lines == [
+        "--- 3 events lost from 1 on: drop, ring-full-cpu0 ---",
+        "[000]     5.000000: sched-delay: flags=0 cpu_seq=0 comm=task state=SLEEPS wait_us=9",
+        "[001]     5.000000: sched-delay: flags=0 cpu_seq=0 comm=task state=SLEEPS wait_us=9",
+        "--- dead letter at hypocenter.trace-0 offset 2, position 2: 5 bytes are fewer than its struct has ---",
     ]
 
 
