@@ -5,13 +5,15 @@ import dataclasses
 import pyarrow as pa
 import pytest
 
-from consumers.decode import bpf
+from consumers.decode import bpf, bpf_types
 from consumers.decode.base import FrameIn
 from consumers.transport.base import Partition
 from schemas import bpf as wire
 from schemas.errors import BadInputError
+from schemas.frame import decode as golden
 from tests.consumers import _records
 from tests.consumers._records import RING, TYPES, Gone, delay, recorded, ring, types
+from tests.schemas.golden import vectors
 
 KNOWN = {wire.descriptor(TYPES): TYPES}
 
@@ -198,6 +200,18 @@ def test_a_big_endian_machine():
     found = decode(recorded(0, [delay(3, b"task", order=">")], body=body, order=">"), bodies=[body])
     (row,) = found.tables["bpf_sched_delay"].to_pylist()
     assert (row["ts_ns"], row["cpu"], row["cpu_seq"], row["comm"], row["state_name"]) == (_records.T + 3, 1, 1, "task", "SLEEPS")  # fmt: skip
+
+
+def test_the_golden_frames_are_the_rows_that_they_were():
+    types_, records = (golden(vectors.stored(name)) for name in ("bpf-types", "bpf"))
+    bpf_types.check(types_)
+    assert wire.pack_types(wire.unpack_types(types_.body)) == types_.body
+    rows = decode(records, bodies=[types_.body]).tables["bpf_sched_delay"].to_pylist()
+    own = ("position", "ring_position", "ts_ns", "cpu", "state", "state_name", "cpu_seq", "comm", "pair", "surplus")
+    assert [tuple(row[name] for name in own) for row in rows] == [
+        (17, 1 << 33, 7_000_000_000, 3, 1, "SLEEPS", 41, "sh", [-1, 2], None),
+        (18, (1 << 33) + 48 + 16, 6_999_999_000, 1, 9, None, 0, "b\ufffdd", [0, 0], b"extra"),
+    ]
 
 
 def test_the_layout_of_a_table_names_columns_that_it_has():

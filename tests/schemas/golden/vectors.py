@@ -4,6 +4,7 @@ The bytes come from the writer in tests/schemas/wire_writer.py, which knows WIRE
 """
 
 import argparse
+import hashlib
 import struct
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import zstandard
 from schemas.frame import Frame
 from schemas.loss import Loss
 from schemas.stream import Stream
+from tests.consumers.decode.btf_writer import Types
 from tests.schemas import wire_writer as w
 
 HERE = Path(__file__).parent
@@ -42,6 +44,32 @@ def heartbeat_body():
     counters = w.mapping([(w.text(name), w.integer(count)) for name, count in COUNTERS.items()])
     pairs = [(w.text(name), w.integer(value)) for name, value in HEARTBEAT.items()]
     return w.mapping([*pairs, (w.text("counters"), counters)])
+
+
+def bpf_types_body():
+    types = Types()
+    u32, u64, s16 = types.integer("u32", 4), types.integer("u64", 8), types.integer("s16", 2, 1)
+    comm, state = types.array(types.integer("char", 1, 1), 8), types.enum("state", SLEEPS=1)
+    members = [("ts_ns", u64, 0), ("cpu", u32, 64), ("state", state, 96), ("cpu_seq", u64, 128), ("comm", comm, 192)]
+    types.struct("delay", 36, *members, ("pair", types.array(s16, 2), 256))
+    pairs = {
+        "program": w.text("sched-delay"),
+        "type": w.text("delay"),
+        "byteorder": w.text("little"),
+        "word_bytes": w.integer(8),
+        "btf": w.binary(types.blob()),
+        "source": w.text("own"),
+        "ring_bytes": w.integer(4096),
+    }
+    return w.mapping([(w.text(name), value) for name, value in pairs.items()])
+
+
+# Two records of 36 and 41 bytes, and between them one of 5 that its program took back.
+def bpf_body():
+    one = struct.pack("<QIIQ8s2h", 7_000_000_000, 3, 1, 41, b"sh", -1, 2)
+    two = struct.pack("<QIIQ8s2h", 6_999_999_000, 1, 9, 0, b"b\xffd\0rest", 0, 0) + b"extra"
+    ring = struct.pack("<2I36s4x2I5s3x2I41s7x", 36, 0, one, 1 << 30 | 5, 0, b"gone!", 41, 1, two)
+    return struct.pack("<2IQ", 2, len(ring), 1 << 33) + ring
 
 
 KMSG = Frame(
@@ -106,6 +134,18 @@ FRAMES = {
             Loss("drop", 64, 6, "agent-died", "agent"),
         ],
     ),
+    "bpf-types": Frame(
+        STREAM._replace(surface="bpf", instance="sched-delay/types", clock="mono"),
+        *(RUN, 0, 2, 3, 1, "bpf-types", 1, bpf_types_body()),
+        realtime_ns=1_753_000_000_000_000_000,
+    ),
+    "bpf": Frame(
+        STREAM._replace(surface="bpf", instance="sched-delay", clock="mono"),
+        *(RUN, 3, 17, 19, 2, "bpf", 1, bpf_body()),
+        [Loss("drop", 17, 4, "ring-full-cpu1", "agent", "event")],
+        *(7_000_000_000, 6_999_999_000, 1_753_000_000_000_000_000),
+        descriptor=hashlib.sha256(bpf_types_body()).digest(),
+    ),
     "another-loss-writer": Frame(
         *(STREAM, "ship-1", 4, 500, 500, 0, "heartbeat", 1, b""), [Loss("drop", 405, 95, "spool-full", "shipper")]
     ),
@@ -162,13 +202,15 @@ MAKE = {
     "heartbeat": lambda: _plain(FRAMES["heartbeat"]),
     "losses-only": lambda: _plain(FRAMES["losses-only"]),
     "event-losses": lambda: _plain(FRAMES["event-losses"]),
+    "bpf-types": lambda: _plain(FRAMES["bpf-types"]),
+    "bpf": lambda: _plain(FRAMES["bpf"]),
     "another-loss-writer": _another_loss_writer,
     "another-writer": _another_writer,
     "future-fields": _future_fields,
     "version-2": _version_2,
 }
 #: Those whose bytes `encode` must give again; the others say the same in another legal form, or are compressed.
-ENCODED = ("minimal", "full", "kmsg", "heartbeat", "losses-only", "event-losses")
+ENCODED = ("minimal", "full", "kmsg", "heartbeat", "losses-only", "event-losses", "bpf-types", "bpf")
 
 
 def stored(name):
