@@ -4,6 +4,7 @@ Pure: bytes and a layout in, an Arrow table out. Rows are in the order of (strea
 which the programs reserved their records and not that of time.
 """
 
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
@@ -34,12 +35,11 @@ DATA: Final = pa.field("data", pa.binary(), nullable=False)
 #: Names that no member of a struct has as a column.
 TAKEN: Final = frozenset(each.name for each in FRONT)
 _SORT_KEYS: Final = (*STREAM_COLUMNS, "position")
-_NARROW: Final = frozenset((pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.int32(), pa.uint32()))
-_WIDE: Final = frozenset((pa.int64(), pa.uint64()))
 _BY_RECORD: Final = ("run_of", "starts", "lengths", "position")
 # Bytes decoded in one go: enough that the cost of a column is that of its rows, little enough to stay in a cache.
 _GROUP_BYTES: Final = 4 << 20
 _HEAD_BYTES: Final = bpf.RECORD_HEAD_BYTES
+_threads: Final = threading.local()
 
 
 class Run(NamedTuple):
@@ -76,7 +76,8 @@ class Rows(NamedTuple):
 class _Group(NamedTuple):
     """Some runs in one buffer, from number `begin` on.
 
-    By record its run among them, where its data is, and its number. By run how far its data has come in the buffer.
+    By record its run among them, where its data is, and its number. By run how far its data has come in the buffer,
+    which is valid until the next group.
     """
 
     begin: int
@@ -91,12 +92,14 @@ class _Group(NamedTuple):
 
 def spec(table: str, schema: pa.Schema) -> TableSpec:
     """Return how a table with this schema is laid out."""
-    # Times, counters and addresses have as many values as rows, so that a dictionary of them would only add to them.
+    # Nobody knows whether a number of somebody's struct has few values or many. A dictionary of many costs several
+    # times what differences do, and of few it gains little; what has names has few.
     named = frozenset(name.removesuffix("_name") for name in schema.names if name.endswith("_name"))
-    few = [each.name for each in schema if each.type == WORD or each.type in _NARROW]
-    few += [each.name for each in schema if each.type in _WIDE and each.name in named]
-    many = tuple(each.name for each in schema if each.type in _WIDE and each.name not in few)
-    return TableSpec(table, schema, _SORT_KEYS, tuple(few), many)
+    few = tuple(
+        each.name for each in schema if each.type == WORD or (pa.types.is_integer(each.type) and each.name in named)
+    )
+    many = tuple(each.name for each in schema if pa.types.is_integer(each.type) and each.name not in few)
+    return TableSpec(table, schema, _SORT_KEYS, few, many)
 
 
 def decode(runs: list[Run], layout: Layout | None) -> Rows:
@@ -152,7 +155,8 @@ def _groups(runs: list[Run]) -> Iterator[_Group]:
 
 
 def _group(begin: int, runs: list[Run]) -> _Group:
-    octets = np.concatenate([np.frombuffer(run.data, np.uint8) for run in runs])
+    octets = _buffer(sum(len(run.data) for run in runs))
+    np.concatenate([np.frombuffer(run.data, np.uint8) for run in runs], out=octets)
     moved = np.cumsum([0, *(len(run.data) for run in runs[:-1])])
     return _Group(
         begin,
@@ -164,6 +168,14 @@ def _group(begin: int, runs: list[Run]) -> _Group:
         np.concatenate([run.found.lengths for run in runs]),
         np.concatenate([np.arange(run.first, run.first + len(run.found.starts)) for run in runs]),
     )
+
+
+# The same memory again and again: fresh pages of the system's cost more than to copy into them.
+def _buffer(size_bytes: int) -> Bytes:
+    held: Bytes | None = getattr(_threads, "buffer", None)
+    if held is None or len(held) < size_bytes:
+        held = _threads.buffer = np.empty(size_bytes, np.uint8)
+    return held[:size_bytes]
 
 
 def _arrays(group: _Group, layout: Layout | None, own: list[Named], words: dict[str, Words]) -> dict[str, pa.Array]:

@@ -162,9 +162,15 @@ def test_a_time_of_another_type_is_a_member_like_others(ts):
 def test_many_groups_share_their_words(monkeypatch):
     monkeypatch.setattr(bpf_rows, "_GROUP_BYTES", 1)
     types = Types()
-    types.struct("top", 8, ("s", types.array(types.integer("char", 1, 1), 8), 0))
-    records = [text.ljust(8, b"\0") for text in (b"a", b"b", b"c", b"b")]
-    column = decode(types.blob(), records)["s"]
+    text, number = types.array(types.integer("char", 1, 1), 8), types.integer("u64", 8)
+    raw = types.array(types.integer("u8", 1), 8)
+    types.struct("top", 24, ("s", text, 0), ("n", number, 64), ("r", raw, 128))
+    records = [text.ljust(8, b"\0") * 3 for text in (b"a", b"b", b"c", b"b")]
+    table = decode(types.blob(), records)
+    # Each group is in the memory of the one before.
+    assert table["n"].to_pylist() == [97, 98, 99, 98]
+    assert table["r"].to_pylist() == [each[:8] for each in records]
+    column = table["s"]
     assert column.to_pylist() == ["a", "b", "c", "b"]
     assert column.num_chunks == 2
     assert all(chunk.dictionary.to_pylist() == ["a", "b", "c"] for chunk in column.chunks)
