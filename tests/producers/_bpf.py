@@ -84,10 +84,14 @@ def refused_by_cpu(losses):
 _HOG = """
 import os
 os.sched_setaffinity(0, {%d})
+os.write(1, b"!")
 while True: pass
 """
 
 
 def hog(cpu):
-    """Return a process that never lets go of `cpu` by itself."""
-    return subprocess.Popen([sys.executable, "-c", _HOG % cpu])
+    """Return a process that never lets go of `cpu` by itself, from now on."""
+    started = subprocess.Popen([sys.executable, "-c", _HOG % cpu], stdout=subprocess.PIPE)
+    assert started.stdout.read(1) == b"!"
+    started.stdout.close()
+    return started

@@ -27,7 +27,7 @@ BOOT = "65e71522-0000-0000-0000-000000000000"
 ME = Identity("m", BOOT, "guest-kernel")
 STREAM = Stream(*ME, "bpf", "sched-delay", "mono")
 #: Each switch to a task is a record.
-ALL = BpfProgram("sched-delay", threshold_us=0)
+ALL = BpfProgram("sched-delay", threshold_us=0, ring_kib=32768)
 SMALL = BpfProgram("sched-delay", threshold_us=0, ring_kib=4)
 
 
@@ -191,13 +191,12 @@ def test_the_waits_are_those_that_the_scheduler_counts(opened):
     _, records = opened(ALL)
     hogs = [hog(0), hog(0)]
     try:
-        time.sleep(0.3)
         before = {each.pid: run_delay_ns(each.pid) for each in hogs}
         from_ns = time.monotonic_ns()
         batches = []
         while time.monotonic_ns() < from_ns + 1e9:
             records.drain()
-            time.sleep(0.02)
+            time.sleep(0.05)
         for each in hogs:
             os.kill(each.pid, 19)  # SIGSTOP: its last wait is over when it stands still
         time.sleep(0.1)
@@ -285,7 +284,7 @@ def test_the_description_comes_first_and_is_named_by_every_batch(opened):
     assert types.cut() == []
     assert (types.stream.instance, batch.first, batch.next, types.next_position()) == ("sched-delay/types", 0, 1, 1)
     said = bpf.unpack_types(batch.body)
-    assert (said.program, said.type, said.source, said.ring_bytes) == ("sched-delay", "sched_delay", "own", 4096 << 10)
+    assert (said.program, said.type, said.source, said.ring_bytes) == ("sched-delay", "sched_delay", "own", 32768 << 10)
     assert said.btf[:2] in (b"\x9f\xeb", b"\xeb\x9f")
     assert b"\0sched_delay\0" in said.btf
     busy(100)
