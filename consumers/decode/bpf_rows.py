@@ -35,7 +35,7 @@ DATA: Final = pa.field("data", pa.binary(), nullable=False)
 #: Names that no member of a struct has as a column.
 TAKEN: Final = frozenset(each.name for each in FRONT)
 _SORT_KEYS: Final = (*STREAM_COLUMNS, "position")
-_BY_RECORD: Final = ("run_of", "starts", "lengths", "position")
+_BY_RECORD: Final = ("run_of", "starts", "lengths", "position", "ring_position", "arrival_ns")
 # Bytes decoded in one go: enough that the cost of a column is that of its rows, little enough to stay in a cache.
 _GROUP_BYTES: Final = 4 << 20
 _HEAD_BYTES: Final = bpf.RECORD_HEAD_BYTES
@@ -74,20 +74,20 @@ class Rows(NamedTuple):
 
 
 class _Group(NamedTuple):
-    """Some runs in one buffer, from number `begin` on.
+    """Some runs in one buffer, from number `begin` on; the buffer is valid until the next group.
 
-    By record its run among them, where its data is, and its number. By run how far its data has come in the buffer,
-    which is valid until the next group.
+    By record its run among them, where its data is in the buffer, and the columns that its run knows.
     """
 
     begin: int
     runs: list[Run]
     octets: Bytes
-    moved: Ints
     run_of: Ints
     starts: Ints
     lengths: Ints
     position: Ints
+    ring_position: Ints
+    arrival_ns: Ints
 
 
 def spec(table: str, schema: pa.Schema) -> TableSpec:
@@ -108,7 +108,6 @@ def decode(runs: list[Run], layout: Layout | None) -> Rows:
     schema = _schema(own, typed=layout is not None)
     words: dict[str, Words] = {}
     chunks: dict[str, list[pa.Array]] = {name: [] for name in schema.names}
-    by_stream: Counter[Stream] = Counter()
     short: list[Short] = []
     for group in _groups(runs):
         whole = group
@@ -116,8 +115,6 @@ def decode(runs: list[Run], layout: Layout | None) -> Rows:
             enough = group.lengths >= layout.size
             short += _short(group, np.flatnonzero(~enough))
             whole = group._replace(**{name: getattr(group, name)[enough] for name in _BY_RECORD})
-        for number, count in enumerate(np.bincount(whole.run_of, minlength=len(group.runs)).tolist()):
-            by_stream[group.runs[number].stream] += count
         if len(whole.starts):
             for name, array in _arrays(whole, layout, own, words).items():
                 chunks[name].append(array)
@@ -131,6 +128,11 @@ def decode(runs: list[Run], layout: Layout | None) -> Rows:
         )
         for field in schema
     ]
+    by_stream: Counter[Stream] = Counter()
+    for run in runs:
+        by_stream[run.stream] += len(run.found.starts)
+    for each in short:
+        by_stream[runs[each.run].stream] -= 1
     return Rows(pa.Table.from_arrays(columns, schema=schema), +by_stream, short)
 
 
@@ -157,16 +159,18 @@ def _groups(runs: list[Run]) -> Iterator[_Group]:
 def _group(begin: int, runs: list[Run]) -> _Group:
     octets = _buffer(sum(len(run.data) for run in runs))
     np.concatenate([np.frombuffer(run.data, np.uint8) for run in runs], out=octets)
-    moved = np.cumsum([0, *(len(run.data) for run in runs[:-1])])
+    moved = np.cumsum([0, *(len(run.data) for run in runs[:-1])]).tolist()
+    counts = [len(run.found.starts) for run in runs]
     return _Group(
         begin,
         runs,
         octets,
-        moved,
-        np.repeat(np.arange(len(runs)), [len(run.found.starts) for run in runs]),
-        np.concatenate([run.found.starts + by for run, by in zip(runs, moved.tolist(), strict=True)]),
+        np.repeat(np.arange(len(runs)), counts),
+        np.concatenate([run.found.starts + by for run, by in zip(runs, moved, strict=True)]),
         np.concatenate([run.found.lengths for run in runs]),
-        np.concatenate([np.arange(run.first, run.first + len(run.found.starts)) for run in runs]),
+        np.concatenate([np.arange(run.first, run.first + count) for run, count in zip(runs, counts, strict=True)]),
+        np.concatenate([run.found.starts + (run.ring_position - _HEAD_BYTES) for run in runs]),
+        np.repeat(np.array([run.arrival_ns for run in runs]), counts),
     )
 
 
@@ -179,16 +183,14 @@ def _buffer(size_bytes: int) -> Bytes:
 
 
 def _arrays(group: _Group, layout: Layout | None, own: list[Named], words: dict[str, Words]) -> dict[str, pa.Array]:
-    run_of, starts, lengths = group.run_of, group.starts, group.lengths
+    starts, lengths = group.starts, group.lengths
     found: dict[str, pa.Array] = {}
     for i, name in enumerate(STREAM_COLUMNS):
         known = words.setdefault(name, {})
         numbers = np.array([known.setdefault(run.stream[i], len(known)) for run in group.runs], np.int32)
-        found[name] = pa.array(numbers[run_of] if len(known) > 1 else np.zeros(len(run_of), np.int32))
-    ring, arrival_ns = (np.array([run[i] for run in group.runs]) for i in (2, 5))
-    found["position"] = pa.array(group.position)
-    found["ring_position"] = pa.array(starts + (ring - group.moved - _HEAD_BYTES)[run_of])
-    found["arrival_ns"] = pa.array(arrival_ns[run_of])
+        found[name] = pa.array(numbers[group.run_of] if len(known) > 1 else np.zeros(len(starts), np.int32))
+    for name in ("position", "ring_position", "arrival_ns"):
+        found[name] = pa.array(getattr(group, name))
     if layout is None:
         return found | {
             "ts_ns": pa.nulls(len(starts), pa.int64()),

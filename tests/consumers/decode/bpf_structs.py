@@ -45,7 +45,7 @@ class Struct:
         return self.types.integer("bits", size, signed), at, (count,)
 
     def member(self, name, depth):
-        dimensions = self.random.choice(((), (), (), (3,), (1,), (2, 3), (2, 1, 2)))
+        dimensions = self.random.choice(((), (), (), (3,), (1,), (2, 3), (2, 1) if depth else (2, 1, 2)))
         type_id, size, parts = self.value(name, depth)
         start, total, stride = self.size, size, size
         strides = []
