@@ -1,6 +1,8 @@
 """Frames of BPF records to tables: the form of a frame, cuts at every position, and what stands in for a decode that fails."""
 
 import dataclasses
+import random
+from collections import Counter
 
 import pyarrow as pa
 import pytest
@@ -13,6 +15,7 @@ from schemas.errors import BadInputError
 from schemas.frame import decode as golden
 from tests.consumers import _records
 from tests.consumers._records import RING, TYPES, Gone, delay, recorded, ring, types
+from tests.consumers.decode.bpf_structs import Struct
 from tests.schemas.golden import vectors
 
 KNOWN = {wire.descriptor(TYPES): TYPES}
@@ -200,6 +203,33 @@ def test_a_big_endian_machine():
     found = decode(recorded(0, [delay(3, b"task", order=">")], body=body, order=">"), bodies=[body])
     (row,) = found.tables["bpf_sched_delay"].to_pylist()
     assert (row["ts_ns"], row["cpu"], row["cpu_seq"], row["comm"], row["state_name"]) == (_records.T + 3, 1, 1, "task", "SLEEPS")  # fmt: skip
+
+
+def mutated(random_, data, times):
+    data = bytearray(data)
+    for _ in range(times if data else 0):
+        data[random_.randrange(len(data))] = random_.choice((0, 1, 8, 0x40, 0x80, 0xFF))
+    return bytes(data)
+
+
+def test_every_position_is_a_row_or_a_dead_letter_whatever_the_bytes():
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    random_, outcomes = random.Random(seed), Counter()
+    for _ in range(2000):
+        made = Struct(random_, big=random_.random() < 0.3)
+        order = "big" if made.order == ">" else "little"
+        body = types(mutated(random_, made.blob(), random_.choice((0, 0, 1))), type_="top", byteorder=order)
+        records = [made.some() + bytes(random_.choice((0, 0, 4))) for _ in range(random_.randrange(1, 6))]
+        frame = recorded(3, [each[: random_.choice((999, 999, 5))] for each in records], body=body, order=made.order)
+        frame = dataclasses.replace(frame, body=mutated(random_, frame.body, random_.choice((0, 0, 1, 2))))
+        found = decode(frame, recorded(9, [b""], 1), bodies=[body, TYPES])
+        dead = sum(bad.positions for bad in found.bad if bad.position < 9)
+        rows = found.rows.get(RING, 0)
+        assert rows + dead == len(records)
+        assert rows == sum(table.num_rows for table in found.tables.values())
+        outcomes += Counter(bad.reason for bad in found.bad if bad.position < 9) + Counter(rows=rows)
+    assert set(outcomes) == {"rows", "body", "type", "record"}
 
 
 def test_the_golden_frames_are_the_rows_that_they_were():
