@@ -10,7 +10,7 @@ from tests.consumers._records import ring
 from tests.consumers.decode import btf_writer
 from tests.consumers.decode.btf_writer import Types
 
-WOKEN, PREEMPTED = 1, 2
+WOKEN, PREEMPTED = 0, 1
 _T = 5_400_000_000
 
 

@@ -1,0 +1,84 @@
+"""Records of a real program into a lake: typed as a plain reader of its struct says, with all that its ring refused."""
+
+import json
+
+import pytest
+
+from consumers.lake.layout import open_lake
+from consumers.transport.log import DirectoryReader
+from consumers.views import run_query
+from schemas.frame import decode
+from schemas.surfaces import TOPIC_TRACE
+from tests.pipeline._processes import AGENT, COLLECTOR, Running
+from tests.producers import _bpf
+from tests.producers._ftrace import busy
+
+pytestmark = pytest.mark.kernel
+# A ring of one page, and every wait a record: it is full most of the time.
+CONFIG = """
+[agent]
+surfaces = ["bpf"]
+heartbeat_s = 0.5
+
+[bpf]
+tick_ms = 400
+
+[[bpf.programs]]
+name = "sched-delay"
+threshold_us = 1
+ring_kib = 4
+"""
+CAUSES = {0: "SCHED_DELAY_WOKEN", 1: "SCHED_DELAY_PREEMPTED"}
+
+
+def frames_of(log):
+    """Return the frames of records in the directory `log`, in their order."""
+    reader, found = DirectoryReader(log), []
+    try:
+        for partition in reader.partitions([TOPIC_TRACE]):
+            reader.seek(partition, reader.start_offset(partition))
+            while polled := reader.poll(0):
+                found += [decode(message.value) for messages in polled.values() for message in messages]
+    finally:
+        reader.close()
+    return [each for each in found if each.encoding == "bpf"]
+
+
+def test_an_overflowing_ring_is_typed_rows_and_losses_that_are_its_counters(tmp_path):
+    _bpf.skip_unless_loadable()
+    (tmp_path / "a.toml").write_text(CONFIG)
+    log, lake = tmp_path / "log", tmp_path / "lake"
+    agent = Running(
+        tmp_path, [*AGENT, "run", "--config", str(tmp_path / "a.toml"), "--log", str(log), "--machine", "m"]
+    )
+    agent.said("watching bpf")
+    busy(3000)
+    assert agent.stop() == 0, agent.story()
+    for words in (("collect", "--log", log, "--until-end"), ("audit", "--deep", "--json")):
+        done = Running(tmp_path, [*COLLECTOR, *map(str, words), "--lake", str(lake)])
+        assert done.wait() == 0, done.story()
+    book = next(each for each in json.loads(done.out)["books"] if each["name"].endswith("bpf/sched-delay/mono"))
+    wanted = _bpf.delays_of(frames_of(log))
+
+    def query(sql):
+        return run_query(open_lake(lake, create=False), sql)[1]
+
+    columns = ", ".join(name for name in _bpf.Delay._fields if name != "cause")
+    rows = query(f"select {columns}, cause, cause_name, surplus from bpf_sched_delay order by position")
+    texts = [each._replace(comm=each.comm.decode(), prev_comm=each.prev_comm.decode()) for each in wanted]
+    assert rows == [
+        (*(value for name, value in each._asdict().items() if name != "cause"), each.cause, CAUSES[each.cause], None)
+        for each in texts
+    ]
+    assert len(rows) == book["stored"] == book["rows"] > 0
+    [counters] = query("select arg_max(counters, (arrival_ns, number)) from coverage where instance = 'sched-delay'")[0]
+    refused = counters["ring_full"] + counters["ring_busy"]
+    assert counters["attempts"] - refused == len(rows)
+    assert query("select sum(count) from losses where unit = 'event'") == [(refused,)]
+    assert book["lost_events"] == refused > 0
+    # Gaps and counters are kept apart by the program, and agree up to each CPU's last record.
+    gaps = query("select cpu, max(cpu_seq) + 1 - count(*) from bpf_sched_delay group by cpu")
+    told = dict(
+        query("select cast(regexp_extract(reason, 'cpu([0-9]+)', 1) as int), sum(count) from losses group by 1")
+    )
+    assert gaps and all(0 <= missing <= told.get(cpu, 0) for cpu, missing in gaps)
