@@ -38,5 +38,6 @@ def test_events_are_told_from_positions(run, tmp_path):
     _sample.build(tmp_path / "lake", trace=True)
     lines = run("losses", "--lake", tmp_path / "lake").lines
     assert [line.split()[5:9] for line in lines if "ring-overrun" in line] == [["overwrite", "1", "37", "events"]]
+    assert [line.split()[5:9] for line in lines if "ring-full" in line] == [["drop", "4", "3", "events"]]
     units = [json.loads(line)["unit"] for line in run("losses", "--lake", tmp_path / "lake", "--format", "json").lines]
-    assert sorted(units) == ["event", "position", "position"]
+    assert sorted(units) == ["event", "event", "position", "position"]

@@ -70,7 +70,10 @@ def test_nothing_of_a_heartbeat_can_be_cut_off():
 
 def test_every_surface_has_its_decoder():
     for row in SURFACES.values():
-        assert registry.decoder_for(row.encoding, row.encoding_version).TABLES
+        found = registry.decoder_for(row.encoding, row.encoding_version)
+        assert found.__name__.endswith(f".{row.name}")
+        # What programs there are, only their records say.
+        assert found.TABLES or found.owns(f"{row.name}_x")
     assert registry.decoder_for(HEARTBEAT_ENCODING, HEARTBEAT_VERSION) is decoder
     assert registry.decoder_for("kmsg", 1) is kmsg
     assert {spec.name for spec in registry.tables()} >= {"kmsg", "coverage"}
