@@ -1,7 +1,7 @@
 import pytest
 
+from consumers.archives import kmsg, store
 from consumers.collector import Cut
-from consumers.commands import import_dump
 from consumers.lake.layout import open_lake
 from consumers.views import run_query
 from tests.consumers._sample import DUMPS
@@ -39,7 +39,7 @@ def test_its_tags_can_be_said(run, lake):
 
 
 def test_an_import_that_was_interrupted_goes_on_where_it_was(run, lake, monkeypatch):
-    commit, commits = import_dump._commit, []
+    commit, commits = store._commit, []
 
     def interrupted(collector):
         if len(commits) == 2:
@@ -48,12 +48,12 @@ def test_an_import_that_was_interrupted_goes_on_where_it_was(run, lake, monkeypa
         commit(collector)
 
     with monkeypatch.context() as patched:
-        patched.setattr(import_dump, "_CUT", Cut(bytes_max=1, rows_max=1 << 60, age_ns=1 << 60))
-        patched.setattr(import_dump, "_FRAME_RECORDS", 50)
-        patched.setattr(import_dump, "_commit", interrupted)
+        patched.setattr(store, "_CUT", Cut(bytes_max=1, rows_max=1 << 60, age_ns=1 << 60))
+        patched.setattr(kmsg, "_FRAME_RECORDS", 50)
+        patched.setattr(store, "_commit", interrupted)
         assert run("import", "kmsg", DUMP, "--lake", lake).code == 130
         assert query(lake, "select count(*) from kmsg") == [(100,)]
-        patched.setattr(import_dump, "_commit", commit)
+        patched.setattr(store, "_commit", commit)
         assert run("import", "kmsg", DUMP, "--lake", lake).code == 0
     assert query(lake, "select count(*), count(distinct seq) from kmsg") == [(422, 422)]
     assert run("audit", "--lake", lake, "--deep").code == 0
