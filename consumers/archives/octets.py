@@ -1,6 +1,7 @@
 """Bytes of a file or of memory, read piece by piece: every length is compared with what is there before it is used."""
 
 import os
+import weakref
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -20,7 +21,7 @@ class Octets(Protocol):
 
 
 class FileOctets:
-    """The bytes of a file, which stays open; `size_bytes` is how long it was then.
+    """The bytes of a file, which stays open while this is there; `size_bytes` is how long it was at first.
 
     Raises:
         UsageError: the file cannot be read.
@@ -28,18 +29,21 @@ class FileOctets:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._file = path.open("rb", buffering=0)
-            self.size_bytes = os.fstat(self._file.fileno()).st_size
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            weakref.finalize(self, os.close, self._fd)
+            self.size_bytes = os.fstat(self._fd).st_size
             self.read(0, 1)
         except OSError as e:
             raise UsageError(f"{path}: {e.strerror}") from None
 
     def read(self, at: int, count: int) -> bytes:
         """Return `count` bytes from `at` on, fewer where the file ends."""
-        found = b""
-        while len(found) < count and (more := os.pread(self._file.fileno(), count - len(found), at + len(found))):
-            found = found + more if found else more
-        return found
+        end = min(at + count, self.size_bytes)
+        parts = []
+        while at < end and (part := os.pread(self._fd, end - at, at)):
+            parts.append(part)
+            at += len(part)
+        return b"".join(parts)
 
 
 class MemoryOctets:

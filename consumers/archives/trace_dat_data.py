@@ -23,6 +23,7 @@ from consumers.archives.octets import Cursor, Octets
 from consumers.archives.trace import Buffer, Piece, Ring
 from consumers.archives.trace_dat_meta import Options
 from consumers.decode.ftrace_format import PageHeader
+from schemas import limits
 from schemas.errors import BadInputError
 
 #: The most that one chunk, or one section, may take decompressed.
@@ -111,9 +112,10 @@ def section(data: Cursor, decompress: Decompress | None) -> bytes:
 def _check_extents(extents: Iterable[Extent], what: str) -> None:
     end = 0
     for extent in sorted((each for each in extents if each.size_bytes), key=lambda each: each.at):
-        if extent.at < end or extent.cpu > _CPU_MAX:
-            raise BadInputError("format", f"{what} has data of CPU {extent.cpu} at byte {extent.at:,}: they overlap")
-        end = extent.at + extent.size_bytes
+        start, end = end, extent.at + extent.size_bytes
+        if extent.at < start or end > limits.INT64_MAX or extent.cpu > _CPU_MAX:
+            where = f"{extent.size_bytes:,} bytes of CPU {extent.cpu} at byte {extent.at:,}"
+            raise BadInputError("format", f"{what} has {where}: they overlap with others, or cannot be")
 
 
 def _plain(octets: Octets, extent: Extent, page_bytes: int) -> Iterator[Piece]:
