@@ -23,7 +23,7 @@ from consumers.archives.base import Progress, Tags
 from consumers.archives.content import files_digest
 from consumers.archives.octets import FileOctets
 from consumers.archives.trace import Buffer, Piece, Ring, SavedTrace
-from consumers.decode.ftrace_format import PageHeader, parse_header
+from consumers.decode.ftrace_format import PageHeader
 from schemas import limits
 from schemas.errors import BadInputError, UsageError
 from schemas.frame import Frame
@@ -53,7 +53,7 @@ class SavedInstance:
         header_text = self._small("events/header_page")
         if header_text is None:
             raise BadInputError("format", f"{path} has no events/header_page, and without it no page can be read")
-        header = parse_header(header_text)
+        header = trace.read_header(header_text, str(path))
         page_bytes = self._page_bytes(header)
         trace.check_page_size(page_bytes, header, str(path))
         header.big_endian = _is_big_endian(list(raw.values()), header, page_bytes)
@@ -125,6 +125,7 @@ def _is_big_endian(files: list[Path], header: PageHeader, page_bytes: int) -> bo
         for at in range(header.commit_offset, len(data) - header.commit_bytes, page_bytes):
             commit = data[at : at + header.commit_bytes]
             for order in likely:
-                word = int.from_bytes(commit, order) & 0xFFFFFFFF  # type: ignore[arg-type]  # one of the two
-                likely[order] += word & 0x3FFFFFFF <= page_bytes - header.data_offset
+                upper, word = divmod(int.from_bytes(commit, order), 1 << 32)  # type: ignore[arg-type]  # one of the two
+                # The flags are a negative int added to a long.
+                likely[order] += upper in (0, 0xFFFFFFFF) and word & 0x3FFFFFFF <= page_bytes - header.data_offset
     return likely["big"] > likely["little"]

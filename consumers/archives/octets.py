@@ -116,14 +116,15 @@ class Cursor:
         Raises:
             BadInputError: `reason` is `cut-off`: there is none in what is left; `format`: nor in `bytes_max`.
         """
+        self.need(0)
         found = b""
-        while b"\0" not in found:
-            if len(found) > bytes_max:
-                raise BadInputError("format", f"{self.what} has no text of at most {bytes_max} bytes at {self.at:,}")
+        while b"\0" not in found and len(found) <= bytes_max:
             more = self.octets.read(self.at + len(found), _TEXT_STEP_BYTES)
             if not more:
                 self.need(self.octets.size_bytes - self.at + 1)
             found += more
-        found = found[: found.index(b"\0")]
+        found, _, _ = found.partition(b"\0")
+        if len(found) > bytes_max:
+            raise BadInputError("format", f"{self.what} has no text of at most {bytes_max} bytes at {self.at:,}")
         self.at += len(found) + 1
         return found.decode("utf-8", "replace")

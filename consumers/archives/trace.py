@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from consumers.archives.base import Progress, Tags
 from consumers.decode import ftrace_pages
-from consumers.decode.ftrace_format import PageHeader
+from consumers.decode.ftrace_format import PageHeader, parse_header
 from schemas import ftrace, limits
 from schemas.errors import BadInputError
 from schemas.frame import Frame
@@ -69,6 +69,18 @@ class SavedTrace:
     events: dict[str, str]
     buffers: list[Buffer]
     archive_bytes: int
+
+
+def read_header(text: str, what: str, *, big_endian: bool = False) -> PageHeader:
+    """Return what the text of `events/header_page` says.
+
+    Raises:
+        BadInputError: `reason` is `format`; the sentence begins with `what`.
+    """
+    try:
+        return parse_header(text, big_endian=big_endian)
+    except BadInputError as e:
+        raise BadInputError(e.reason, f"{what}: {e.detail}") from None
 
 
 def check_page_size(page_bytes: int, header: PageHeader, what: str) -> None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
 
-from consumers.archives import trace_texts
+from consumers.archives import trace, trace_texts
 from consumers.archives.octets import Cursor
-from consumers.decode.ftrace_format import PageHeader, parse_header
+from consumers.decode.ftrace_format import PageHeader
 from schemas import limits
 from schemas.errors import BadInputError
 
@@ -111,7 +111,7 @@ def read_header(cursor: Cursor) -> tuple[str, PageHeader]:
     text = cursor.octets_of(size_bytes).decode("utf-8", "replace")
     _expect(cursor, b"header_event\0")
     cursor.skip(cursor.number(8))
-    return text, parse_header(text, big_endian=cursor.big_endian)
+    return text, trace.read_header(text, cursor.what, big_endian=cursor.big_endian)
 
 
 def read_ftrace_events(cursor: Cursor, events: dict[str, str]) -> None:

@@ -2,17 +2,24 @@
 
 import random
 import tracemalloc
+from collections import Counter
 
+import pyarrow.parquet as pq
 import pytest
 
 from consumers.archives import trace, trace_dat_data
 from consumers.archives.base import Tags
+from consumers.archives.store import store
 from consumers.archives.trace_dat import TraceDat
-from consumers.decode import registry
+from consumers.decode import ftrace_format, registry
+from consumers.decode.ftrace_format import Kind, Place
+from consumers.lake.layout import open_lake
+from consumers.lake.snapshot import snapshot
 from schemas import ftrace
 from schemas.errors import BadInputError, UsageError
 from schemas.frame import encode
 from tests.consumers.archives import _trace_dat as writer
+from tests.consumers.archives import trace_cmd
 from tests.consumers.archives._trace_dat import WRITERS, sample
 from tests.consumers.decode.ftrace_writer import Form
 
@@ -274,3 +281,68 @@ def test_hostile_files_are_an_error_or_frames_and_take_little_memory(tmp_path, v
     tracemalloc.stop()
     assert 0 < refused < 400
     assert peak < 100 << 20
+
+
+EVENTS = (
+    "sched", "irq", "timer", "workqueue", "block", "net", "raw_syscalls", "kmem", "writeback", "task", "signal", "skb",
+    "ipi", "cgroup", "filemap", "jbd2", "ext4", "power", "sock", "mmap", "syscalls/sys_enter_openat", "xfs", "btrfs",
+)  # fmt: skip
+SYSTEMS = {"sched", "irq", "timer", "workqueue", "block", "net", "raw_syscalls", "kmem", "writeback"}
+
+
+def rows_by_cpu(archive, lake):
+    """Import `archive` and return the rows of each CPU in order, each behind its place and its table's name."""
+    store(archive, TAGS._replace(run=archive.digest), lake, 1, lambda done, total: None)
+    storage = open_lake(lake, create=False)
+    found = {}
+    for table, files in snapshot(storage).files.items():
+        for entry in files if table.startswith("trace_") else ():
+            for row in pq.read_table(storage.local_path(entry.key), partitioning=None).to_pylist():
+                found.setdefault(row["cpu"], []).append(
+                    (row["page"], row["position"], table.removeprefix("trace_"), row)
+                )
+    return {cpu: sorted(each, key=lambda one: one[:2]) for cpu, each in found.items()}
+
+
+@pytest.mark.kernel
+def test_every_event_and_field_is_what_trace_cmd_says_it_is(tmp_path):
+    path, _ = trace_cmd.record(tmp_path, EVENTS)
+    want, dropped = trace_cmd.report(path)
+    assert dropped == {}
+    archive = TraceDat(path)
+    events = [ftrace_format.parse(text, name.partition(":")[0]) for name, text in archive._saved.events.items()]
+    formats = {event.name: event for event in events}
+    found = rows_by_cpu(archive, tmp_path / "lake")
+    assert {cpu: len(each) for cpu, each in found.items()} == {cpu: len(each) for cpu, each in want.items()}
+    seen, fields = Counter(), trace_cmd.Fields()
+    for cpu, mine in found.items():
+        for (_, pid, ts_ns, event, rest), (_, _, table, row) in zip(want[cpu], mine, strict=True):
+            assert table in (event, f"{formats[event].system}_{event}")
+            assert (row["pid"], row["ts_ns"]) == (pid, ts_ns), (row, rest)
+            seen[event] += 1
+            fields.check(formats[event], row, rest)
+    print(dict(seen))
+    assert len(seen) >= 20
+    assert {formats[event].system for event in seen} >= SYSTEMS
+    assert {(Kind.TEXT, Place.DATA_LOC), (Kind.TEXT, Place.FIXED), (Kind.INTEGER, Place.FIXED)} <= fields.kinds
+    # The same pages in every other form that this trace-cmd can write.
+    same = Seen(frames(archive)).pages
+    for name, flags in {
+        "six": ("--file-version", "6"),
+        "plain": ("--file-version", "7", "--compression", "none"),
+    }.items():
+        assert Seen(frames(TraceDat(trace_cmd.convert(path, f"{name}.dat", *flags)))).pages == same
+
+
+@pytest.mark.kernel
+def test_what_was_overwritten_while_trace_cmd_recorded_is_counted(tmp_path):
+    path, _ = trace_cmd.record(tmp_path, ("sched", "raw_syscalls", "kmem"), buffer_kib=16, busy_s=0.5)
+    _, dropped = trace_cmd.report(path)
+    found = Seen(frames(TraceDat(path)))
+    lost = {
+        name: [count for _, _, count, reason in each if reason == "ring-overrun"] for name, each in found.events.items()
+    }
+    assert sum(count or 0 for each in lost.values() for count in each) > 0
+    # trace-cmd's text has a mark for some of them.
+    for cpu, marks in dropped.items():
+        assert not Counter(each for each in marks if each) - Counter(lost[f"top/cpu{cpu}"])
