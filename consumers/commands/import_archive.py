@@ -66,7 +66,10 @@ def run(args: argparse.Namespace) -> int:
 # The surface's own tables, the largest first; and what was lost or unreadable, also where nothing was.
 def _summary(rows: dict[str, int], surface: str) -> str:
     always = ("losses", "dead_letters")
-    own = sorted((name for name in rows if name not in always), key=lambda name: (-rows[name], name)) or [surface]
+    own = sorted(
+        (name for name in rows if name not in always), key=lambda name: (name == "artifacts", -rows[name], name)
+    )
+    own = own or [surface]
     said = [f"{rows.get(name, 0):,} rows of {name}" for name in own[:_SHOWN]]
     if rest := own[_SHOWN:]:
         said.append(f"{sum(rows[name] for name in rest):,} rows of {len(rest)} more tables")
