@@ -42,7 +42,7 @@ def store(archive: Archive, tags: Tags, lake: Path, now_ns: int, progress: Progr
     for offset, frame in enumerate(archive.frames(tags, now_ns, progress)):
         if offset < before:
             continue
-        collector.add([Message(offset, now_ns, encode(frame))], 0)
+        collector.add([Message(offset, now_ns, encode(frame, compress=False))], 0)
         if collector.due(0):
             _commit(collector)
     _commit(collector)

@@ -115,6 +115,7 @@ def frames(saved: SavedTrace, tags: Tags, now_ns: int, progress: Progress) -> It
                 done_bytes += piece.archive_bytes
                 progress(done_bytes, saved.archive_bytes)
             yield from made.close(ring.dropped)
+    progress(saved.archive_bytes, saved.archive_bytes)  # also where the file is shorter than it says
 
 
 class _RingFrames:

@@ -24,7 +24,8 @@ def made(pieces, form=FORM, dropped=None):
     found = list(frames(saved, Tags("m", "b", "host", "r"), 5, lambda done, total: told.append((done, total))))
     for each in found:
         encode(each)
-    assert told[-1:] == ([(sum(each.archive_bytes for each in pieces), 1000)] if pieces else [])
+    done = [sum(each.archive_bytes for each in pieces[: i + 1]) for i in range(len(pieces))]
+    assert told == [*((each, 1000) for each in done), (1000, 1000)]
     return found[1:]
 
 
