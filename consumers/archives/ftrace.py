@@ -91,7 +91,9 @@ class SavedInstance:
         if not found:
             raise BadInputError("format", f"{self._path} has no per_cpu/cpuN/trace_pipe_raw: no copy of an instance")
         if not any(file.stat().st_size for file in found.values()):
-            raise BadInputError("empty", f"{self._path} has no page: every trace_pipe_raw in it is empty")
+            raise BadInputError(
+                "empty", f"{self._path} has no page: every trace_pipe_raw in it is empty, as a live one looks"
+            )
         return found
 
     def _page_bytes(self, header: PageHeader) -> int:

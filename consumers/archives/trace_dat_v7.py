@@ -73,7 +73,7 @@ def _options(cursor: Cursor, decompress: Decompress | None) -> Options:
         except BadInputError as e:
             if Option.BUFFER not in before:
                 raise
-            log.warning("the rest is not there: %s", e)
+            log.warning("%s: a buffer that only the missing rest describes is left out", e.detail)
             options.found = before
             break
         at = int.from_bytes(options.last(Option.DONE)[:8], "big" if cursor.big_endian else "little")

@@ -102,9 +102,11 @@ class Fields:
                 data = bytes(int(each, 16) for each in match[1].split(", ") if each)
                 assert as_bytes(field, value) == (data.split(b"\0")[0] if field.kind == Kind.TEXT else data), where
                 at = match.end()
-            elif field.kind == Kind.TEXT:
-                assert rest.startswith(value, at + len(begin)), where
-                at += len(begin) + len(value)
+            elif field.kind in (Kind.TEXT, Kind.RAW):
+                # Bytes that can be printed are shown as text, up to a NUL.
+                text = value if field.kind == Kind.TEXT else bytes(value).partition(b"\0")[0].decode()
+                assert rest.startswith(text, at + len(begin)), where
+                at += len(begin) + len(text)
             else:
                 assert match, where
                 assert self._number(event, field, int(value) % (1 << 8 * field.size), match[2]), where
