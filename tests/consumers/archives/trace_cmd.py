@@ -4,6 +4,7 @@ In a mount namespace of its own it takes the instance for the machine's tracing,
 function tracer, which some machines do not let anybody write. So it changes nothing outside the instance.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from consumers.decode.ftrace_format import Kind
 from tests.consumers.decode import ftrace_kernel
 
 _VALUE = re.compile(r"ARRAY\[([0-9a-f]{2}(?:, [0-9a-f]{2})*|)\]|\s*(\(nil\)|-?[\w.]+(?:\+0x[0-9a-f]+)?)")
+_STATS = re.compile(rb"CPU: (\d+)\nentries: \d+\noverrun: (\d+)\n")
 _DIGITS = re.compile(r"-?(0x)?[0-9a-f]+")
 _FUNCTION_BYTES_MAX = 1 << 16
 ROOT = Path(__file__).parents[3]
@@ -32,12 +34,12 @@ shift 2
 exec "$@"
 """
 _BUSY = "import pathlib, sys; from tests.consumers.decode import ftrace_kernel; ftrace_kernel.busy({}, pathlib.Path(sys.argv[1]))"
-_LINE = re.compile(r"\s*(.*?)-(\d+)\s+\[(\d+)\]\s+(\d+)\.(\d{9}): (\w+): {1,}(.*)", re.DOTALL)
+_LINE = re.compile(r"\s*(.*?)-(\d+)\s+\[(\d+)\]\s+(\d+)\.(\d{9}): (\w+): +(.*)", re.DOTALL)
 _LOST = re.compile(r"CPU:(\d+) \[(\d+) EVENTS DROPPED\]|CPU:(\d+) \[EVENTS DROPPED\]")
 
 
 def record(directory, events, *, buffer_kib=16384, busy_s=0.2, clock="mono"):
-    """Return the path of a file with these events (SYSTEM or SYSTEM/EVENT) of a busy time, and what trace-cmd said."""
+    """Return the path of a file with these events (SYSTEM or SYSTEM/EVENT) of a busy time."""
     if shutil.which("trace-cmd") is None:
         pytest.skip("needs trace-cmd")
     with ftrace_kernel.instance((), buffer_kb=buffer_kib, clock=clock) as path:
@@ -46,9 +48,11 @@ def record(directory, events, *, buffer_kib=16384, busy_s=0.2, clock="mono"):
         load = [sys.executable, "-c", _BUSY.format(busy_s), str(directory)]
         words = ["trace-cmd", "record", "-q", "-C", clock, "-b", str(buffer_kib), "-o", "some.dat", *flags, *load]
         hidden = ["unshare", "-m", "sh", "-c", _HIDE, "sh", str(directory), str(path), *words]
-        done = subprocess.run(hidden, capture_output=True, text=True, cwd=ROOT, check=False)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(hidden, capture_output=True, text=True, env=environment, check=False)
         assert done.returncode == 0, done.stderr
-    return directory / "some.dat", done.stdout + done.stderr
+        assert "Traceback" not in done.stderr, done.stderr
+    return directory / "some.dat"
 
 
 def convert(path, name, *flags):
@@ -58,6 +62,11 @@ def convert(path, name, *flags):
         ["trace-cmd", "convert", *flags, "-i", str(path), "-o", str(target)], check=True, capture_output=True
     )
     return target
+
+
+def overrun(path):
+    """Return by CPU how many events the kernel overwrote, as its own counters in the file say."""
+    return {int(cpu): int(count) for cpu, count in _STATS.findall(path.read_bytes())}
 
 
 def report(path):
