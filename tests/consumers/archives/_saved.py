@@ -2,6 +2,7 @@
 
 from tests.consumers._pages import TICK
 from tests.consumers.archives._trace_dat import CLOCKS
+from tests.consumers.decode import ftrace_kernel
 
 
 def write(path, form, cpus, *, events=None, clock=CLOCKS, header=True, subbuf_kib=None, stats=None):
@@ -21,4 +22,20 @@ def write(path, form, cpus, *, events=None, clock=CLOCKS, header=True, subbuf_ki
         file = path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
+    return path
+
+
+def copy(instance, path):
+    """Copy a tracing instance of this kernel, as a user would; its pages are gone from it then."""
+    names = ["events/header_page", "trace_clock", "buffer_subbuf_size_kb"]
+    names += [each.relative_to(instance) for each in instance.glob("events/*/*/format")]
+    for name in names:
+        if (instance / name).exists():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_bytes((instance / name).read_bytes())
+    for cpu in ftrace_kernel.cpus(instance):
+        folder = path / "per_cpu" / f"cpu{cpu}"
+        folder.mkdir(parents=True)
+        (folder / "trace_pipe_raw").write_bytes(b"".join(ftrace_kernel.pages(instance, cpu, 8192)))
+        (folder / "stats").write_bytes((instance / "per_cpu" / f"cpu{cpu}" / "stats").read_bytes())
     return path

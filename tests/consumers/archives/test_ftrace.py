@@ -4,10 +4,14 @@ import pytest
 
 from consumers.archives.base import Tags
 from consumers.archives.ftrace import SavedInstance
+from consumers.archives.store import store
+from consumers.lake.layout import open_lake
+from consumers.views import run_query
 from schemas import ftrace
 from schemas.errors import BadInputError, UsageError
 from tests.consumers.archives import _saved
 from tests.consumers.archives._trace_dat import page
+from tests.consumers.decode import ftrace_kernel
 from tests.consumers.decode.ftrace_writer import Form
 
 FORMS = [Form(big, long_bytes, size) for big in (False, True) for long_bytes in (4, 8) for size in (4096, 65536)]
@@ -134,3 +138,28 @@ def test_it_is_recognised_by_its_content_wherever_it_lies(tmp_path):
     ]
     assert same[0] == same[1]
     assert len({same[0], *other}) == 5
+
+
+@pytest.mark.kernel
+def test_a_copy_of_an_instance_of_this_kernel_has_what_its_counters_say(tmp_path):
+    with ftrace_kernel.instance((), buffer_kb=256, clock="boot") as instance:
+        (instance / "buffer_subbuf_size_kb").write_text("8")
+        for system in ("sched", "raw_syscalls", "kmem"):
+            (instance / "events" / system / "enable").write_text("1")
+        ftrace_kernel.busy(0.3, tmp_path)
+        (instance / "tracing_on").write_text("0")
+        path = _saved.copy(instance, tmp_path / "copy")
+        stats = {cpu: ftrace_kernel.stats(instance, cpu) for cpu in ftrace_kernel.cpus(instance)}
+    archive = SavedInstance(path)
+    stored = store(archive, TAGS._replace(run=archive.digest), tmp_path / "lake", 1, lambda done, total: None)
+    written = sum(each["read events"] for each in stats.values())
+    assert written > 1000
+    assert sum(count for table, count in stored.rows.items() if table.startswith("trace_")) == written
+    assert {"trace_sched_switch", "trace_sys_enter", "trace_kmalloc"} <= stored.rows.keys()
+    assert stored.rows.keys().isdisjoint({"trace_unknown", "dead_letters"})
+    overrun = sum(each["overrun"] for each in stats.values())
+    assert overrun > 0
+    sql = "select sum(count), count(*) - count(count) from losses"
+    ((known, unknown),) = run_query(open_lake(tmp_path / "lake", create=False), sql)[1]
+    # The kernel keeps no count where the page has no room for one: then only its own sum knows.
+    assert known < overrun if unknown else known == overrun
