@@ -117,6 +117,16 @@ def test_a_clock_that_trace_cmd_converts_is_the_kernels(opened, version):
     assert {each.stream.clock for each in found} == {"x86-tsc"}
 
 
+def test_a_writer_that_knows_only_the_machines_pages_is_corrected_by_the_header(opened):
+    form = Form(page_bytes=8192)
+    dat = sample(form)
+    content = writer.v7(dat._replace(buffers={"": dat.buffers[""]}))
+    stated = b"mono\0" + dat.number(4, 8192)
+    assert content.count(stated) == 1
+    seen = Seen(frames(opened(content.replace(stated, b"mono\0" + dat.number(4, 4096)))))
+    assert seen.pages == {f"top/cpu{cpu}": dict(enumerate(pages)) for cpu, pages in dat.buffers[""].items()}
+
+
 @pytest.mark.parametrize(("rest", "clock"), [(b"[xyz]", "xyz"), (b"\xff" * 5, "mono"), (b"", "mono")])
 def test_rubbish_where_the_clock_should_be_leaves_that_of_the_options(opened, rest, clock):
     dat = sample(Form(), ring_clock="local")
