@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BROKER = $(PYTHON) deploy/kafka/broker.py
 FOR ?= 10
 
-.PHONY: help setup setup-kafka run test bench kafka kafka-stop
+.PHONY: help setup setup-kafka setup-trace run test bench kafka kafka-stop
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,10 +31,16 @@ setup-kafka: ## install Java and Maven where missing (root), fetch the broker's 
 	  else echo "a Java runtime (17 or newer) and Maven are needed; install them or run this as root on Debian" >&2; exit 1; fi; fi
 	@$(BROKER) setup
 
+setup-trace: ## install trace-cmd where missing (root on Debian); elsewhere the tests that need it are skipped
+	@if ! command -v trace-cmd >/dev/null; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -q && apt-get install -y -q --no-install-recommends trace-cmd; \
+	  else echo "trace-cmd is not there: tests against it will be skipped" >&2; fi; fi
+
 run: setup ## agent, collector and audit on this machine for FOR=10 seconds; KAFKA=host:port goes through a broker
 	.venv/bin/hypocenter trial --for $(FOR) $(if $(KAFKA),--kafka $(KAFKA))
 
-test: setup setup-kafka ## lint, types and every test
+test: setup setup-kafka setup-trace ## lint, types and every test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy

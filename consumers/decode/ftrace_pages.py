@@ -26,12 +26,16 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from consumers.decode.ftrace_format import PAYLOAD_BYTES_MAX, PageHeader
+from consumers.decode.ftrace_format import PageHeader
 from consumers.decode.slices import Bytes, Ints
+from schemas import limits
 
 Int32s = npt.NDArray[np.int32]
 #: The shortest record, padding included, is a word and four bytes.
 _RECORD_BYTES_MIN: Final = 8
+_SIZE_MASK: Final = (1 << 27) - 1
+_MISSED: Final = 1 << 31
+_STORED: Final = 1 << 30
 _COLUMN_TYPES: Final = (np.int32, np.int32, np.int64, np.uint16, np.int64, np.int32)
 _BY_PAGE_TYPES: Final = (np.int32, np.int64, np.uint8, np.int32)
 
@@ -75,6 +79,18 @@ class Walked(NamedTuple):
     fault_at: Int32s
 
 
+class Heads(NamedTuple):
+    """The headers of some pages: the times of the first and the last, and what was lost.
+
+    `lost` has one (index of the page, number of events right before it) for each page that says so; None where the
+    kernel did not keep the number.
+    """
+
+    ts_first_ns: int
+    ts_last_ns: int
+    lost: list[tuple[int, int | None]]
+
+
 class Space:
     """Memory that is used again and again: fresh pages of the system's cost more than the walk itself."""
 
@@ -100,6 +116,32 @@ class Space:
         return self._columns
 
 
+def fits(header: PageHeader, page_bytes: int) -> bool:
+    """Return whether pages of `page_bytes` can be as `header` says, with room for a record."""
+    apart = 8 <= header.commit_offset <= header.data_offset - header.commit_bytes and header.commit_bytes in (4, 8)
+    return apart and header.data_offset + _RECORD_BYTES_MIN <= page_bytes <= limits.TRACE_PAGE_BYTES_MAX
+
+
+def read_heads(data: Any, header: PageHeader, page_bytes: int) -> Heads:
+    """Return what the headers of the pages in `data` say: at least one page, all whole."""
+    pages = np.frombuffer(data, np.uint8).reshape(-1, page_bytes)
+    order, word_bytes = ">" if header.big_endian else "<", header.commit_bytes
+    stamps = np.ascontiguousarray(pages[:, :8]).view(f"{order}i8")[:, 0]
+    commits = np.ascontiguousarray(pages[:, header.commit_offset :][:, :word_bytes]).view(f"{order}u{word_bytes}")[:, 0]
+    lost: list[tuple[int, int | None]] = []
+    for index in np.flatnonzero(commits & commits.dtype.type(_MISSED)).tolist():
+        commit = int(commits[index])
+        at = header.data_offset + (commit & _SIZE_MASK)
+        stored = pages[index, at : at + word_bytes].tobytes() if commit & _STORED else b""
+        count = (
+            int(np.frombuffer(stored, f"{order}{'i8' if word_bytes == 8 else 'u4'}")[0])
+            if len(stored) == word_bytes
+            else 0
+        )
+        lost.append((index, count if count > 0 else None))
+    return Heads(int(stamps[0]), int(stamps[-1]), lost)
+
+
 def walk(data: Any, header: PageHeader, page_bytes: int, space: Space | None = None) -> Walked:
     """Return the events in `data`, a buffer of whole pages of `page_bytes` each.
 
@@ -109,9 +151,7 @@ def walk(data: Any, header: PageHeader, page_bytes: int, space: Space | None = N
     fault, and the next goes on.
     """
     octets = np.frombuffer(data, np.uint8)
-    assert header.data_offset + _RECORD_BYTES_MIN <= page_bytes <= 2 * PAYLOAD_BYTES_MAX
-    assert 8 <= header.commit_offset <= header.data_offset - header.commit_bytes
-    assert header.commit_bytes in (4, 8)
+    assert fits(header, page_bytes)
     pages, rest = divmod(len(octets), page_bytes)
     assert rest == 0, "whole pages"
     most = pages * ((page_bytes - header.data_offset) // _RECORD_BYTES_MIN)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from consumers.decode import ftrace_format, ftrace_loops
-from consumers.decode.ftrace_pages import Fault, walk
+from consumers.decode.ftrace_pages import Fault, read_heads, walk
 from tests.consumers.decode.ftrace_writer import Form, read_page
 
 FORMS = [
@@ -30,7 +30,16 @@ def form(request):
 
 def walked(form, *pages):
     header = ftrace_format.parse_header(form.header_text, big_endian=form.big)
-    return walk(b"".join(pages), header, form.page_bytes)
+    data = b"".join(pages)
+    found = walk(data, header, form.page_bytes)
+    # The headers alone say the same losses as the walk behind them.
+    heads = read_heads(data, header, form.page_bytes)
+    want = [(i, lost if lost > 0 else None) for i, lost in enumerate(found.lost.tolist()) if lost]
+    assert heads.lost == want
+    order = "big" if form.big else "little"
+    stamps = [int.from_bytes(page[:8], order, signed=True) for page in (pages[0], pages[-1])]
+    assert [heads.ts_first_ns, heads.ts_last_ns] == stamps
+    return found
 
 
 def events(found):
