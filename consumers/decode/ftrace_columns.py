@@ -120,8 +120,9 @@ def _type(column: Column) -> pa.DataType:
 
 def gather(octets: Bytes, starts: Ints, lengths: Ints, size: int, *, big_endian: bool) -> Rows:
     """Return the events whose payloads are at `starts`; each has at least `size` bytes, and there is at least one."""
-    windows = np.ndarray((len(octets) - size + 1,), f"V{size}", octets, strides=(1,))
-    return Rows(octets, starts, lengths, windows[starts].view(np.uint8), size, ">" if big_endian else "<")
+    fixed = np.empty(len(starts) * size, np.uint8)
+    _loops().gather(octets, _words(octets), starts, size, fixed, _words(fixed))
+    return Rows(octets, starts, lengths, fixed, size, ">" if big_endian else "<")
 
 
 def column_array(rows: Rows, column: Column, words: Words) -> pa.Array:
@@ -141,7 +142,7 @@ def column_array(rows: Rows, column: Column, words: Words) -> pa.Array:
     values = _integers(rows, field)
     if field.kind == Kind.BOOL:
         return _bools(values != 0)
-    return pa.array(values.astype(np.uint64) if field.kind == Kind.POINTER else values)
+    return pa.array(values.astype(np.uint64, copy=False) if field.kind == Kind.POINTER else values)
 
 
 def of_words(numbers: pa.Array, words: pa.Array) -> pa.Array:
@@ -164,7 +165,7 @@ def context_arrays(rows: Rows, event: Format) -> dict[str, pa.Array]:
         if source is None or source.kind not in (Kind.INTEGER, Kind.BOOL):
             found[each.name] = pa.nulls(len(rows.starts), each.type)
         else:
-            found[each.name] = pa.array(_integers(rows, source).astype(each.type.to_pandas_dtype()))
+            found[each.name] = pa.array(_integers(rows, source).astype(each.type.to_pandas_dtype(), copy=False))
     return found
 
 
@@ -261,11 +262,15 @@ def _numbers(codes: _Codes, texts: list[Any], missing: Mask | None, words: Words
     return pa.array(found, mask=missing)
 
 
+# The eight bytes from each byte on.
+def _words(octets: Bytes) -> npt.NDArray[np.uint64]:
+    return np.ndarray((max(0, len(octets) - 7),), np.uint64, octets, strides=(1,))
+
+
 def _intern(slices: _Slices) -> tuple[_Codes, list[bytes]]:
     octets, starts, lengths = slices.octets, slices.starts, slices.lengths
     codes, rows = np.empty(len(starts), np.int32), np.empty(len(starts), np.int64)
-    words = np.ndarray((max(0, len(octets) - 7),), np.uint64, octets, strides=(1,))
-    count = _loops().intern(octets, words, starts, lengths, _SEED, codes, rows)
+    count = _loops().intern(octets, _words(octets), starts, lengths, _SEED, codes, rows)
     firsts = rows[:count]
     ends = (starts[firsts] + lengths[firsts]).tolist()
     return codes, [octets[start:end].tobytes() for start, end in zip(starts[firsts].tolist(), ends, strict=True)]

@@ -30,12 +30,11 @@ _PLACE: Final = (
     pa.field("ts_ns", pa.int64(), nullable=False),
 )
 _SORT_KEYS: Final = ("machine", "boot_id", "layer", "surface", "instance", "cpu", "clock", "page", "position")
-_DELTA: Final = ("page", "position", "ts_ns", "arrival_ns")
+_DELTA: Final = ("page", "ts_ns", "arrival_ns")
 _ARRIVAL: Final = pa.field("arrival_ns", pa.int64(), nullable=False)
 #: The columns in front of every event's own.
 FRONT: Final = (*_PLACE, _ARRIVAL, *ftrace_columns.CONTEXT_FIELDS)
 _TAKEN: Final = frozenset((*(each.name for each in FRONT), *ftrace_columns.CONTEXT_SQL))
-_NARROW: Final = frozenset((pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.int32(), pa.uint32()))
 #: The table of events whose id has no format, or that are shorter than their format says.
 UNKNOWN: Final = TableSpec(
     UNKNOWN_TABLE,
@@ -49,8 +48,9 @@ UNKNOWN: Final = TableSpec(
         ]
     ),
     _SORT_KEYS,
-    (*(key for key in _SORT_KEYS if key not in _DELTA), "event_id", "reason"),
+    ("machine", "boot_id", "layer", "surface", "instance", "clock", "reason"),
     _DELTA,
+    ("cpu", "position", "event_id"),
 )
 # Pages decoded in one go: enough that the cost of a column is that of its rows, little enough to stay in a cache.
 _GROUP_BYTES: Final = 4 << 20
@@ -178,15 +178,9 @@ def schema(event: Format) -> pa.Schema:
 
 def spec(table: str, schema: pa.Schema) -> TableSpec:
     """Return how a table with this schema is laid out."""
-    # Addresses, times and sums have as many values as rows, so that a dictionary of them would only add to them. What
-    # has names is neither, whatever its width.
-    names = frozenset(schema.names)
-    few = tuple(
-        each.name
-        for each in schema
-        if each.name not in _DELTA and (each.type == WORD or each.type in _NARROW or f"{each.name}_name" in names)
-    )
-    return TableSpec(table, schema, _SORT_KEYS, few, _DELTA)
+    words = tuple(each.name for each in schema if each.type == WORD)
+    numbers = (each.name for each in schema if pa.types.is_integer(each.type) and each.name not in _DELTA)
+    return TableSpec(table, schema, _SORT_KEYS, words, _DELTA, tuple(numbers))
 
 
 def decode(runs: list[PageRun], formats: Formats) -> Events:
