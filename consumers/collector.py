@@ -74,18 +74,26 @@ class PartitionCollector:
         """Return the bytes of frame bodies that wait for a commit."""
         return self._bytes
 
-    def add(self, messages: list[Message], now_ns: int) -> None:
-        """Enter `messages`, which continue at `position`; an offset jump is loss in the log itself."""
+    def add(self, messages: list[Message], now_ns: int) -> int:
+        """Enter `messages`, which continue at `position`, until the cut is full; return how many were taken.
+
+        An offset jump is loss in the log itself.
+        """
+        taken = 0
         for message in messages:
+            taken += 1
             if message.offset < self.position:
                 continue
             if message.offset > self.position:
                 self._skipped(message.offset, message.ts_ns, LossKind.GAP, "offsets-missing")
             self.position = message.offset + 1
             self._add(message)
+            if self._full():
+                break
         if messages and self._oldest_ns is None:
             self._oldest_ns = now_ns
         crash_point("collector:added")
+        return taken
 
     def overtaken(self, start: int, arrival_ns: int) -> None:
         """Enter that retention deleted what lies before offset `start`: committed like any data, so never forgotten."""
@@ -97,8 +105,7 @@ class PartitionCollector:
         """Return whether the buffer is to be committed."""
         if self._oldest_ns is None:
             return self.buffered > 0
-        full = self._bytes >= self._cut.bytes_max or self._rows >= self._cut.rows_max
-        return full or now_ns - self._oldest_ns >= self._cut.age_ns
+        return self._full() or now_ns - self._oldest_ns >= self._cut.age_ns
 
     def due_in_ms(self, now_ns: int) -> int | None:
         """Return how long the buffer may still wait, by its age; None when nothing waits."""
@@ -125,6 +132,9 @@ class PartitionCollector:
         self._committed = self.position
         self._clear()
         return True
+
+    def _full(self) -> bool:
+        return self._bytes >= self._cut.bytes_max or self._rows >= self._cut.rows_max
 
     def _clear(self) -> None:
         self._frames: list[FrameIn] = []
