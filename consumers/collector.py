@@ -75,7 +75,7 @@ class PartitionCollector:
         return self._bytes
 
     def add(self, messages: list[Message], now_ns: int) -> int:
-        """Enter `messages`, which continue at `position`, until the cut is full; return how many were taken.
+        """Enter `messages`, which continue at `position`, up to the bytes of a cut; return how many were taken.
 
         An offset jump is loss in the log itself.
         """
@@ -88,7 +88,7 @@ class PartitionCollector:
                 self._skipped(message.offset, message.ts_ns, LossKind.GAP, "offsets-missing")
             self.position = message.offset + 1
             self._add(message)
-            if self._full():
+            if self._bytes >= self._cut.bytes_max:
                 break
         if messages and self._oldest_ns is None:
             self._oldest_ns = now_ns
@@ -105,7 +105,8 @@ class PartitionCollector:
         """Return whether the buffer is to be committed."""
         if self._oldest_ns is None:
             return self.buffered > 0
-        return self._full() or now_ns - self._oldest_ns >= self._cut.age_ns
+        full = self._bytes >= self._cut.bytes_max or self._rows >= self._cut.rows_max
+        return full or now_ns - self._oldest_ns >= self._cut.age_ns
 
     def due_in_ms(self, now_ns: int) -> int | None:
         """Return how long the buffer may still wait, by its age; None when nothing waits."""
@@ -132,9 +133,6 @@ class PartitionCollector:
         self._committed = self.position
         self._clear()
         return True
-
-    def _full(self) -> bool:
-        return self._bytes >= self._cut.bytes_max or self._rows >= self._cut.rows_max
 
     def _clear(self) -> None:
         self._frames: list[FrameIn] = []

@@ -156,9 +156,7 @@ class Follower:
             self._collectors[e.partition].overtaken(e.start, time.time_ns())
             self._reader.seek(e.partition, e.start)
             return
-        for partition, messages in polled.items():
-            if partition in self._collectors:
-                self._add(partition, messages)
+        self._add_all({partition: found for partition, found in polled.items() if partition in self._collectors})
         for partition, collector in list(self._collectors.items()):
             if collector.due(time.monotonic_ns()):
                 self._commit(partition)
@@ -166,7 +164,19 @@ class Follower:
         while sum(each.buffered_bytes for each in self._collectors.values()) > _BUFFERED_CUTS_MAX * self._cut.bytes_max:
             self._commit(max(self._collectors, key=lambda partition: self._collectors[partition].buffered_bytes))
 
-    # What one poll gives may be several cuts.
+    # A commit may be refused between two partitions: what was polled of those behind it comes again.
+    def _add_all(self, polled: dict[Partition, list[Message]]) -> None:
+        waiting = list(polled)
+        try:
+            while waiting:
+                partition = waiting.pop(0)
+                self._add(partition, polled[partition])
+        except HypocenterError:
+            for partition in waiting:
+                self._reader.seek(partition, self._collectors[partition].position)
+            raise
+
+    # One poll may give the bytes of several cuts, and memory is for one.
     def _add(self, partition: Partition, messages: list[Message]) -> None:
         collector, taken = self._collectors[partition], 0
         while taken < len(messages):

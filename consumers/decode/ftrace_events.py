@@ -53,7 +53,7 @@ UNKNOWN: Final = TableSpec(
     ("cpu", "position", "event_id"),
 )
 # Pages decoded in one go: enough that the cost of a column is that of its rows, little enough to stay in a cache.
-_GROUP_BYTES: Final = 8 << 20
+_GROUP_BYTES: Final = 16 << 20
 _TAGS: Final = len(Stream._fields)
 _threads: Final = threading.local()
 _Rows = slice | Ints

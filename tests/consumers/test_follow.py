@@ -13,6 +13,7 @@ from consumers.transport.memory import MemoryLog, MemoryReader
 from consumers.views import run_query
 from schemas.config import CollectConfig
 from schemas.errors import StorageError, UsageError
+from schemas.frame import decode
 from tests.consumers._frames import STREAM, message_bytes
 
 LOG, STATE = Partition("hypocenter.log", 0), Partition("hypocenter.state", 0)
@@ -97,10 +98,30 @@ def starts(storage):
     return [int(name) for name in names if name.isdigit()]
 
 
+#: Two messages of one record.
+CUT_BYTES = 2 * len(decode(message_bytes(0, 1, 0)).body)
+
+
+def test_a_refused_commit_of_one_partition_takes_nothing_from_the_others_in_the_poll(log, storage):
+    other = STREAM._replace(machine="n")
+    for i in range(6):
+        log.append(LOG, message_bytes(i, i + 1, i))
+        log.append(STATE, message_bytes(i, i + 1, i, stream=other))
+    each = follower(log, storage, cut_bytes=CUT_BYTES)
+    each._find_partitions()
+    storage.full = True
+    with pytest.raises(StorageError):
+        each._step()
+    storage.full = False
+    each.run(threading.Event(), until_end=True)
+    assert seqs(storage) == [i for i in range(6) for _ in range(2)]
+    assert run_query(storage, "select * from losses")[1] == []
+
+
 def test_a_poll_of_several_cuts_is_committed_cut_by_cut(log, storage):
     for i in range(9):
         log.append(LOG, message_bytes(i, i + 1, i))
-    to_the_end(log, storage, cut_rows=4)  # a message counts as a row too
+    to_the_end(log, storage, cut_bytes=CUT_BYTES)
     assert starts(storage) == [0, 2, 4, 6, 8]
     assert seqs(storage) == list(range(9))
 
@@ -110,7 +131,7 @@ def test_what_a_poll_has_behind_a_lost_commit_is_neither_lost_nor_doubled(log, s
     values = [message_bytes(i, i + 1, i) for i in range(9)]
     for value in values:
         log.append(LOG, value)
-    ours, rival = follower(log, storage, cut_rows=4), follower(log, storage)
+    ours, rival = follower(log, storage, cut_bytes=CUT_BYTES), follower(log, storage)
     real = ours._writer.commit
 
     def late(chain, batch):
