@@ -46,6 +46,8 @@ CONTEXT_SQL: Final = {
 _RESCHED: Final = {0x26: "B", 0x06: "b", 0x24: "N", 0x22: "L", 0x04: "n", 0x20: "p", 0x02: "l"}
 _SEED: Final = np.uint64(int.from_bytes(os.urandom(8)))
 _Codes = npt.NDArray[np.int32]
+#: The number of each text that a column of words has had so far.
+Words = dict[str, int]
 
 
 class Column(NamedTuple):
@@ -118,17 +120,21 @@ def _type(column: Column) -> pa.DataType:
 
 def gather(octets: Bytes, starts: Ints, lengths: Ints, size: int, *, big_endian: bool) -> Rows:
     """Return the events whose payloads are at `starts`; each has at least `size` bytes, and there is at least one."""
-    windows = np.ndarray((len(octets) - size + 1,), f"V{size}", octets, strides=(1,))
-    return Rows(octets, starts, lengths, windows[starts].view(np.uint8), size, ">" if big_endian else "<")
+    fixed = np.empty(len(starts) * size, np.uint8)
+    _loops().gather(octets, _words(octets), starts, size, fixed, _words(fixed))
+    return Rows(octets, starts, lengths, fixed, size, ">" if big_endian else "<")
 
 
-def column_array(rows: Rows, column: Column) -> pa.Array:
-    """Return one column; null is what points outside its event, and in a column of names what has no name."""
+def column_array(rows: Rows, column: Column, words: Words) -> pa.Array:
+    """Return one column; null is what points outside its event, and in a column of names what has no name.
+
+    Of a column of words the array has their numbers, int32(), and what is new gets the next one in `words`.
+    """
     field = column.field
     if column.names:
-        return _named(rows, field, column.names)
+        return _named(rows, field, column.names, words)
     if field.kind == Kind.TEXT:
-        return _texts(rows, field)
+        return _texts(rows, field, words)
     if field.kind == Kind.INTEGERS:
         return _lists(_slices(rows, field), _dtype(field, rows.order))
     if field.kind == Kind.RAW:
@@ -136,7 +142,12 @@ def column_array(rows: Rows, column: Column) -> pa.Array:
     values = _integers(rows, field)
     if field.kind == Kind.BOOL:
         return _bools(values != 0)
-    return pa.array(values.astype(np.uint64) if field.kind == Kind.POINTER else values)
+    return pa.array(values.astype(np.uint64, copy=False) if field.kind == Kind.POINTER else values)
+
+
+def of_words(numbers: pa.Array, words: pa.Array) -> pa.Array:
+    """Return the column whose rows are those of `words` that `numbers` say, which are within it."""
+    return pa.DictionaryArray.from_arrays(numbers, words, safe=False)
 
 
 def context_fields(event: Format) -> list[pa.Field]:
@@ -154,7 +165,7 @@ def context_arrays(rows: Rows, event: Format) -> dict[str, pa.Array]:
         if source is None or source.kind not in (Kind.INTEGER, Kind.BOOL):
             found[each.name] = pa.nulls(len(rows.starts), each.type)
         else:
-            found[each.name] = pa.array(_integers(rows, source).astype(each.type.to_pandas_dtype()))
+            found[each.name] = pa.array(_integers(rows, source).astype(each.type.to_pandas_dtype(), copy=False))
     return found
 
 
@@ -219,44 +230,47 @@ def _slices(rows: Rows, field: Field) -> _Slices:
     )
 
 
-def _texts(rows: Rows, field: Field) -> pa.Array:
+def _texts(rows: Rows, field: Field, words: Words) -> pa.Array:
     slices = _slices(rows, field)
     pair = field.place == Place.FIXED and 8 <= field.size <= 16
     codes, different = _intern_pairs(rows, field) if pair else _intern(slices)
     texts = [data.partition(b"\0")[0].decode("utf-8", "replace") for data in different]
-    return _words(codes, texts, slices.missing)
+    return _numbers(codes, texts, slices.missing, words)
 
 
-def _named(rows: Rows, field: Field, names: Names) -> pa.Array:
+def _named(rows: Rows, field: Field, names: Names, words: Words) -> pa.Array:
     values = _integers(rows, field)
     if int(values.max()) < NAMED_VALUES_MAX and int(values.min()) >= 0:
         codes = values.astype(np.int32)
         seen = np.bincount(codes)
-        return _words(codes, [names.name(value) if count else None for value, count in enumerate(seen.tolist())], None)
+        texts = [names.name(value) if count else None for value, count in enumerate(seen.tolist())]
+        return _numbers(codes, texts, None, words)
     codes, different = _intern(_slices(rows, field))
     if len(different) > NAMED_VALUES_MAX:
-        return pa.nulls(len(codes), WORD)
+        return pa.nulls(len(codes), pa.int32())
     dtype = _dtype(field, rows.order)
-    return _words(codes, [names.name(int(np.frombuffer(data, dtype)[0])) for data in different], None)
+    return _numbers(codes, [names.name(int(np.frombuffer(data, dtype)[0])) for data in different], None, words)
 
 
-# The dictionary array whose row i is `texts[codes[i]]`; texts may repeat.
-def _words(codes: _Codes, texts: list[Any], missing: Mask | None) -> pa.Array:
-    known: dict[str, int] = {}
-    numbers = np.array([-1 if text is None else known.setdefault(text, len(known)) for text in texts], np.int32)
-    if len(known) < len(texts):
-        codes = numbers[codes]
-        unnamed = codes < 0
-        if unnamed.any():
-            missing = unnamed if missing is None else missing | unnamed
-    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=missing), pa.array(known, pa.string()))
+# Row i is the number of `texts[codes[i]]`; texts may repeat, and what is None has none.
+def _numbers(codes: _Codes, texts: list[Any], missing: Mask | None, words: Words) -> pa.Array:
+    numbers = np.array([-1 if text is None else words.setdefault(text, len(words)) for text in texts], np.int32)
+    found = numbers[codes]
+    if None in texts:
+        unnamed = found < 0
+        missing = unnamed if missing is None else missing | unnamed
+    return pa.array(found, mask=missing)
+
+
+# The eight bytes from each byte on.
+def _words(octets: Bytes) -> npt.NDArray[np.uint64]:
+    return np.ndarray((max(0, len(octets) - 7),), np.uint64, octets, strides=(1,))
 
 
 def _intern(slices: _Slices) -> tuple[_Codes, list[bytes]]:
     octets, starts, lengths = slices.octets, slices.starts, slices.lengths
     codes, rows = np.empty(len(starts), np.int32), np.empty(len(starts), np.int64)
-    words = np.ndarray((max(0, len(octets) - 7),), np.uint64, octets, strides=(1,))
-    count = _loops().intern(octets, words, starts, lengths, _SEED, codes, rows)
+    count = _loops().intern(octets, _words(octets), starts, lengths, _SEED, codes, rows)
     firsts = rows[:count]
     ends = (starts[firsts] + lengths[firsts]).tolist()
     return codes, [octets[start:end].tobytes() for start, end in zip(starts[firsts].tolist(), ends, strict=True)]

@@ -37,6 +37,8 @@ _SIZE_MASK: Final = (1 << 27) - 1
 _MISSED: Final = 1 << 31
 _STORED: Final = 1 << 30
 _COLUMN_TYPES: Final = (np.int32, np.int32, np.int64, np.uint16, np.int64, np.int32)
+_PASSING_TYPES: Final = (np.int32, np.int64, np.int64)
+_IDS: Final = 1 << 16
 _BY_PAGE_TYPES: Final = (np.int32, np.int64, np.uint8, np.int32)
 
 
@@ -91,12 +93,31 @@ class Heads(NamedTuple):
     lost: list[tuple[int, int | None]]
 
 
+class Sorted(NamedTuple):
+    """Events in the order of their ids, those of one id as they came.
+
+    By event: `page` (index), `number` (of the page in its stream), `position`, `ts`, `arrival_ns` (of the page),
+    `start` and `length` of the payload. `ids` has each id, with its first row and the one behind its last. With a
+    `space`, `page`, `start` and `length` are valid until the next walk in it.
+    """
+
+    page: Int32s
+    number: Ints
+    position: Int32s
+    ts: Ints
+    arrival_ns: Ints
+    start: Ints
+    length: Ints
+    ids: list[tuple[int, int, int]]
+
+
 class Space:
     """Memory that is used again and again: fresh pages of the system's cost more than the walk itself."""
 
     def __init__(self) -> None:
         self._octets = np.empty(0, np.uint8)
         self._columns: tuple[Any, ...] = tuple(np.empty(0, type_) for type_ in _COLUMN_TYPES)
+        self._passing: tuple[Any, ...] = tuple(np.empty(0, type_) for type_ in _PASSING_TYPES)
 
     def joined(self, parts: list[Any]) -> Bytes:
         """Return the bytes of `parts` one behind the other, valid until the next call."""
@@ -114,6 +135,12 @@ class Space:
         if rows > len(self._columns[0]):
             self._columns = tuple(np.empty(rows, type_) for type_ in _COLUMN_TYPES)
         return self._columns
+
+    def passing(self, rows: int) -> tuple[Any, ...]:
+        """Return page, start and length of at least `rows` for a `Sorted`, valid until the next call."""
+        if rows > len(self._passing[0]):
+            self._passing = tuple(np.empty(rows, type_) for type_ in _PASSING_TYPES)
+        return self._passing
 
 
 def fits(header: PageHeader, page_bytes: int) -> bool:
@@ -161,3 +188,18 @@ def walk(data: Any, header: PageHeader, page_bytes: int, space: Space | None = N
     # Not imported above: the compiler takes half a second and 60 MiB, which a command that reads no pages need not.
     found = import_module("consumers.decode.ftrace_loops").walk(octets, pages, layout, columns, by_page)
     return Walked(*[column[:found] for column in columns], *by_page)
+
+
+def by_id(walked: Walked, number: Ints, arrival_ns: Ints, space: Space | None = None) -> Sorted:
+    """Return the events of `walked` by their ids; `number` and `arrival_ns` are by page."""
+    counts = np.bincount(walked.event_id, minlength=_IDS)
+    ends = np.cumsum(counts)
+    rows = len(walked.page)
+    page, start, length = (column[:rows] for column in (space or Space()).passing(rows))
+    numbers, times, arrivals = (np.empty(rows, np.int64) for _ in range(3))
+    ordered = (page, numbers, np.empty(rows, np.int32), times, arrivals, start, length)
+    columns = (walked.page, walked.position, walked.ts, walked.event_id, walked.start, walked.length)
+    import_module("consumers.decode.ftrace_loops").sort_by_id(columns, number, arrival_ns, ends - counts, ordered)
+    ids = np.flatnonzero(counts)
+    spans = zip(ids.tolist(), (ends - counts)[ids].tolist(), ends[ids].tolist(), strict=True)
+    return Sorted(*ordered, list(spans))
