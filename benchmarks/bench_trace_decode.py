@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.base import Options, Reach, Row, log, scratch
-from benchmarks.traces import TRACEFS, instance, load, record
+from benchmarks.traces import apart, instance, load, record
 from consumers.decode import ftrace_events, ftrace_format
 from consumers.decode.ftrace_events import PageRun
 from consumers.lake.parquet import write_table
@@ -67,7 +67,7 @@ def _peer(options: Options, rates: list[float]) -> list[Row]:
         events = [part for name in ("sched:sched_switch", "sched:sched_waking", "irq") for part in ("-e", name)]
         command = ["trace-cmd", "record", "-q", "-o", str(file), "-B", peer.name]
         command += ["-C", "mono", "-b", "65536", *events, "sleep", "2"]
-        done = subprocess.run(_apart(path, peer, command), capture_output=True, text=True, check=False)
+        done = subprocess.run(apart(path, peer, command), capture_output=True, text=True, check=False)
         if done.returncode:
             log(f"  trace-cmd record: {done.stderr.strip()[-200:]}")
             return []
@@ -77,17 +77,6 @@ def _peer(options: Options, rates: list[float]) -> list[Row]:
         Row("trace-cmd report", peers, "M events/s/core", None, "text only, its own recording of the same load"),
         Row("times trace-cmd report", times, "x", Reach(25, at_least=True), "to Parquet, against its text"),
     ]
-
-
-# trace-cmd resets the function tracer's settings, which not every machine lets it, and which are not ours to reset: in
-# a mount namespace of its own it finds plain files instead.
-def _apart(path: Path, peer: Path, command: list[str]) -> list[str]:
-    files = ("set_ftrace_filter", "set_ftrace_notrace", "set_ftrace_pid")
-    names = [each / name for each in (TRACEFS, peer) for name in files]
-    names.append(Path("/proc/sys/kernel/ftrace_enabled"))
-    (path / "plain").write_text("1\n")
-    mounts = [f"mount --bind {path / 'plain'} {name}" for name in names if name.exists()]
-    return ["unshare", "--mount", "sh", "-c", " && ".join([*mounts, 'exec "$@"']), "sh", *command]
 
 
 def _report(file: Path) -> float:

@@ -139,6 +139,18 @@ def load() -> Iterator[None]:
             process.wait()
 
 
+# trace-cmd resets the function tracer's settings, which not every machine lets it, and which are not ours to reset: in
+# a mount namespace of its own it finds plain files instead.
+def apart(path: Path, peer: Path, command: list[str]) -> list[str]:
+    """Return `command`, a trace-cmd that records into the instance `peer`, run apart; `path` is a scratch folder."""
+    files = ("set_ftrace_filter", "set_ftrace_notrace", "set_ftrace_pid")
+    names = [each / name for each in (TRACEFS, peer) for name in files]
+    names.append(Path("/proc/sys/kernel/ftrace_enabled"))
+    (path / "plain").write_text("1\n")
+    mounts = [f"mount --bind {path / 'plain'} {name}" for name in names if name.exists()]
+    return ["unshare", "--mount", "sh", "-c", " && ".join([*mounts, 'exec "$@"']), "sh", *command]
+
+
 def _runs(path: Path, cpu: int) -> Iterator[PageRun]:
     stream = SET._replace(instance=f"{SET.instance}/cpu{cpu}")
     fd = os.open(path / "per_cpu" / f"cpu{cpu}" / "trace_pipe_raw", os.O_RDONLY | os.O_NONBLOCK)
