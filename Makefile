@@ -8,7 +8,7 @@ FOR ?= 10
 BPF = producers/bpf_programs
 BPF_BUILT = $(patsubst %.c,%.o,$(wildcard $(BPF)/*.bpf.c)) $(BPF)/ring-x86_64.so $(BPF)/ring-aarch64.so
 
-.PHONY: help setup setup-kafka bpf run test bench kafka kafka-stop
+.PHONY: help setup setup-kafka setup-trace bpf run test bench kafka kafka-stop
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,12 @@ setup-kafka: ## install Java and Maven where missing (root), fetch the broker's 
 	  else echo "a Java runtime (17 or newer) and Maven are needed; install them or run this as root on Debian" >&2; exit 1; fi; fi
 	@$(BROKER) setup
 
+setup-trace: ## install trace-cmd where missing (root on Debian); elsewhere the tests that need it are skipped
+	@if ! command -v trace-cmd >/dev/null; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -q && apt-get install -y -q --no-install-recommends trace-cmd; \
+	  else echo "trace-cmd is not there: tests against it will be skipped" >&2; fi; fi
+
 # What is built is in the wheel and not in git: a machine that runs the agent needs no compiler, and a reader of the source
 # sees no bytes that could differ from it. Both kinds are for any machine of their architecture, whatever builds them.
 bpf: ## compile the BPF programs and the reader of their rings; install clang, lld and libbpf where missing (root)
@@ -56,7 +62,7 @@ $(BPF)/ring-%.so: $(BPF)/ring.c
 run: setup ## agent, collector and audit on this machine for FOR=10 seconds; KAFKA=host:port goes through a broker
 	.venv/bin/hypocenter trial --for $(FOR) $(if $(KAFKA),--kafka $(KAFKA))
 
-test: setup setup-kafka bpf ## lint, types and every test
+test: setup setup-kafka setup-trace bpf ## lint, types and every test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy

@@ -21,7 +21,7 @@ VERBS: Final = {
     "losses": "list what was lost, where, and who found it",
     "status": "frontier, lag, coverage and last commit per partition",
     "tail": "follow decoded records as text",
-    "import": "store a saved dump",
+    "import": "store an archive: a dump of the kernel log, or trace events that were saved",
     "export": "write trace events as a file that Perfetto opens",
     "compact": "merge the small files of past hours",
     "topics": "create or verify Kafka's topics",
@@ -65,7 +65,7 @@ def parser(chosen: str | None = None) -> argparse.ArgumentParser:
         sub = verbs.add_parser(verb, help=summary)
         if verb != chosen:
             continue
-        module = importlib.import_module(f"consumers.commands.{'import_dump' if verb == 'import' else verb}")
+        module = importlib.import_module(f"consumers.commands.{'import_archive' if verb == 'import' else verb}")
         sub.description = module.__doc__
         module.add_arguments(sub)
         sub.add_argument("--verbose", action="store_true", help="log more")

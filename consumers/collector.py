@@ -74,18 +74,26 @@ class PartitionCollector:
         """Return the bytes of frame bodies that wait for a commit."""
         return self._bytes
 
-    def add(self, messages: list[Message], now_ns: int) -> None:
-        """Enter `messages`, which continue at `position`; an offset jump is loss in the log itself."""
+    def add(self, messages: list[Message], now_ns: int) -> int:
+        """Enter `messages`, which continue at `position`, up to the bytes of a cut; return how many were taken.
+
+        An offset jump is loss in the log itself.
+        """
+        taken = 0
         for message in messages:
+            taken += 1
             if message.offset < self.position:
                 continue
             if message.offset > self.position:
                 self._skipped(message.offset, message.ts_ns, LossKind.GAP, "offsets-missing")
             self.position = message.offset + 1
             self._add(message)
+            if self._bytes >= self._cut.bytes_max:
+                break
         if messages and self._oldest_ns is None:
             self._oldest_ns = now_ns
         crash_point("collector:added")
+        return taken
 
     def overtaken(self, start: int, arrival_ns: int) -> None:
         """Enter that retention deleted what lies before offset `start`: committed like any data, so never forgotten."""

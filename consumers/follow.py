@@ -11,7 +11,7 @@ from consumers.housekeeping import Housekeeper
 from consumers.lake.chain import Chain
 from consumers.lake.storage import Storage
 from consumers.lake.writer import CommitWriter
-from consumers.transport.base import LogReader, Partition, RetentionOvertookError
+from consumers.transport.base import LogReader, Message, Partition, RetentionOvertookError
 from schemas.config import CollectConfig
 from schemas.errors import HypocenterError, StorageError, UnavailableError, UsageError
 from schemas.surfaces import TOPICS
@@ -156,9 +156,7 @@ class Follower:
             self._collectors[e.partition].overtaken(e.start, time.time_ns())
             self._reader.seek(e.partition, e.start)
             return
-        for partition, messages in polled.items():
-            if partition in self._collectors:
-                self._collectors[partition].add(messages, time.monotonic_ns())
+        self._add_all({partition: found for partition, found in polled.items() if partition in self._collectors})
         for partition, collector in list(self._collectors.items()):
             if collector.due(time.monotonic_ns()):
                 self._commit(partition)
@@ -166,13 +164,34 @@ class Follower:
         while sum(each.buffered_bytes for each in self._collectors.values()) > _BUFFERED_CUTS_MAX * self._cut.bytes_max:
             self._commit(max(self._collectors, key=lambda partition: self._collectors[partition].buffered_bytes))
 
+    # A commit may be refused between two partitions: what was polled of those behind it comes again.
+    def _add_all(self, polled: dict[Partition, list[Message]]) -> None:
+        waiting = list(polled)
+        try:
+            while waiting:
+                partition = waiting.pop(0)
+                self._add(partition, polled[partition])
+        except HypocenterError:
+            for partition in waiting:
+                self._reader.seek(partition, self._collectors[partition].position)
+            raise
+
+    # One poll may give the bytes of several cuts, and memory is for one.
+    def _add(self, partition: Partition, messages: list[Message]) -> None:
+        collector, taken = self._collectors[partition], 0
+        while taken < len(messages):
+            taken += collector.add(messages[taken:], time.monotonic_ns())
+            # Behind another collector's commit the reader goes on elsewhere, and brings the rest again.
+            if taken < len(messages) and not self._commit(partition):
+                return
+
     # No longer than the oldest buffer may wait: its commit is not to be late by a poll.
     def _wait_ms(self) -> int:
         now_ns = time.monotonic_ns()
         due_ms = [each.due_in_ms(now_ns) for each in self._collectors.values()]
         return min([_POLL_MS, *(wait_ms for wait_ms in due_ms if wait_ms is not None)])
 
-    def _commit(self, partition: Partition) -> None:
+    def _commit(self, partition: Partition) -> bool:
         collector = self._collectors[partition]
         try:
             won = collector.commit()
@@ -186,3 +205,4 @@ class Follower:
             self._reader.commit_advisory(partition, collector.position)
         else:
             self._reader.seek(partition, collector.position)
+        return won

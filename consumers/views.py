@@ -1,18 +1,25 @@
 """DuckDB over a snapshot of the lake: one view per table, over exactly the files that commits name."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import duckdb
 
 from consumers.decode import registry
+from consumers.lake.chain import FileEntry
 from consumers.lake.snapshot import Snapshot, snapshot
 from consumers.lake.storage import Storage
-from consumers.lake.unify import read_sql, union_sql
+from consumers.lake.unify import Source, read_sql, union_sql
 from schemas.errors import UsageError
 
 # Nothing is fetched from anywhere.
 _CONFIG: Final = {"allow_community_extensions": "false", "autoinstall_known_extensions": "false"}
+_WORD: Final = re.compile(r"\w+")
+#: What asks for the tables themselves.
+_CATALOG: Final = re.compile(
+    r"\b(show|information_schema|pg_catalog|sqlite_master|duckdb_\w+|pragma\w*)\b", re.IGNORECASE
+)
 _READING: Final = (
     duckdb.StatementType.SELECT,
     duckdb.StatementType.EXPLAIN,
@@ -21,18 +28,22 @@ _READING: Final = (
 )
 
 
-def connect(storage: Storage, taken: Snapshot | None = None) -> duckdb.DuckDBPyConnection:
-    """Return a connection that has a view for every table; a table without rows is an empty one."""
+def connect(storage: Storage, taken: Snapshot | None = None, sql: str | None = None) -> duckdb.DuckDBPyConnection:
+    """Return a connection that has a view for every table; a table without rows is an empty one.
+
+    With `sql`, only what that statement can want: the tables whose names are in it, by time where it asks for times.
+    """
     taken = taken or snapshot(storage)
     connection = duckdb.connect(config=_CONFIG)
     # Wherever the reader sits.
     connection.execute("set TimeZone = 'UTC'")
     always = {spec.name: spec.schema for spec in registry.tables()}
-    for name in {**always, **taken.files}:
-        files = [storage.local_path(entry.key) for entry in taken.files.get(name, [])]
-        if files:
+    by_time = sql is not None and "ts_ns" in sql.lower()
+    for name in _wanted({**always, **taken.files}, sql):
+        sources = [_source(storage, entry, by_time) for entry in taken.files.get(name, [])]
+        if sources:
             # Tables that the kernel describes differ from kernel to kernel, the others do not.
-            source = read_sql(files) if name in always else union_sql(files)
+            source = read_sql(sources) if name in always else union_sql(sources)
             columns = registry.columns_sql(name, connection.sql(f"from {source}").columns)
             connection.execute(f'create view "{name}" as select {columns} from {source}')  # noqa: S608
         else:
@@ -48,15 +59,39 @@ def run_query(storage: Storage, sql: str) -> tuple[Sequence[str], list[tuple[Any
     Raises:
         UsageError: it is no statement that reads, or DuckDB refuses it; the message has DuckDB's own words.
     """
-    connection = connect(storage)
     try:
         _check(sql)
-        result = connection.execute(sql)
-        return [item[0] for item in result.description or []], result.fetchall()
+        taken = snapshot(storage)
+        try:
+            return _answer(connect(storage, taken, sql), sql)
+        except duckdb.CatalogException:
+            # A name that is written in another way, or wrong: then what is like it is to be seen.
+            return _answer(connect(storage, taken), sql)
     except duckdb.Error as e:
         raise UsageError(_readable(str(e))) from None
+
+
+def _answer(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Sequence[str], list[tuple[Any, ...]]]:
+    try:
+        result = connection.execute(sql)
+        return [item[0] for item in result.description or []], result.fetchall()
     finally:
         connection.close()
+
+
+# To make a view costs milliseconds, and a kernel can have a thousand kinds of events.
+def _wanted(names: Iterable[str], sql: str | None) -> list[str]:
+    if sql is None or _CATALOG.search(sql):
+        return list(names)
+    words = set(_WORD.findall(sql.lower()))
+    return [name for name in names if name.lower() in words]
+
+
+def _source(storage: Storage, entry: FileEntry, by_time: bool) -> Source:
+    span = None
+    if by_time and entry.min_ts_ns is not None and entry.max_ts_ns is not None:
+        span = (entry.min_ts_ns, entry.max_ts_ns)
+    return Source(storage.local_path(entry.key), entry.columns, span)
 
 
 def _check(sql: str) -> None:

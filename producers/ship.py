@@ -32,7 +32,7 @@ from schemas.surfaces import HEARTBEAT_ENCODING, HEARTBEAT_VERSION
 
 log = logging.getLogger(__name__)
 _READ_BYTES: Final = 1 << 20
-_SAVE_S: Final = 0.25
+_SAVE_S: Final = 1.0
 # Frames that follow one another sooner share a request: a request costs a Kafka client as much as encoding its frames.
 _GATHER_S: Final = 0.05
 _FULL_BYTES: Final = 256 << 10

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from consumers.decode import slice_columns
 from consumers.decode.bpf_layout import Column, Layout, Shape
-from consumers.decode.slice_columns import Codes, Slices
+from consumers.decode.slice_columns import Codes, Slices, Words
 from consumers.decode.slices import Bytes, Ints
 from consumers.lake.tables import WORD
 
@@ -24,8 +24,6 @@ TIME: Final = "ts_ns"
 # Enumerations whose numbers lie so close are looked up in a table, others searched for.
 _TABLE_VALUES_MAX: Final = 1 << 16
 _Values = npt.NDArray[Any]
-#: The number of each text that a column of words has had so far.
-Words = dict[str, int]
 
 
 class Named(NamedTuple):
@@ -94,8 +92,7 @@ def gather(octets: Bytes, starts: Ints, lengths: Ints, layout: Layout) -> Rows:
     stride = int(starts[1] - starts[0]) if len(starts) > 1 else layout.size
     if (np.diff(starts) == stride).all():
         return Rows(octets, starts, lengths, octets, int(starts[0]), stride, order)
-    windows = np.ndarray((len(octets) - layout.size + 1,), f"V{layout.size}", octets, strides=(1,))
-    return Rows(octets, starts, lengths, windows[starts].view(np.uint8), 0, layout.size, order)
+    return Rows(octets, starts, lengths, slice_columns.gathered(octets, starts, layout.size), 0, layout.size, order)
 
 
 def times(rows: Rows, column: Named) -> Ints:

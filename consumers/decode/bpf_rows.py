@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from consumers.decode import bpf_columns, slice_columns
-from consumers.decode.bpf_columns import Named, Words
+from consumers.decode.bpf_columns import Named
 from consumers.decode.bpf_layout import Layout
 from consumers.decode.bpf_records import Found
-from consumers.decode.slice_columns import Slices
+from consumers.decode.slice_columns import Slices, Words
 from consumers.decode.slices import Bytes, Ints
 from consumers.lake.tables import STREAM_COLUMNS, WORD, TableSpec
 from schemas import bpf
@@ -35,6 +35,7 @@ DATA: Final = pa.field("data", pa.binary(), nullable=False)
 #: Names that no member of a struct has as a column.
 TAKEN: Final = frozenset(each.name for each in FRONT)
 _SORT_KEYS: Final = (*STREAM_COLUMNS, "position")
+_DELTA: Final = ("position", "ring_position", "ts_ns", "arrival_ns")
 _BY_RECORD: Final = ("run_of", "starts", "lengths", "position", "ring_position", "arrival_ns")
 # Bytes decoded in one go: enough that the cost of a column is that of its rows, little enough to stay in a cache.
 _GROUP_BYTES: Final = 4 << 20
@@ -93,13 +94,11 @@ class _Group(NamedTuple):
 def spec(table: str, schema: pa.Schema) -> TableSpec:
     """Return how a table with this schema is laid out."""
     # Nobody knows whether a number of somebody's struct has few values or many. A dictionary of many costs several
-    # times what differences do, and of few it gains little; what has names has few.
+    # times what split bytes do, and of few it gains little; what has names has few.
     named = frozenset(name.removesuffix("_name") for name in schema.names if name.endswith("_name"))
-    few = tuple(
-        each.name for each in schema if each.type == WORD or (pa.types.is_integer(each.type) and each.name in named)
-    )
-    many = tuple(each.name for each in schema if pa.types.is_integer(each.type) and each.name not in few)
-    return TableSpec(table, schema, _SORT_KEYS, few, many)
+    numbers = [each.name for each in schema if pa.types.is_integer(each.type) and each.name not in TAKEN]
+    few = (*(each.name for each in schema if each.type == WORD), *(name for name in numbers if name in named))
+    return TableSpec(table, schema, _SORT_KEYS, few, _DELTA, tuple(name for name in numbers if name not in named))
 
 
 def decode(runs: list[Run], layout: Layout | None) -> Rows:
@@ -121,7 +120,7 @@ def decode(runs: list[Run], layout: Layout | None) -> Rows:
     texts = {name: pa.array(known, pa.string()) for name, known in words.items()}
     columns = [
         pa.chunked_array(
-            [_of_words(each, texts[field.name]) for each in chunks[field.name]]
+            [slice_columns.of_words(each, texts[field.name]) for each in chunks[field.name]]
             if field.type == WORD
             else chunks[field.name],
             field.type,
@@ -134,10 +133,6 @@ def decode(runs: list[Run], layout: Layout | None) -> Rows:
     for each in short:
         by_stream[runs[each.run].stream] -= 1
     return Rows(pa.Table.from_arrays(columns, schema=schema), +by_stream, short)
-
-
-def _of_words(numbers: pa.Array, words: pa.Array) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(numbers, words, safe=False)
 
 
 def _schema(own: list[Named], *, typed: bool) -> pa.Schema:

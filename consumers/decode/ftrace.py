@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
-from consumers.decode import ftrace_columns, ftrace_events, ftrace_format, ftrace_text
+from consumers.decode import ftrace_columns, ftrace_events, ftrace_format, ftrace_pages, ftrace_text
 from consumers.decode.base import BadRecord, Decoded, FrameIn
 from consumers.decode.ftrace_events import UNKNOWN, Events, PageRun
 from consumers.decode.ftrace_format import Formats
@@ -94,14 +94,19 @@ def decode_many(frames: list[FrameIn], descriptors: Mapping[bytes, bytes]) -> De
     rows: Counter[Stream] = Counter()
     for name, items in _by_descriptor(frames, bad).items():
         try:
-            formats = _formats(descriptors[name])
+            formats, page_bytes = _formats(descriptors[name])
         except KeyError:
             bad += [_bad(item, "descriptor", f"nobody has sent the formats {name.hex()}") for item in items]
             continue
         except BadInputError as e:
             bad += [_bad(item, "descriptor", f"the formats {name.hex()}: {e}") for item in items]
             continue
-        found = ftrace_events.decode([_run(item) for item in items], formats)
+        runs = [_run(item) for item in items]
+        other = [item for item, run in zip(items, runs, strict=True) if run.page_bytes != page_bytes]
+        bad += [
+            _bad(item, "descriptor", f"the formats {name.hex()} are of pages of {page_bytes} bytes") for item in other
+        ]
+        found = ftrace_events.decode([run for run in runs if run.page_bytes == page_bytes], formats)
         for table, part in found.tables.items():
             tables.setdefault(table, []).append(part)
         rows += found.by_stream
@@ -129,16 +134,18 @@ def _by_descriptor(frames: list[FrameIn], bad: list[BadRecord]) -> dict[bytes, l
 
 # Parsing a boot's formats takes milliseconds for each event, and every commit needs the same.
 @lru_cache(_FORMATS_HELD)
-def _formats(body: bytes) -> Formats:
+def _formats(body: bytes) -> tuple[Formats, int]:
     told = ftrace.unpack_formats(body)
     header = ftrace_format.parse_header(told.header_page, big_endian=told.byteorder == "big")
+    if not ftrace_pages.fits(header, told.page_bytes):
+        raise BadInputError("format", f"records begin at byte {header.data_offset} of {told.page_bytes}")
     events = []
     for name, text in told.events.items():
         try:
             events.append(ftrace_format.parse(text, name.partition(":")[0], told.word_bytes))
         except BadInputError:
             continue  # its events are rows of `trace_unknown`
-    return ftrace_format.formats(header, events)
+    return ftrace_format.formats(header, events), told.page_bytes
 
 
 def _run(item: FrameIn) -> PageRun:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from consumers.decode import slice_columns
 from consumers.decode.ftrace_format import Field, Format, Kind, Place
 from consumers.decode.ftrace_print import Names
-from consumers.decode.slice_columns import Codes, Slices
+from consumers.decode.slice_columns import Codes, Slices, Words
 from consumers.decode.slices import Bytes, Ints, Mask
 from consumers.lake.tables import WORD
 
@@ -107,17 +107,20 @@ def _type(column: Column) -> pa.DataType:
 
 def gather(octets: Bytes, starts: Ints, lengths: Ints, size: int, *, big_endian: bool) -> Rows:
     """Return the events whose payloads are at `starts`; each has at least `size` bytes, and there is at least one."""
-    windows = np.ndarray((len(octets) - size + 1,), f"V{size}", octets, strides=(1,))
-    return Rows(octets, starts, lengths, windows[starts].view(np.uint8), size, ">" if big_endian else "<")
+    fixed = slice_columns.gathered(octets, starts, size)
+    return Rows(octets, starts, lengths, fixed, size, ">" if big_endian else "<")
 
 
-def column_array(rows: Rows, column: Column) -> pa.Array:
-    """Return one column; null is what points outside its event, and in a column of names what has no name."""
+def column_array(rows: Rows, column: Column, words: Words) -> pa.Array:
+    """Return one column; null is what points outside its event, and in a column of names what has no name.
+
+    Of a column of words the array has their numbers, int32(), and what is new gets the next one in `words`.
+    """
     field = column.field
     if column.names:
-        return _named(rows, field, column.names)
+        return _named(rows, field, column.names, words)
     if field.kind == Kind.TEXT:
-        return _texts(rows, field)
+        return _texts(rows, field, words)
     if field.kind == Kind.INTEGERS:
         return _lists(_slices(rows, field), _dtype(field, rows.order))
     if field.kind == Kind.RAW:
@@ -125,7 +128,7 @@ def column_array(rows: Rows, column: Column) -> pa.Array:
     values = _integers(rows, field)
     if field.kind == Kind.BOOL:
         return slice_columns.bools(values != 0)
-    return pa.array(values.astype(np.uint64) if field.kind == Kind.POINTER else values)
+    return pa.array(values.astype(np.uint64, copy=False) if field.kind == Kind.POINTER else values)
 
 
 def context_fields(event: Format) -> list[pa.Field]:
@@ -143,7 +146,7 @@ def context_arrays(rows: Rows, event: Format) -> dict[str, pa.Array]:
         if source is None or source.kind not in (Kind.INTEGER, Kind.BOOL):
             found[each.name] = pa.nulls(len(rows.starts), each.type)
         else:
-            found[each.name] = pa.array(_integers(rows, source).astype(each.type.to_pandas_dtype()))
+            found[each.name] = pa.array(_integers(rows, source).astype(each.type.to_pandas_dtype(), copy=False))
     return found
 
 
@@ -198,7 +201,7 @@ def _slices(rows: Rows, field: Field) -> Slices:
     )
 
 
-def _texts(rows: Rows, field: Field) -> pa.Array:
+def _texts(rows: Rows, field: Field, words: Words) -> pa.Array:
     slices = _slices(rows, field)
     pair = field.place == Place.FIXED and 8 <= field.size <= 16
     if pair:
@@ -207,32 +210,31 @@ def _texts(rows: Rows, field: Field) -> pa.Array:
     else:
         codes, different = slice_columns.interned(slices)
     texts = [data.partition(b"\0")[0].decode("utf-8", "replace") for data in different]
-    return _words(codes, texts, slices.missing)
+    return _numbers(codes, texts, slices.missing, words)
 
 
-def _named(rows: Rows, field: Field, names: Names) -> pa.Array:
+def _named(rows: Rows, field: Field, names: Names, words: Words) -> pa.Array:
     values = _integers(rows, field)
     if int(values.max()) < NAMED_VALUES_MAX and int(values.min()) >= 0:
         codes = values.astype(np.int32)
         seen = np.bincount(codes)
-        return _words(codes, [names.name(value) if count else None for value, count in enumerate(seen.tolist())], None)
+        texts = [names.name(value) if count else None for value, count in enumerate(seen.tolist())]
+        return _numbers(codes, texts, None, words)
     codes, different = slice_columns.interned(_slices(rows, field))
     if len(different) > NAMED_VALUES_MAX:
-        return pa.nulls(len(codes), WORD)
+        return pa.nulls(len(codes), pa.int32())
     dtype = _dtype(field, rows.order)
-    return _words(codes, [names.name(int(np.frombuffer(data, dtype)[0])) for data in different], None)
+    return _numbers(codes, [names.name(int(np.frombuffer(data, dtype)[0])) for data in different], None, words)
 
 
-# The dictionary array whose row i is `texts[codes[i]]`; texts may repeat.
-def _words(codes: Codes, texts: list[Any], missing: Mask | None) -> pa.Array:
-    known: dict[str, int] = {}
-    numbers = np.array([-1 if text is None else known.setdefault(text, len(known)) for text in texts], np.int32)
-    if len(known) < len(texts):
-        codes = numbers[codes]
-        unnamed = codes < 0
-        if unnamed.any():
-            missing = unnamed if missing is None else missing | unnamed
-    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=missing), pa.array(known, pa.string()))
+# Row i is the number of `texts[codes[i]]`; texts may repeat, and what is None has none.
+def _numbers(codes: Codes, texts: list[Any], missing: Mask | None, words: Words) -> pa.Array:
+    numbers = np.array([-1 if text is None else words.setdefault(text, len(words)) for text in texts], np.int32)
+    found = numbers[codes]
+    if None in texts:
+        unnamed = found < 0
+        missing = unnamed if missing is None else missing | unnamed
+    return pa.array(found, mask=missing)
 
 
 def _lists(slices: Slices, dtype: np.dtype[Any]) -> pa.Array:

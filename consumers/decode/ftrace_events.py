@@ -5,7 +5,7 @@ kernel's order within a CPU; across CPUs only times compare, and only where the 
 """
 
 import threading
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from consumers.decode import ftrace_columns, ftrace_pages, slice_columns
 from consumers.decode.ftrace_format import UNKNOWN_TABLE, Format, Formats
-from consumers.decode.ftrace_pages import Fault, Walked
+from consumers.decode.ftrace_pages import Fault, Sorted, Walked
 from consumers.decode.slice_columns import Slices
 from consumers.decode.slices import Bytes, Ints
 from consumers.lake.tables import WORD, TableSpec
@@ -31,13 +31,12 @@ _PLACE: Final = (
     pa.field("ts_ns", pa.int64(), nullable=False),
 )
 _SORT_KEYS: Final = ("machine", "boot_id", "layer", "surface", "instance", "cpu", "clock", "page", "position")
-_DELTA: Final = ("page", "position", "ts_ns", "arrival_ns")
+_DELTA: Final = ("page", "ts_ns", "arrival_ns")
 _ARRIVAL: Final = pa.field("arrival_ns", pa.int64(), nullable=False)
 #: The columns in front of every event's own.
 FRONT: Final = (*_PLACE, _ARRIVAL, *ftrace_columns.CONTEXT_FIELDS)
 #: Names that no column of a field has: those in front, and those that the view adds.
 TAKEN: Final = frozenset((*(each.name for each in FRONT), *ftrace_columns.CONTEXT_SQL))
-_NARROW: Final = frozenset((pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.int32(), pa.uint32()))
 #: The table of events whose id has no format, or that are shorter than their format says.
 UNKNOWN: Final = TableSpec(
     UNKNOWN_TABLE,
@@ -51,12 +50,16 @@ UNKNOWN: Final = TableSpec(
         ]
     ),
     _SORT_KEYS,
-    (*(key for key in _SORT_KEYS if key not in _DELTA), "event_id", "reason"),
+    ("machine", "boot_id", "layer", "surface", "instance", "clock", "reason"),
     _DELTA,
+    ("cpu", "position", "event_id"),
 )
-# Pages decoded in one go: enough that the cost of a column is that of its rows, little enough to stay in a cache.
-_GROUP_BYTES: Final = 4 << 20
+# Pages decoded in one go: enough that the cost of a column is that of its rows also with a hundred kinds of events, of
+# which each takes 0.1 ms, little enough to stay in a cache.
+_GROUP_BYTES: Final = 16 << 20
+_TAGS: Final = len(Stream._fields)
 _threads: Final = threading.local()
+_Rows = slice | Ints
 
 
 class PageRun(NamedTuple):
@@ -115,18 +118,58 @@ class Events:
 
 
 class _Group(NamedTuple):
-    """Some pages of one size in one buffer; by page its run, the codes of its stream's tags, and its number.
+    """Some pages of one size in one buffer; by page its run and its number, `ordered` its events by id.
 
-    `octets` and `walked` are valid until the next group.
+    `codes` are by tag and run the number of the run's word. `octets` and `walked` are valid until the next group.
     """
 
     runs: list[PageRun]
     octets: Bytes
     walked: Walked
+    ordered: Sorted
     run_of: Ints
-    tags: list[npt.NDArray[np.int32]]
     number: Ints
-    zeros: npt.NDArray[np.int32]
+    codes: list[npt.NDArray[np.int32]]
+
+
+class _Table:
+    """What the table of one event, None of the unknown, has got so far.
+
+    By column its chunks, and the words that all chunks of such a column share.
+    """
+
+    def __init__(self, event: Format | None) -> None:
+        self.own = ftrace_columns.columns(event, TAKEN) if event else []
+        self.schema = schema(event) if event else UNKNOWN.schema
+        self.chunks: dict[str, list[pa.Array]] = {name: [] for name in self.schema.names}
+        self.words: dict[str, slice_columns.Words] = {each.name: {} for each in self.schema if each.type == WORD}
+
+    def add(self, arrays: dict[str, pa.Array]) -> None:
+        for name, array in arrays.items():
+            self.chunks[name].append(array)
+
+    def table(self) -> pa.Table:
+        return pa.table([self._column(each) for each in self.schema], schema=self.schema)
+
+    def _column(self, each: pa.Field) -> pa.ChunkedArray:
+        chunks = self.chunks[each.name]
+        if each.type == WORD:
+            words = pa.array(self.words[each.name], pa.string())
+            chunks = [slice_columns.of_words(chunk, words) for chunk in chunks]
+        return pa.chunked_array(chunks, each.type)
+
+
+class _Same:
+    """Columns of one number, int32(): all of the same number share their memory."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, pa.Array] = {}
+
+    def column(self, value: int, rows: int) -> pa.Array:
+        held = self._held.get(value)
+        if held is None or len(held) < rows:
+            held = self._held[value] = pa.array(np.full(rows, value, np.int32))
+        return held.slice(0, rows)
 
 
 def schema(event: Format) -> pa.Schema:
@@ -138,15 +181,9 @@ def schema(event: Format) -> pa.Schema:
 
 def spec(table: str, schema: pa.Schema) -> TableSpec:
     """Return how a table with this schema is laid out."""
-    # Addresses, times and sums have as many values as rows, so that a dictionary of them would only add to them. What
-    # has names is neither, whatever its width.
-    names = frozenset(schema.names)
-    few = tuple(
-        each.name
-        for each in schema
-        if each.name not in _DELTA and (each.type == WORD or each.type in _NARROW or f"{each.name}_name" in names)
-    )
-    return TableSpec(table, schema, _SORT_KEYS, few, _DELTA)
+    words = tuple(each.name for each in schema if each.type == WORD)
+    numbers = (each.name for each in schema if pa.types.is_integer(each.type) and each.name not in _DELTA)
+    return TableSpec(table, schema, _SORT_KEYS, words, _DELTA, tuple(numbers))
 
 
 def decode(runs: list[PageRun], formats: Formats) -> Events:
@@ -155,41 +192,50 @@ def decode(runs: list[PageRun], formats: Formats) -> Events:
     A run that does not end with a whole page has a fault there. No bytes raise an error.
     """
     found = Events()
-    batches: dict[str, list[pa.RecordBatch]] = defaultdict(list)
+    tables: dict[str, _Table] = {}
     runs = sorted(runs, key=lambda run: (run.stream, run.cpu, run.first_page))
-    words = [list(dict.fromkeys(run.stream[i] for run in runs)) for i in range(len(Stream._fields))]
-    own = {number: ftrace_columns.columns(event, TAKEN) for number, event in formats.events.items()}
-    schemas = {number: schema(event) for number, event in formats.events.items()}
-    for group in _groups(runs, words, formats, found):
+    tags = [{word: n for n, word in enumerate(dict.fromkeys(run.stream[i] for run in runs))} for i in range(_TAGS)]
+    same = _Same()
+
+    def table_of(name: str, event: Format | None) -> _Table:
+        if name not in tables:
+            tables[name] = _Table(event)
+            tables[name].words |= dict(zip(Stream._fields, tags, strict=True))
+        return tables[name]
+
+    for group in _groups(runs, tags, formats, found):
         _report(group, found)
-        for number, rows in _by_id(group.walked):
+        for number, first, end in group.ordered.ids:
             event = formats.events.get(number)
             if event is None:
-                found.unknown[number] += len(rows)
-                batches[UNKNOWN_TABLE].append(_unknown(group, rows, words, "unknown id"))
+                found.unknown[number] += end - first
+                _unknown(group, slice(first, end), same, number, "unknown id", table_of(UNKNOWN_TABLE, None))
                 continue
-            table = formats.table_names[number]
-            long_enough = group.walked.length[rows] >= event.size
-            if not long_enough.all():
-                found.short[table] += int(np.count_nonzero(~long_enough))
-                batches[UNKNOWN_TABLE].append(_unknown(group, rows[~long_enough], words, "short"))
-            whole = rows[long_enough]
-            if len(whole):
-                arrays = _place(group, whole, words) | _fields(group, whole, event, own[number], formats)
-                batches[table].append(pa.RecordBatch.from_arrays(list(arrays.values()), schema=schemas[number]))
-                _dangling(arrays, table, own[number], found)
-    for table in sorted(batches):
-        found.tables[table] = pa.Table.from_batches(batches[table]).unify_dictionaries()
+            name = formats.table_names[number]
+            rows: _Rows = slice(first, end)
+            short = group.ordered.length[rows] < event.size
+            if short.any():
+                found.short[name] += int(np.count_nonzero(short))
+                shorter = first + np.flatnonzero(short)
+                _unknown(group, shorter, same, number, "short", table_of(UNKNOWN_TABLE, None))
+                rows = first + np.flatnonzero(~short)
+                if not len(rows):
+                    continue
+            table = table_of(name, event)
+            arrays = _place(group, rows, same) | _fields(group, rows, event, formats, table)
+            table.add(arrays)
+            _dangling(arrays, name, table.own, found)
+    found.tables = {name: tables[name].table() for name in sorted(tables)}
     return found
 
 
-def _groups(runs: list[PageRun], words: list[list[str]], formats: Formats, found: Events) -> Iterator[_Group]:
+def _groups(runs: list[PageRun], tags: list[dict[str, int]], formats: Formats, found: Events) -> Iterator[_Group]:
     kept: list[PageRun] = []
     size_bytes = 0
     for run in runs:
         whole = len(run.data) // run.page_bytes
         if kept and (size_bytes >= _GROUP_BYTES or kept[0].page_bytes != run.page_bytes):
-            yield _group(kept, words, formats)
+            yield _group(kept, tags, formats)
             kept, size_bytes = [], 0
         rest = bytes(run.data[whole * run.page_bytes :])
         if rest:
@@ -200,10 +246,10 @@ def _groups(runs: list[PageRun], words: list[list[str]], formats: Formats, found
             kept.append(run)
             size_bytes += len(run.data)
     if kept:
-        yield _group(kept, words, formats)
+        yield _group(kept, tags, formats)
 
 
-def _group(runs: list[PageRun], words: list[list[str]], formats: Formats) -> _Group:
+def _group(runs: list[PageRun], tags: list[dict[str, int]], formats: Formats) -> _Group:
     try:
         space = _threads.space
     except AttributeError:
@@ -212,20 +258,12 @@ def _group(runs: list[PageRun], words: list[list[str]], formats: Formats) -> _Gr
     walked = ftrace_pages.walk(octets, formats.header, runs[0].page_bytes, space)
     pages = [len(run.data) // run.page_bytes for run in runs]
     run_of = np.repeat(np.arange(len(runs)), pages)
-    tags = []
-    for i, values in enumerate(words):
-        code = {value: n for n, value in enumerate(values)}
-        tags.append(np.array([code[run.stream[i]] for run in runs], np.int32)[run_of])
     before = np.cumsum([0, *pages[:-1]])
     number = (np.array([run.first_page for run in runs], np.int64) - before)[run_of] + np.arange(len(run_of))
-    return _Group(runs, octets, walked, run_of, tags, number, np.zeros(len(walked.ts), np.int32))
-
-
-def _by_id(walked: Walked) -> Iterator[tuple[int, Ints]]:
-    order = np.argsort(walked.event_id, kind="stable")
-    for rows in np.split(order, np.flatnonzero(np.diff(walked.event_id[order])) + 1):
-        if len(rows):
-            yield int(walked.event_id[rows[0]]), rows
+    arrival_ns = np.array([run.arrival_ns for run in runs], np.int64)[run_of]
+    ordered = ftrace_pages.by_id(walked, number, arrival_ns, space)
+    codes = [np.array([code[run.stream[i]] for run in runs], np.int32) for i, code in enumerate(tags)]
+    return _Group(runs, octets, walked, ordered, run_of, number, codes)
 
 
 def _report(group: _Group, found: Events) -> None:
@@ -248,29 +286,33 @@ def _report(group: _Group, found: Events) -> None:
         found.faults.append(PageFault(*where(page), *what, data))
 
 
-def _place(group: _Group, rows: Ints, words: list[list[str]]) -> dict[str, pa.Array]:
-    page = group.walked.page[rows]
+# Of columns of words the numbers.
+def _place(group: _Group, rows: _Rows, same: _Same) -> dict[str, pa.Array]:
+    ordered = group.ordered
+    page = ordered.page[rows]
     arrays: dict[str, pa.Array] = {}
-    for name, values, codes in zip(Stream._fields, words, group.tags, strict=True):
-        codes_of = codes[page] if len(values) > 1 else group.zeros[: len(rows)]
-        arrays[name] = pa.DictionaryArray.from_arrays(codes_of, pa.array(values, pa.string()))
-    cpu, arrival_ns = (np.array([run[i] for run in group.runs]) for i in (1, 5))
-    arrays["cpu"] = pa.array(cpu.astype(np.int32)[group.run_of][page])
-    arrays["arrival_ns"] = pa.array(arrival_ns[group.run_of][page])
-    arrays["page"] = pa.array(group.number[page])
-    arrays["position"] = pa.array(group.walked.position[rows])
-    arrays["ts_ns"] = pa.array(group.walked.ts[rows])
-    return {each.name: arrays[each.name] for each in (*_PLACE, _ARRIVAL)}
+    cpu = np.array([run.cpu for run in group.runs], np.int32)
+    for name, values in (*zip(Stream._fields, group.codes, strict=True), ("cpu", cpu)):
+        # The pages of a CPU come one behind the other, so that most groups have one value.
+        if (values == values[0]).all():
+            arrays[name] = same.column(int(values[0]), len(page))
+        else:
+            arrays[name] = pa.array(values[group.run_of][page])
+    arrays["page"] = pa.array(ordered.number[rows])
+    arrays["position"] = pa.array(ordered.position[rows])
+    arrays["ts_ns"] = pa.array(ordered.ts[rows])
+    arrays["arrival_ns"] = pa.array(ordered.arrival_ns[rows])
+    return arrays
 
 
-def _fields(
-    group: _Group, rows: Ints, event: Format, own: list[ftrace_columns.Column], formats: Formats
-) -> dict[str, pa.Array]:
-    walked, big_endian = group.walked, formats.header.big_endian
-    starts, lengths = walked.start[rows], walked.length[rows].astype(np.int64)
-    found = ftrace_columns.gather(group.octets, starts, lengths, event.size, big_endian=big_endian)
+def _fields(group: _Group, rows: _Rows, event: Format, formats: Formats, table: _Table) -> dict[str, pa.Array]:
+    starts, lengths = group.ordered.start[rows], group.ordered.length[rows]
+    found = ftrace_columns.gather(group.octets, starts, lengths, event.size, big_endian=formats.header.big_endian)
     arrays = ftrace_columns.context_arrays(found, event)
-    return arrays | {column.name: ftrace_columns.column_array(found, column) for column in own}
+    return arrays | {
+        column.name: ftrace_columns.column_array(found, column, table.words.get(column.name, {}))
+        for column in table.own
+    }
 
 
 def _dangling(arrays: dict[str, pa.Array], table: str, own: list[ftrace_columns.Column], found: Events) -> None:
@@ -279,11 +321,11 @@ def _dangling(arrays: dict[str, pa.Array], table: str, own: list[ftrace_columns.
             found.dangling[table, column.name] += arrays[column.name].null_count
 
 
-def _unknown(group: _Group, rows: Ints, words: list[list[str]], reason: str) -> pa.RecordBatch:
-    walked = group.walked
-    arrays = _place(group, rows, words)
-    arrays["event_id"] = pa.array(walked.event_id[rows].astype(np.int32))
-    arrays["reason"] = pa.DictionaryArray.from_arrays(np.zeros(len(rows), np.int32), pa.array([reason]))
-    where = (group.octets, walked.start[rows], walked.length[rows].astype(np.int64))
-    arrays["data"] = slice_columns.binaries(Slices(*where))
-    return pa.RecordBatch.from_arrays(list(arrays.values()), schema=UNKNOWN.schema)
+def _unknown(group: _Group, rows: _Rows, same: _Same, number: int, reason: str, table: _Table) -> None:
+    arrays = _place(group, rows, same)
+    starts, lengths = group.ordered.start[rows], group.ordered.length[rows]
+    words = table.words["reason"]
+    arrays["event_id"] = same.column(number, len(starts))
+    arrays["reason"] = same.column(words.setdefault(reason, len(words)), len(starts))
+    arrays["data"] = slice_columns.binaries(Slices(group.octets, starts, lengths))
+    table.add(arrays)

@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Final
 
 from consumers.decode import ftrace_print
+from schemas import limits
 from schemas.errors import BadInputError
 
 #: Longest format text, most fields in it, longest name or type, and the largest sub-buffer that a kernel can have.
@@ -153,7 +154,7 @@ def parse_header(text: str, *, big_endian: bool = False) -> PageHeader:
     Raises:
         BadInputError: `reason` is `format`.
     """
-    found = {each.name: each for each in _fields(text, 8)}
+    found = {each.name: each for each in _fields(text, 8, limits.TRACE_PAGE_BYTES_MAX)}
     try:
         stamp, commit, data = found["timestamp"], found["commit"], found["data"]
     except KeyError as e:
@@ -192,7 +193,7 @@ def parse(text: str, system: str, long_bytes: int = 8) -> Format:
     return Format(int(number), system, name, common, own, names, size)
 
 
-def _fields(text: str, long_bytes: int) -> list[Field]:
+def _fields(text: str, long_bytes: int, end_max: int = PAYLOAD_BYTES_MAX) -> list[Field]:
     fields: dict[str, Field] = {}
     for line in text.split("\n"):
         if "field" not in line:
@@ -205,6 +206,8 @@ def _fields(text: str, long_bytes: int) -> list[Field]:
         found = _field(
             match["what"].strip(), int(match["offset"]), int(match["size"]), match["signed"] == "1", long_bytes
         )
+        if found.offset + found.size > end_max:
+            raise _bad(f"field {found.name} is at {found.offset} with {found.size} bytes")
         if fields.setdefault(found.name, found) is not found:
             raise _bad(f"field {found.name} is there twice")
         if len(fields) > FIELDS_MAX:
@@ -216,8 +219,6 @@ def _field(what: str, offset: int, size: int, signed: bool, long_bytes: int) -> 
     match = _DECLARATION.fullmatch(what) if len(what) <= TYPE_CHARS_MAX + NAME_CHARS_MAX else None
     if match is None or len(match["name"]) > NAME_CHARS_MAX:
         raise _bad(f"no declaration of a field: {what[:80]!r}")
-    if offset + size > PAYLOAD_BYTES_MAX:
-        raise _bad(f"field {match['name']} is at {offset} with {size} bytes")
     type_ = match["type"].strip()
     kind, place, element = _kind(type_, match["array"], bool(match["bits"]), size, long_bytes)
     return Field(

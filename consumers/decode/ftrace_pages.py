@@ -26,13 +26,19 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from consumers.decode.ftrace_format import PAYLOAD_BYTES_MAX, PageHeader
+from consumers.decode.ftrace_format import PageHeader
 from consumers.decode.slices import Bytes, Ints
+from schemas import limits
 
 Int32s = npt.NDArray[np.int32]
 #: The shortest record, padding included, is a word and four bytes.
 _RECORD_BYTES_MIN: Final = 8
+_SIZE_MASK: Final = (1 << 27) - 1
+_MISSED: Final = 1 << 31
+_STORED: Final = 1 << 30
 _COLUMN_TYPES: Final = (np.int32, np.int32, np.int64, np.uint16, np.int64, np.int32)
+_PASSING_TYPES: Final = (np.int32, np.int64, np.int64)
+_IDS: Final = 1 << 16
 _BY_PAGE_TYPES: Final = (np.int32, np.int64, np.uint8, np.int32)
 
 
@@ -75,12 +81,43 @@ class Walked(NamedTuple):
     fault_at: Int32s
 
 
+class Heads(NamedTuple):
+    """The headers of some pages: the times of the first and the last, and what was lost.
+
+    `lost` has one (index of the page, number of events right before it) for each page that says so; None where the
+    kernel did not keep the number.
+    """
+
+    ts_first_ns: int
+    ts_last_ns: int
+    lost: list[tuple[int, int | None]]
+
+
+class Sorted(NamedTuple):
+    """Events in the order of their ids, those of one id as they came.
+
+    By event: `page` (index), `number` (of the page in its stream), `position`, `ts`, `arrival_ns` (of the page),
+    `start` and `length` of the payload. `ids` has each id, with its first row and the one behind its last. With a
+    `space`, `page`, `start` and `length` are valid until the next walk in it.
+    """
+
+    page: Int32s
+    number: Ints
+    position: Int32s
+    ts: Ints
+    arrival_ns: Ints
+    start: Ints
+    length: Ints
+    ids: list[tuple[int, int, int]]
+
+
 class Space:
     """Memory that is used again and again: fresh pages of the system's cost more than the walk itself."""
 
     def __init__(self) -> None:
         self._octets = np.empty(0, np.uint8)
         self._columns: tuple[Any, ...] = tuple(np.empty(0, type_) for type_ in _COLUMN_TYPES)
+        self._passing: tuple[Any, ...] = tuple(np.empty(0, type_) for type_ in _PASSING_TYPES)
 
     def joined(self, parts: list[Any]) -> Bytes:
         """Return the bytes of `parts` one behind the other, valid until the next call."""
@@ -99,6 +136,38 @@ class Space:
             self._columns = tuple(np.empty(rows, type_) for type_ in _COLUMN_TYPES)
         return self._columns
 
+    def passing(self, rows: int) -> tuple[Any, ...]:
+        """Return page, start and length of at least `rows` for a `Sorted`, valid until the next call."""
+        if rows > len(self._passing[0]):
+            self._passing = tuple(np.empty(rows, type_) for type_ in _PASSING_TYPES)
+        return self._passing
+
+
+def fits(header: PageHeader, page_bytes: int) -> bool:
+    """Return whether pages of `page_bytes` can be as `header` says, with room for a record."""
+    apart = 8 <= header.commit_offset <= header.data_offset - header.commit_bytes and header.commit_bytes in (4, 8)
+    return apart and header.data_offset + _RECORD_BYTES_MIN <= page_bytes <= limits.TRACE_PAGE_BYTES_MAX
+
+
+def read_heads(data: Any, header: PageHeader, page_bytes: int) -> Heads:
+    """Return what the headers of the pages in `data` say: at least one page, all whole."""
+    pages = np.frombuffer(data, np.uint8).reshape(-1, page_bytes)
+    order, word_bytes = ">" if header.big_endian else "<", header.commit_bytes
+    stamps = np.ascontiguousarray(pages[:, :8]).view(f"{order}i8")[:, 0]
+    commits = np.ascontiguousarray(pages[:, header.commit_offset :][:, :word_bytes]).view(f"{order}u{word_bytes}")[:, 0]
+    lost: list[tuple[int, int | None]] = []
+    for index in np.flatnonzero(commits & commits.dtype.type(_MISSED)).tolist():
+        commit = int(commits[index])
+        at = header.data_offset + (commit & _SIZE_MASK)
+        stored = pages[index, at : at + word_bytes].tobytes() if commit & _STORED else b""
+        count = (
+            int(np.frombuffer(stored, f"{order}{'i8' if word_bytes == 8 else 'u4'}")[0])
+            if len(stored) == word_bytes
+            else 0
+        )
+        lost.append((index, count if count > 0 else None))
+    return Heads(int(stamps[0]), int(stamps[-1]), lost)
+
 
 def walk(data: Any, header: PageHeader, page_bytes: int, space: Space | None = None) -> Walked:
     """Return the events in `data`, a buffer of whole pages of `page_bytes` each.
@@ -109,9 +178,7 @@ def walk(data: Any, header: PageHeader, page_bytes: int, space: Space | None = N
     fault, and the next goes on.
     """
     octets = np.frombuffer(data, np.uint8)
-    assert header.data_offset + _RECORD_BYTES_MIN <= page_bytes <= 2 * PAYLOAD_BYTES_MAX
-    assert 8 <= header.commit_offset <= header.data_offset - header.commit_bytes
-    assert header.commit_bytes in (4, 8)
+    assert fits(header, page_bytes)
     pages, rest = divmod(len(octets), page_bytes)
     assert rest == 0, "whole pages"
     most = pages * ((page_bytes - header.data_offset) // _RECORD_BYTES_MIN)
@@ -121,3 +188,18 @@ def walk(data: Any, header: PageHeader, page_bytes: int, space: Space | None = N
     # Not imported above: the compiler takes half a second and 60 MiB, which a command that reads no pages need not.
     found = import_module("consumers.decode.ftrace_loops").walk(octets, pages, layout, columns, by_page)
     return Walked(*[column[:found] for column in columns], *by_page)
+
+
+def by_id(walked: Walked, number: Ints, arrival_ns: Ints, space: Space | None = None) -> Sorted:
+    """Return the events of `walked` by their ids; `number` and `arrival_ns` are by page."""
+    counts = np.bincount(walked.event_id, minlength=_IDS)
+    ends = np.cumsum(counts)
+    rows = len(walked.page)
+    page, start, length = (column[:rows] for column in (space or Space()).passing(rows))
+    numbers, times, arrivals = (np.empty(rows, np.int64) for _ in range(3))
+    ordered = (page, numbers, np.empty(rows, np.int32), times, arrivals, start, length)
+    columns = (walked.page, walked.position, walked.ts, walked.event_id, walked.start, walked.length)
+    import_module("consumers.decode.ftrace_loops").sort_by_id(columns, number, arrival_ns, ends - counts, ordered)
+    ids = np.flatnonzero(counts)
+    spans = zip(ids.tolist(), (ends - counts)[ids].tolist(), ends[ids].tolist(), strict=True)
+    return Sorted(*ordered, list(spans))

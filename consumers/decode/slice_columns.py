@@ -11,6 +11,8 @@ import pyarrow as pa
 from consumers.decode.slices import Bytes, Ints, Mask
 
 Codes = npt.NDArray[np.int32]
+#: The number of each text that a column of words has had so far.
+Words = dict[str, int]
 # Secret, so that nobody can make slices collide.
 _SEED: Final = np.uint64(int.from_bytes(os.urandom(8)))
 
@@ -24,12 +26,23 @@ class Slices(NamedTuple):
     missing: Mask | None = None
 
 
+def of_words(numbers: pa.Array, words: pa.Array) -> pa.Array:
+    """Return the column whose rows are those of `words` that `numbers` say, which are within it."""
+    return pa.DictionaryArray.from_arrays(numbers, words, safe=False)
+
+
+def gathered(octets: Bytes, starts: Ints, size: int) -> Bytes:
+    """Return the `size` bytes from each of `starts` on, all of them in `octets`, one behind the other."""
+    rows = np.empty(len(starts) * size, np.uint8)
+    _loops().gather(octets, _eights(octets), starts, size, rows, _eights(rows))
+    return rows
+
+
 def interned(slices: Slices) -> tuple[Codes, list[bytes]]:
     """Return which of the different slices each row is, and these in order of first sight."""
     octets, starts, lengths, _ = slices
     codes, rows = np.empty(len(starts), np.int32), np.empty(len(starts), np.int64)
-    words = np.ndarray((max(0, len(octets) - 7),), np.uint64, octets, strides=(1,))
-    count = _loops().intern(octets, words, starts, lengths, _SEED, codes, rows)
+    count = _loops().intern(octets, _eights(octets), starts, lengths, _SEED, codes, rows)
     firsts = rows[:count]
     ends = (starts[firsts] + lengths[firsts]).tolist()
     return codes, [octets[start:end].tobytes() for start, end in zip(starts[firsts].tolist(), ends, strict=True)]
@@ -69,6 +82,11 @@ def bools(values: Mask) -> pa.Array:
     """Return `values` as bool_()."""
     bits = np.packbits(values, bitorder="little")
     return pa.Array.from_buffers(pa.bool_(), len(values), [None, pa.py_buffer(bits)])
+
+
+# The eight bytes from each byte on.
+def _eights(octets: Bytes) -> npt.NDArray[np.uint64]:
+    return np.ndarray((max(0, len(octets) - 7),), np.uint64, octets, strides=(1,))
 
 
 def _loops() -> Any:

@@ -1,4 +1,4 @@
-"""The compiled loops over slices of bytes: number the different ones, copy them one behind the other.
+"""The compiled loops over slices of bytes: number the different ones, copy them elsewhere.
 
 `slice_columns` checks their arguments and allocates. Why numba: `ftrace_loops` says it.
 
@@ -17,8 +17,25 @@ _INT: Final = numba.int64
 # What is only read may be read-only, and at any address.
 _OCTETS: Final = numba.types.Array(numba.uint8, 1, "C", readonly=True)
 _WORDS: Final = numba.types.Array(numba.uint64, 1, "A", readonly=True, aligned=False)
+_WORDS_OUT: Final = numba.types.Array(numba.uint64, 1, "A", aligned=False)
 _STARTS: Final = numba.types.Array(numba.int64, 1, "C", readonly=True)
 _INT32S, _INT64S, _UINT8S = numba.int32[::1], numba.int64[::1], numba.uint8[::1]
+
+
+@compiled(_OCTETS, _WORDS, _STARTS, _INT, _UINT8S, _WORDS_OUT)
+def gather(data: Any, words: Any, starts: Any, size: Any, rows: Any, row_words: Any) -> None:
+    """Copy the `size` bytes of `data` from each of `starts` on into `rows`, one behind the other.
+
+    `words[i]` are the eight bytes from `data[i]` on, `row_words` those of `rows`.
+    """
+    for row in range(len(starts)):
+        start, to, at = starts[row], row * size, 0
+        while at + 8 <= size:
+            row_words[to + at] = words[start + at]
+            at += 8
+        while at < size:
+            rows[to + at] = data[start + at]
+            at += 1
 
 
 @compiled(_OCTETS, _WORDS, _INT, _INT, numba.uint64)

@@ -22,7 +22,7 @@ _GENERATIONS_MAX: Final = 10_000
 
 
 class FileEntry(NamedTuple):
-    """One data file as a commit or a manifest names it."""
+    """One data file as a commit or a manifest names it; commits of earlier versions say no `columns` (`columns_id`)."""
 
     table: str
     key: str
@@ -31,6 +31,7 @@ class FileEntry(NamedTuple):
     sha256: str
     min_ts_ns: int | None = None
     max_ts_ns: int | None = None
+    columns: str | None = None
 
 
 class Commit(NamedTuple):

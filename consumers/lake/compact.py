@@ -21,7 +21,7 @@ from consumers.lake.parquet import write_table
 from consumers.lake.snapshot import Snapshot, snapshot
 from consumers.lake.storage import Storage
 from consumers.lake.tables import TableSpec
-from consumers.lake.unify import concatenated, union_sql
+from consumers.lake.unify import Source, concatenated, union_sql
 from schemas.crashpoints import crash_point
 from schemas.errors import StorageError
 
@@ -209,7 +209,7 @@ def _merge(storage: Storage, key: str, name: str, entries: list[FileEntry]) -> F
         raise StorageError(f"{key}: cannot be compacted: {e}") from e
     finally:
         local.unlink(missing_ok=True)
-    return FileEntry(name, key, stats.rows, stats.size_bytes, stats.sha256, stats.min_ts_ns, stats.max_ts_ns)
+    return FileEntry(name, key, *stats)
 
 
 # Arrow sorts no dictionary columns by several keys: sort plain copies of the keys.
@@ -227,7 +227,7 @@ def _digest(paths: list[str]) -> tuple[Any, ...]:
     connection = duckdb.connect()
     try:
         connection.execute("set threads to 1")
-        sql = f"select count(*), sum(hash(t)::hugeint) from (from {union_sql(paths)}) t"  # noqa: S608
+        sql = f"select count(*), sum(hash(t)::hugeint) from (from {union_sql([Source(path) for path in paths])}) t"  # noqa: S608
         found = connection.execute(sql).fetchone()
     finally:
         connection.close()

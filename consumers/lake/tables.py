@@ -6,13 +6,18 @@ import pyarrow as pa
 
 
 class TableSpec(NamedTuple):
-    """One table: schema, the order of rows in a file, and the Parquet encodings by column."""
+    """One table: schema, the order of rows in a file, and the Parquet encodings by column.
+
+    `dictionary_columns` have few values, `delta_columns` count up (DELTA_BINARY_PACKED), of the numbers in
+    `split_columns` the bytes of one rank lie together (BYTE_STREAM_SPLIT): half the cost of a dictionary.
+    """
 
     name: str
     schema: pa.Schema
     sort_keys: tuple[str, ...]
     dictionary_columns: tuple[str, ...]
     delta_columns: tuple[str, ...]
+    split_columns: tuple[str, ...] = ()
 
 
 WORD: Final = pa.dictionary(pa.int32(), pa.string())

@@ -4,8 +4,10 @@ One rule for Arrow and for DuckDB, whose own differ, and fail where types do not
 ones together with 64 unsigned bits to decimals; all else becomes text.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from math import isqrt
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +26,21 @@ _SQL: Final = {
     pa.int8(): "TINYINT", pa.int16(): "SMALLINT", pa.int32(): "INTEGER", pa.int64(): "BIGINT", pa.uint8(): "UTINYINT",
     pa.uint16(): "USMALLINT", pa.uint32(): "UINTEGER", pa.uint64(): "UBIGINT", WIDE: "DECIMAL(20, 0)",
 }  # fmt: skip
+_ID_CHARS: Final = 16
+#: Fewer files are opened sooner than groups of them are planned.
+_GROUPED_FILES_LEAST: Final = 16
+
+
+class Source(NamedTuple):
+    """A Parquet file to read.
+
+    `columns` is its `columns_id`, None where nobody knows; `span` the least and the greatest `ts_ns` in it, None where
+    that is not known or nobody asks for times.
+    """
+
+    path: str
+    columns: str | None = None
+    span: tuple[int, int] | None = None
 
 
 def concatenated(parts: Sequence[pa.Table]) -> pa.Table:
@@ -33,33 +50,63 @@ def concatenated(parts: Sequence[pa.Table]) -> pa.Table:
     return pa.concat_tables([_cast(part, common, everywhere) for part in parts], promote_options="permissive")
 
 
-def union_sql(paths: Sequence[str]) -> str:
-    """Return the FROM item of DuckDB that reads the Parquet files `paths`, at least one, as `concatenated` joins them.
+def columns_id(schema: pa.Schema) -> str:
+    """Return a name for the columns of `schema`, 16 hexadecimal digits: files of one name are read in one way."""
+    told = repr([(item.name, str(_plain(item.type))) for item in schema])
+    return hashlib.sha256(told.encode()).hexdigest()[:_ID_CHARS]
+
+
+def union_sql(sources: Sequence[Source]) -> str:
+    """Return the FROM item of DuckDB that reads `sources`, at least one, as `concatenated` joins them.
 
     Raises:
         StorageError: a file cannot be read.
     """
-    alike: dict[tuple[tuple[str, pa.DataType], ...], list[str]] = {}
-    for path in paths:
-        try:
-            schema = pq.read_schema(path)
-        except (OSError, pa.ArrowException) as e:
-            raise StorageError(f"{path}: {e}") from e
-        alike.setdefault(tuple((item.name, _plain(item.type)) for item in schema), []).append(path)
+    named: dict[str, list[Source]] = {}
+    for source in sources:
+        named.setdefault(source.columns or source.path, []).append(source)
+    alike: dict[tuple[tuple[str, pa.DataType], ...], list[Source]] = {}
+    for group in named.values():
+        schema = _schema(group[0].path)
+        alike.setdefault(tuple((item.name, _plain(item.type)) for item in schema), []).extend(group)
     if len(alike) == 1:
-        return read_sql(paths)
+        return read_sql(sources)
     common = _common_types(pa.schema(list(columns)) for columns in alike)
     selects = [
-        f"select {', '.join(_cast_sql(name, kind, common[name]) for name, kind in columns)} from {read_sql(files)}"  # noqa: S608
-        for columns, files in alike.items()
+        f"select {', '.join(_cast_sql(name, kind, common[name]) for name, kind in columns)} from {read_sql(group)}"  # noqa: S608
+        for columns, group in alike.items()
     ]
     return f"({' union all by name '.join(selects)})"
 
 
-def read_sql(paths: Sequence[str]) -> str:
-    """Return the FROM item of DuckDB that reads the Parquet files `paths`, all of one schema."""
-    listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+def read_sql(sources: Sequence[Source]) -> str:
+    """Return the FROM item of DuckDB that reads `sources`, all of one schema.
+
+    Many files whose times are known are read in groups, each with its span as a condition: a group that cannot hold
+    what a query asks for falls to DuckDB's planner, and none of its files is opened.
+    """
+    spans = [source.span for source in sources if source.span]
+    if len(spans) < len(sources) or len(sources) < _GROUPED_FILES_LEAST:
+        return _files_sql(sources)
+    ordered = sorted(sources, key=lambda source: source.span or (0, 0))
+    size = isqrt(len(ordered))
+    selects = []
+    for group in (ordered[at : at + size] for at in range(0, len(ordered), size)):
+        low, high = min(each.span[0] for each in group if each.span), max(each.span[1] for each in group if each.span)
+        selects.append(f"select * from {_files_sql(group)} where ts_ns between {low} and {high}")  # noqa: S608
+    return f"({' union all '.join(selects)})"
+
+
+def _files_sql(sources: Sequence[Source]) -> str:
+    listed = ", ".join("'" + source.path.replace("'", "''") + "'" for source in sources)
     return f"read_parquet([{listed}], hive_partitioning=false)"
+
+
+def _schema(path: str) -> pa.Schema:
+    try:
+        return pq.read_schema(path)
+    except (OSError, pa.ArrowException) as e:
+        raise StorageError(f"{path}: {e}") from e
 
 
 # In the order in which the columns first come.

@@ -73,7 +73,7 @@ class CommitWriter:
             self.storage.put_file(local, key)
         finally:
             local.unlink(missing_ok=True)
-        return FileEntry(table, key, stats.rows, stats.size_bytes, stats.sha256, stats.min_ts_ns, stats.max_ts_ns)
+        return FileEntry(table, key, *stats)
 
     # A checkpoint can fail after its commit stands: files of a standing commit stay.
     def _drop(self, chain: Chain, batch: Batch, attempt: str, files: list[FileEntry]) -> None:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from consumers.archives.kmsg_splitter import DumpSplitter
 from consumers.collector import Cut, PartitionCollector
-from consumers.kmsg_dump import DumpSplitter
 from consumers.lake.chain import Chain
 from consumers.lake.layout import open_lake
 from consumers.lake.writer import CommitWriter

@@ -8,11 +8,12 @@ import pytest
 from consumers.follow import Follower
 from consumers.lake.audit import audit
 from consumers.lake.storage import MemoryStorage
-from consumers.transport.base import LogReplacedError, Partition
+from consumers.transport.base import LogReplacedError, Message, Partition
 from consumers.transport.memory import MemoryLog, MemoryReader
 from consumers.views import run_query
 from schemas.config import CollectConfig
 from schemas.errors import StorageError, UsageError
+from schemas.frame import decode
 from tests.consumers._frames import STREAM, message_bytes
 
 LOG, STATE = Partition("hypocenter.log", 0), Partition("hypocenter.state", 0)
@@ -89,6 +90,66 @@ def test_until_end_stores_what_was_there_at_the_start_and_stops(log, storage):
     assert seen[-1] == (6, 6)
     assert each.records == 7
     assert seqs(storage) == [0, 0, 1, 1, 2, 3, 4]
+    assert audit(storage, deep=True).closes
+
+
+def starts(storage):
+    names = (key.rpartition("/")[2].removesuffix(".json") for key in storage.list("commits/hypocenter.log/0/"))
+    return [int(name) for name in names if name.isdigit()]
+
+
+#: Two messages of one record.
+CUT_BYTES = 2 * len(decode(message_bytes(0, 1, 0)).body)
+
+
+def test_a_refused_commit_of_one_partition_takes_nothing_from_the_others_in_the_poll(log, storage):
+    other = STREAM._replace(machine="n")
+    for i in range(6):
+        log.append(LOG, message_bytes(i, i + 1, i))
+        log.append(STATE, message_bytes(i, i + 1, i, stream=other))
+    each = follower(log, storage, cut_bytes=CUT_BYTES)
+    each._find_partitions()
+    storage.full = True
+    with pytest.raises(StorageError):
+        each._step()
+    storage.full = False
+    for _ in range(4):
+        each._find_partitions()
+        each._step()
+    for partition in (LOG, STATE):
+        each._commit(partition)
+    assert seqs(storage) == [i for i in range(6) for _ in range(2)]
+    assert run_query(storage, "select * from losses")[1] == []
+
+
+def test_a_poll_of_several_cuts_is_committed_cut_by_cut(log, storage):
+    for i in range(9):
+        log.append(LOG, message_bytes(i, i + 1, i))
+    to_the_end(log, storage, cut_bytes=CUT_BYTES)
+    assert starts(storage) == [0, 2, 4, 6, 8]
+    assert seqs(storage) == list(range(9))
+
+
+@pytest.mark.parametrize("ahead", [1, 3, 9])
+def test_what_a_poll_has_behind_a_lost_commit_is_neither_lost_nor_doubled(log, storage, ahead):
+    values = [message_bytes(i, i + 1, i) for i in range(9)]
+    for value in values:
+        log.append(LOG, value)
+    ours, rival = follower(log, storage, cut_bytes=CUT_BYTES), follower(log, storage)
+    real = ours._writer.commit
+
+    def late(chain, batch):
+        if not starts(storage):
+            rival._take_over(LOG)
+            rival._collectors[LOG].add([Message(i, 0, value) for i, value in enumerate(values[:ahead])], 0)
+            rival._commit(LOG)
+        return real(chain, batch)
+
+    ours._writer.commit = late
+    ours.run(threading.Event(), until_end=True)
+    assert seqs(storage) == list(range(9))
+    assert run_query(storage, "select * from losses")[1] == []
+    assert starts(storage)[:2] == [0, ahead][: 1 + (ahead < 9)]
     assert audit(storage, deep=True).closes
 
 

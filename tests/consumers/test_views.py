@@ -22,6 +22,8 @@ DOCUMENTS = [path for path in ROOT.rglob("*.md") if not {".venv", ".cache", "var
 SPECS = {**TABLES, **{spec.name: spec for spec in registry.tables()}}
 #: Of the family `trace_<event>`, those that the sample has.
 EVENTS = {"trace_sched_switch", "trace_sched_waking"}
+#: And of the family `bpf_<program>`.
+PROGRAMS = {"bpf_sched_delay"}
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +147,26 @@ def test_what_does_not_read_is_refused_in_one_readable_text(lake, sql, message):
     assert "\n\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("sql", "names"),
+    [
+        ("select 1", set()),
+        ("select count(*) from KMSG", {"kmsg"}),
+        ('select 1 from "losses", kmsg', {"losses", "kmsg"}),
+        ("show tables", set(SPECS) | EVENTS | PROGRAMS),
+        ("select * from duckdb_views()", set(SPECS) | EVENTS | PROGRAMS),
+    ],
+)
+def test_a_statement_has_the_views_that_it_can_want(lake, sql, names):
+    with connect(lake, sql=sql) as connection:
+        assert {name for (name,) in connection.execute("show tables").fetchall()} == names
+
+
+def test_times_asked_for_find_the_same_rows(lake):
+    [(low, high, count)] = run_query(lake, "select min(ts_ns), max(ts_ns), count(*) from kmsg")[1]
+    assert run_query(lake, f"select count(*) from kmsg where ts_ns between {low} and {high}")[1] == [(count,)]
+
+
 def test_an_answer_can_be_copied_to_a_file(lake, tmp_path):
     target = tmp_path / "out.parquet"
     run_query(lake, f"copy (select seq from kmsg where level <= 3) to '{target}'")
@@ -161,7 +183,7 @@ def test_only_what_commits_name_is_seen(lake):
     connection = connect(lake)
     views = {name for (name,) in connection.execute("show tables").fetchall()}
     connection.close()
-    assert views == set(SPECS) | EVENTS | {"bpf_sched_delay"}
+    assert views == set(SPECS) | EVENTS | PROGRAMS
     before = run_query(lake, "select count(*) from kmsg")[1]
     file = next(Path(lake.local_path("data/kmsg")).rglob("*.parquet"))
     orphan = file.with_name("orphan.parquet")

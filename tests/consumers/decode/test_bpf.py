@@ -249,13 +249,5 @@ def test_the_layout_of_a_table_names_columns_that_it_has():
     spec = bpf.spec("bpf_sched_delay", table.schema)
     assert spec.sort_keys == (*RING._fields, "position")
     assert set(spec.dictionary_columns) == {*RING._fields, "comm", "state", "state_name"}
-    assert spec.delta_columns == (
-        "position",
-        "ring_position",
-        "ts_ns",
-        "arrival_ns",
-        "cpu",
-        "flags",
-        "cpu_seq",
-        "wait_us",
-    )
+    assert spec.split_columns == ("cpu", "flags", "cpu_seq", "wait_us")
+    assert spec.delta_columns == ("position", "ring_position", "ts_ns", "arrival_ns")

@@ -14,6 +14,11 @@ from tests.consumers._pages import CPU, FORMATS, page, paged, tick, tock
 
 NAME = wire.descriptor(FORMATS)
 KNOWN = {NAME: FORMATS}
+FAR = wire.pack_formats(
+    dataclasses.replace(
+        wire.unpack_formats(FORMATS), header_page=_pages.FORM.header_text.replace("offset:16", "offset:4092")
+    )
+)
 
 
 def item(frame, offset=3):
@@ -80,8 +85,10 @@ def test_a_frame_of_another_form_is_refused_and_by_many_it_is_one_bad_record(cha
         ({}, "nobody has sent the formats"),
         ({NAME: b"\xc0"}, "no map|body"),
         ({NAME: _pages.formats({"a:x": _pages.TICK, "b:y": _pages.TICK})}, "have id 7"),
+        ({NAME: _pages.formats(page_bytes=8192)}, "are of pages of 8192 bytes"),
+        ({NAME: FAR}, "records begin at byte 4092 of 4096"),
     ],
-    ids=["absent", "no description", "two events of one id"],
+    ids=["absent", "no description", "two events of one id", "of other pages", "of no room"],
 )
 def test_a_frame_that_cannot_be_described_is_one_bad_record_with_all_its_positions(known, said):
     found = decode(paged(7, [page(1), page(2)]), known=known)

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from consumers.decode import ftrace_format, ftrace_loops
-from consumers.decode.ftrace_pages import Fault, walk
+from consumers.decode.ftrace_columns import gather
+from consumers.decode.ftrace_pages import Fault, by_id, read_heads, walk
 from tests.consumers.decode.ftrace_writer import Form, read_page
 
 FORMS = [
@@ -30,7 +31,16 @@ def form(request):
 
 def walked(form, *pages):
     header = ftrace_format.parse_header(form.header_text, big_endian=form.big)
-    return walk(b"".join(pages), header, form.page_bytes)
+    data = b"".join(pages)
+    found = walk(data, header, form.page_bytes)
+    # The headers alone say the same losses as the walk behind them.
+    heads = read_heads(data, header, form.page_bytes)
+    want = [(i, lost if lost > 0 else None) for i, lost in enumerate(found.lost.tolist()) if lost]
+    assert heads.lost == want
+    order = "big" if form.big else "little"
+    stamps = [int.from_bytes(page[:8], order, signed=True) for page in (pages[0], pages[-1])]
+    assert [heads.ts_first_ns, heads.ts_last_ns] == stamps
+    return found
 
 
 def events(found):
@@ -223,9 +233,32 @@ def fuzz(pages, seed, compare_every):
         assert (inside >= form.data_at + 4).all()
         assert (inside + found.length <= form.page_bytes).all()
         assert found.events.sum() == len(found.ts)
+        check_by_id(found)
+        check_gather(np.frombuffer(b"".join(batch), np.uint8), found)
         faults += np.bincount(found.fault, minlength=len(Fault))
         done += len(batch)
     return faults
+
+
+def check_by_id(found):
+    """Hold the events by their ids against NumPy's own stable sort."""
+    pages = np.arange(len(found.events))
+    ordered = by_id(found, pages + 7, pages * -3)
+    order = np.argsort(found.event_id, kind="stable")
+    for name in ("page", "position", "ts", "start", "length"):
+        assert (getattr(ordered, name) == getattr(found, name)[order]).all(), name
+    assert (ordered.number == ordered.page + 7).all() and (ordered.arrival_ns == ordered.page * -3).all()
+    for number, first, end in ordered.ids:
+        assert first < end and (found.event_id[order[first:end]] == number).all()
+    assert [first for _, first, _ in ordered.ids] == [0, *(end for _, _, end in ordered.ids)][: len(ordered.ids)]
+
+
+# Of a size with and without a rest behind its words of eight bytes; the payload may end where the buffer does.
+def check_gather(octets, found):
+    for size in (6, 8, 19):
+        starts = found.start[found.length >= size]
+        rows = gather(octets, starts, np.full(len(starts), size), size, big_endian=False).fixed.reshape(-1, size)
+        assert (rows == octets[starts[:, None] + np.arange(size)]).all()
 
 
 def test_mutated_pages():

@@ -11,7 +11,7 @@ from consumers.lake import unify
 from consumers.lake.audit import audit
 from consumers.lake.compact import _digest, compact
 from consumers.lake.tables import WORD
-from consumers.lake.unify import WIDE, concatenated, union_sql
+from consumers.lake.unify import WIDE, Source, columns_id, concatenated, read_sql, union_sql
 from consumers.lake.writer import Batch, CommitWriter
 from consumers.views import run_query
 from schemas.errors import StorageError
@@ -44,7 +44,8 @@ def both_ways(folder, *parts):
     pq.write_table(joined, folder / "joined.parquet")
     with duckdb.connect() as connection:
         rows = [
-            connection.sql(f"from {union_sql(each)} order by n") for each in (paths, [str(folder / "joined.parquet")])
+            connection.sql(f"from {union_sql(each)} order by n")
+            for each in ([Source(path) for path in paths], [Source(str(folder / "joined.parquet"))])
         ]
         (columns, types, values), other = [(each.columns, each.types, each.fetchall()) for each in rows]
     assert (columns, types, values) == other
@@ -98,10 +99,41 @@ def test_what_becomes_text_reads_the_same_by_both_ways(tmp_path):
 def test_files_of_one_schema_are_read_as_they_are(tmp_path):
     for name in ("a", "b"):
         pq.write_table(pa.table({"x": VALUES["word"]}), tmp_path / f"{name}.parquet")
-    paths = [str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet")]
-    assert union_sql(paths) == unify.read_sql(paths)
+    sources = [Source(str(tmp_path / "a.parquet")), Source(str(tmp_path / "b.parquet"))]
+    assert union_sql(sources) == read_sql(sources)
     with pytest.raises(StorageError, match="absent"):
-        union_sql([str(tmp_path / "absent")])
+        union_sql([Source(str(tmp_path / "absent"))])
+
+
+def test_of_files_with_one_name_for_their_columns_only_one_is_opened(tmp_path):
+    tables = [pa.table({"n": [0], "x": VALUES[name][:1]}) for name in ("i8", "word")]
+    for i, table in enumerate(tables):
+        pq.write_table(table, tmp_path / f"{i}.parquet")
+    ids = [columns_id(table.schema) for table in tables]
+    sources = [Source(str(tmp_path / f"{i}.parquet"), ids[i]) for i in (0, 1)]
+    found = union_sql([*sources, Source("absent", ids[0])])
+    assert "absent" in found
+    assert ids[0] != ids[1] == columns_id(pa.schema([tables[1].schema[0], pa.field("x", pa.string(), nullable=False)]))
+
+
+def test_files_whose_times_are_not_asked_for_are_not_opened(tmp_path):
+    sources = []
+    for i in range(unify._GROUPED_FILES_LEAST):
+        low, high = 10 * i, 10 * i + 9
+        pq.write_table(pa.table({"ts_ns": [low, high], "i": [i, i]}), tmp_path / f"{i}.parquet")
+        sources.append(Source(str(tmp_path / f"{i}.parquet"), "same", (low, high)))
+    with duckdb.connect() as connection:
+        connection.execute(f"create view t as from {read_sql(sources[::-1])}")
+        everything = connection.execute("select sum(i), count(*) from t").fetchone()
+        assert everything == (2 * sum(range(len(sources))), 2 * len(sources))
+        # A group's first file is opened for its columns; nobody sees that this one is none any more.
+        (tmp_path / "1.parquet").write_bytes(b"")
+        asked = "select i, count(*) from t where ts_ns >= {} and ts_ns < {} group by all order by 1"
+        assert connection.execute(asked.format(55, 65)).fetchall() == [(5, 1), (6, 1)]
+        with pytest.raises(duckdb.Error, match=r"1\.parquet"):
+            connection.execute(asked.format(5, 65)).fetchall()
+        one = f"select count(*) from {read_sql(sources[4:])}"
+        assert "between" not in one and connection.execute(one).fetchone() == (2 * len(sources) - 8,)
 
 
 LATER_NS = ARRIVAL_NS + 10**14

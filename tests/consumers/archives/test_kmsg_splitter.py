@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.kmsg_dump import DumpSplitter
+from consumers.archives.kmsg_splitter import DumpSplitter
 from schemas import limits
 
 RECORDS = [

@@ -1,0 +1,60 @@
+"""What a file's columns are encoded as, and that both readers get the same values out of it."""
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from consumers.lake.parquet import ROW_GROUP_ROWS, write_table
+from consumers.lake.tables import WORD, TableSpec
+from consumers.lake.unify import columns_id
+
+INTEGERS = [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64]
+ROWS = ROW_GROUP_ROWS + 3
+
+
+@pytest.fixture
+def table():
+    columns = {"machine": pa.array(["m"] * ROWS).cast(WORD), "ts_ns": pa.array(np.arange(ROWS) * 7 - 5)}
+    for kind in INTEGERS:
+        limits = np.iinfo(kind)
+        values = np.resize(np.array([limits.min, limits.max, 1, 0], kind), ROWS)
+        columns[np.dtype(kind).name] = pa.array(values, mask=np.arange(ROWS) % 5 == 4)
+    return pa.table(columns)
+
+
+@pytest.fixture
+def spec(table):
+    numbers = tuple(np.dtype(kind).name for kind in INTEGERS)
+    return TableSpec("t", table.schema, ("machine", "ts_ns"), ("machine",), ("ts_ns",), numbers)
+
+
+def test_numbers_of_every_width_and_sign_come_back_by_both_readers(tmp_path, table, spec):
+    path = tmp_path / "a.parquet"
+    stats = write_table(table, spec, path)
+    assert pq.read_table(path, partitioning=None).cast(table.schema).equals(table)
+    with duckdb.connect() as connection:
+        found = connection.sql(f"from read_parquet('{path}')").to_arrow_table()
+    for name in table.column_names:
+        assert found[name].cast(pa.string()).equals(table[name].cast(pa.string())), name
+    assert (stats.rows, stats.min_ts_ns, stats.max_ts_ns) == (ROWS, -5, 7 * (ROWS - 1) - 5)
+    assert (stats.size_bytes, stats.columns) == (path.stat().st_size, columns_id(table.schema))
+
+
+def test_each_column_is_encoded_as_the_table_says_and_has_ranges_where_they_find_rows(tmp_path, table, spec):
+    write_table(table, spec, tmp_path / "a.parquet")
+    group = pq.ParquetFile(tmp_path / "a.parquet").metadata.row_group(0)
+    columns = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
+    assert "DELTA_BINARY_PACKED" in columns["ts_ns"].encodings
+    assert "RLE_DICTIONARY" in columns["machine"].encodings
+    for name in spec.split_columns:
+        assert "BYTE_STREAM_SPLIT" in columns[name].encodings
+        assert columns[name].statistics is None
+    assert (columns["ts_ns"].statistics.min, columns["machine"].statistics.max) == (-5, "m")
+
+
+def test_times_of_which_one_is_missing_have_no_span(tmp_path, spec):
+    table = pa.table({"machine": pa.array(["m", "m"]).cast(WORD), "ts_ns": pa.array([1, None])})
+    stats = write_table(table, spec, tmp_path / "a.parquet")
+    assert (stats.min_ts_ns, stats.max_ts_ns) == (None, None)
