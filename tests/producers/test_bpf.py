@@ -290,6 +290,24 @@ def test_a_record_that_is_not_committed_is_waited_for_by_the_tick_alone(opened, 
     assert records.fileno() >= 0
 
 
+def test_what_a_program_costs_is_told_where_the_kernel_measures_it(opened):
+    stats = Path("/proc/sys/kernel/bpf_stats_enabled")
+    before = stats.read_text()
+    _, records = opened(ALL)
+    try:
+        stats.write_text("0")
+        assert (records.counters()["runs"], records.counters()["run_ns"]) == (0, 0)
+        stats.write_text("1")
+        busy(2_000)
+    finally:
+        stats.write_text(before)
+    finish(records)
+    counters = records.counters()
+    assert counters["runs"] > counters["attempts"] / 2 > 3_000
+    assert 5 < counters["run_ns"] / counters["runs"] < 50_000
+    assert counters["recursion_misses"] == 0
+
+
 # The description
 
 
