@@ -212,7 +212,9 @@ def test_the_waits_are_those_that_trace_events_tell_and_the_scheduler_counts(ope
         # The last is that of the kill.
         waits_ns = [delay.wait_ns for delay in mine][: len(traced[each.pid])]
         assert len(waits_ns) > 10
-        assert waits_ns == pytest.approx(traced[each.pid], abs=100_000)
+        # Two readings of the clock at one event lie apart: some us, under emulation half a ms.
+        assert waits_ns == pytest.approx(traced[each.pid], abs=1_000_000)
+        assert sum(waits_ns) == pytest.approx(sum(traced[each.pid]), rel=0.005)
         # By its own rules: on this kernel a few ms more about every tenth time, which no event tells of.
         assert sum(waits_ns) == pytest.approx(counted_ns[each.pid], rel=0.05)
         assert {(delay.tgid, delay.comm[:6], delay.cpu) for delay in mine} == {(each.pid, b"python", 0)}
