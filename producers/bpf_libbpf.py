@@ -32,6 +32,7 @@ _FUNCTIONS: Final = {
     "bpf_object__find_map_by_name": (_P, [_P, _S]),
     "bpf_object__next_program": (_P, [_P, _P]),
     "bpf_program__attach": (_P, [_P]),
+    "bpf_program__fd": (_I, [_P]),
     "bpf_program__name": (_S, [_P]),
     "bpf_link__destroy": (_I, [_P]),
     "bpf_map__fd": (_I, [_P]),

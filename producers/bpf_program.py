@@ -9,7 +9,7 @@ import ctypes
 import difflib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -24,6 +24,9 @@ _COUNTS: Final = "counts"
 _SETTINGS: Final = ".rodata"
 #: The reader is woken when so much of the ring is full: the rest is headroom for its own delay.
 _WAKE_SHARE: Final = 4
+#: In struct bpf_prog_info (include/uapi/linux/bpf.h): run_time_ns, run_cnt and recursion_misses, one behind the other.
+_INFO_RUNS: Final = 192
+_INFO_BYTES: Final = _INFO_RUNS + 3 * 8
 
 
 class Counts(NamedTuple):
@@ -33,6 +36,17 @@ class Counts(NamedTuple):
     ring_full: int
     ring_busy: int
     untracked: int
+
+
+class Runs(NamedTuple):
+    """What the kernel counted of a program's parts together; `run_ns` and `runs` only under kernel.bpf_stats_enabled=1.
+
+    `recursion_misses` are runs that it left out, because the same part was at work on that CPU.
+    """
+
+    run_ns: int
+    runs: int
+    recursion_misses: int
 
 
 class Program:
@@ -65,8 +79,7 @@ class Program:
         Raises:
             AccessError: the kernel has not got what it attaches to.
         """
-        program = None
-        while program := self._libbpf.bpf_object__next_program(self._object, program):
+        for program in self._parts():
             link = self._libbpf.bpf_program__attach(program)
             if not link:
                 part = self._libbpf.bpf_program__name(program).decode()
@@ -88,12 +101,29 @@ class Program:
         starts = range(0, len(words), self._stride)
         return [Counts(*(words[start + at] for at in self._offsets)) for start in starts]
 
+    def runs(self) -> Runs:
+        """Return what the kernel counted of it since it was loaded."""
+        info = (ctypes.c_uint64 * (_INFO_BYTES // 8))()
+        found = []
+        for program in self._parts():
+            size_bytes = ctypes.c_uint32(_INFO_BYTES)
+            fd = self._libbpf.bpf_program__fd(program)
+            ctypes.memset(info, 0, _INFO_BYTES)
+            if not self._libbpf.bpf_obj_get_info_by_fd(fd, info, ctypes.byref(size_bytes)):
+                found.append(info[_INFO_RUNS // 8 :])
+        return Runs(*(sum(values) for values in zip(*found, strict=True))) if found else Runs(0, 0, 0)
+
     def close(self) -> None:
         """Detach and unload it; idempotent."""
         self.detach()
         loaded, self._object = self._object, None
         if loaded:
             self._libbpf.bpf_object__close(loaded)
+
+    def _parts(self) -> Iterator[int]:
+        program = None
+        while program := self._libbpf.bpf_object__next_program(self._object, program):
+            yield program
 
     def _load(self, settings: Mapping[str, int]) -> None:
         btf = Btf(self._libbpf, self._libbpf.bpf_object__btf(self._object))

@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Final
 
-from producers.bpf_program import Counts, Program
+from producers.bpf_program import Counts, Program, Runs
 from producers.bpf_ring import Ring, Status
 from producers.journal import Journal
 from producers.source import Batch
@@ -70,6 +70,7 @@ class RecordsSource:
         self._ts_first_ns = self._ts_last_ns = 0
         self._counters = {"records": 0, "discarded": 0, "ring_bytes_read": 0, "busy": 0}
         self._counts = [Counts(0, 0, 0, 0)] * len(program.counts())
+        self._runs = Runs(0, 0, 0)
         self._busy = False
         self._broken = False
         self._stopped_s: float | None = None
@@ -120,16 +121,20 @@ class RecordsSource:
         """Return records read and discarded ones passed over, and what the program counted on all CPUs since its load.
 
         `attempts` = records ever in the ring + `ring_full` + `ring_busy` (not written: `bpf_programs/record.h`).
-        `untracked` is what the program could not follow; `busy` how often a record was waited for; `final` is 1 when
-        the program runs no more. The sums of this stream's losses are the counters at the last cut.
+        `untracked` is what the program could not follow; `run_ns`, `runs` and `recursion_misses` are the kernel's
+        (`Runs` of `bpf_program.py`); `busy` is how often a record was waited for; `final` is 1 when the program runs no
+        more. The sums of this stream's losses are the counters at the last cut.
         """
         self._sample()
         sums = Counts(*(sum(values) for values in zip(*self._counts, strict=True)))
-        return {**self._counters, **sums._asdict(), "final": int(self._stopped_s is not None)}
+        if self._stopped_s is None and not self._broken:
+            self._runs = self._program.runs()
+        return {**self._counters, **sums._asdict(), **self._runs._asdict(), "final": int(self._stopped_s is not None)}
 
     def stop(self) -> None:
         """Let the program run no more; what the ring holds can be drained to its end."""
         self._program.detach()
+        self._runs = self._program.runs()
         self._stopped_s = time.monotonic()
 
     def give_up(self) -> None:

@@ -1,6 +1,8 @@
 """Records of BPF programs for tests: a reader of `struct sched_delay`, and what any ring's bytes must add up to."""
 
+import contextlib
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import pytest
 from producers import bpf_program, bpf_ring
 from schemas import bpf
 from schemas.errors import AccessError
+from tests.producers._ftrace import TRACEFS
 
 _SCHED_DELAY = struct.Struct("=QIIQQIIII16s16s")
 
@@ -79,6 +82,43 @@ def refused_by_cpu(losses):
         if loss.reason.startswith("ring-"):
             found[int(loss.reason.rpartition("cpu")[2])] += loss.count
     return found
+
+
+_EVENT = re.compile(r"\s(\d+)\.(\d+): (sched_\w+): (.*)")
+
+
+@contextlib.contextmanager
+def traced_waits():
+    """Trace the scheduler; yield what has, at the end, the waits in ns of each thread as its events say, to the us."""
+    instance = TRACEFS / "instances" / f"waits-{os.getpid()}"
+    instance.mkdir()
+    waits = defaultdict(list)
+    try:
+        (instance / "trace_clock").write_text("mono")
+        (instance / "buffer_size_kb").write_text("32768")
+        for event in ("sched_switch", "sched_wakeup", "sched_wakeup_new"):
+            (instance / "events" / "sched" / event / "enable").write_text("1")
+        yield waits
+        (instance / "tracing_on").write_text("0")
+        _add_waits((instance / "trace").read_text(), waits)
+    finally:
+        instance.rmdir()
+
+
+def _add_waits(text, waits):
+    since = {}
+    for seconds, micros, event, rest in _EVENT.findall(text):
+        ts_ns = (int(seconds) * 1_000_000 + int(micros)) * 1000
+        if event != "sched_switch":
+            since[int(re.search(r" pid=(\d+)", rest)[1])] = ts_ns
+            continue
+        before, state, after = re.search(r"prev_pid=(\d+) .*prev_state=(\S+) .*next_pid=(\d+)", rest).groups()
+        if state.startswith("R"):
+            since[int(before)] = ts_ns
+        else:
+            since.pop(int(before), None)
+        if int(after) in since:
+            waits[int(after)].append(ts_ns - since.pop(int(after)))
 
 
 _HOG = """

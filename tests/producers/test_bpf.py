@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ from schemas.loss import Loss
 from schemas.stream import Stream
 from schemas.surfaces import SURFACES
 from tests._logs import read_all
-from tests.producers._bpf import by_cpu, delays_of, hog, refused_by_cpu, skip_unless_loadable
+from tests.producers._bpf import by_cpu, delays_of, hog, refused_by_cpu, skip_unless_loadable, traced_waits
 from tests.producers._ftrace import AgentProcess, busy
 
 pytestmark = pytest.mark.kernel
@@ -187,37 +188,54 @@ def test_what_an_agent_cannot_read_before_its_end_is_counted(opened):
     assert batch.losses == [Loss("drop", 0, attempts, "stopped-before-read", "agent", "event")]
 
 
-def test_the_waits_are_those_that_the_scheduler_counts(opened):
+def test_the_waits_are_those_that_trace_events_tell_and_the_scheduler_counts(opened):
     _, records = opened(ALL)
     hogs = [hog(0), hog(0)]
     try:
+        # Where a task stands still no wait of it is under way.
+        signal_all(hogs, signal.SIGSTOP)
         before = {each.pid: run_delay_ns(each.pid) for each in hogs}
         from_ns = time.monotonic_ns()
-        batches = []
-        while time.monotonic_ns() < from_ns + 1e9:
-            records.drain()
-            time.sleep(0.05)
-        for each in hogs:
-            os.kill(each.pid, 19)  # SIGSTOP: its last wait is over when it stands still
-        time.sleep(0.1)
-        after = {each.pid: run_delay_ns(each.pid) for each in hogs}
+        with traced_waits() as traced:
+            signal_all(hogs, signal.SIGCONT)
+            time.sleep(1)
+            signal_all(hogs, signal.SIGSTOP)
+        counted_ns = {each.pid: run_delay_ns(each.pid) - before[each.pid] for each in hogs}
     finally:
         for each in hogs:
             each.kill()
             each.wait()
-    batches = records.cut() + finish(records)
-    delays = [each for each in delays_of(batches) if each.ts_ns >= from_ns]
+    batches = finish(records)
+    assert losses_of(batches) == []
     for each in hogs:
-        waits = [delay.wait_ns for delay in delays if delay.pid == each.pid]
-        counted_ns = after[each.pid] - before[each.pid]
-        assert counted_ns > 200e6
-        # One wait may have been under way when the first reading was taken.
-        assert sum(waits) == pytest.approx(counted_ns, rel=0.02, abs=10e6)
-        mine = [delay for delay in delays if delay.pid == each.pid]
+        mine = [delay for delay in delays_of(batches) if delay.pid == each.pid and delay.ts_ns >= from_ns]
+        # The last is that of the kill.
+        waits_ns = [delay.wait_ns for delay in mine][: len(traced[each.pid])]
+        assert len(waits_ns) > 10
+        # Two readings of the clock at one event lie apart: some us, under emulation half a ms.
+        assert waits_ns == pytest.approx(traced[each.pid], abs=1_000_000)
+        assert sum(waits_ns) == pytest.approx(sum(traced[each.pid]), rel=0.005)
+        # By its own rules: on this kernel a few ms more about every tenth time, which no event tells of.
+        assert sum(waits_ns) == pytest.approx(counted_ns[each.pid], rel=0.05)
         assert {(delay.tgid, delay.comm[:6], delay.cpu) for delay in mine} == {(each.pid, b"python", 0)}
-        assert {delay.prev_pid for delay in mine} & {other.pid for other in hogs} == {
-            other.pid for other in hogs if other is not each
-        }
+        other = next(other.pid for other in hogs if other is not each)
+        assert other in {delay.prev_pid for delay in mine}
+
+
+def signal_all(processes, number):
+    for each in processes:
+        each.send_signal(number)
+    stopped = number == signal.SIGSTOP
+    deadline = time.monotonic() + 20
+    while any((state(each.pid) == "T") != stopped for each in processes):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    # One that is to stand still may have been put off its CPU right before, and has yet to get there.
+    time.sleep(0.2 if stopped else 0)
+
+
+def state(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def run_delay_ns(pid):
@@ -272,6 +290,24 @@ def test_a_record_that_is_not_committed_is_waited_for_by_the_tick_alone(opened, 
     monkeypatch.undo()
     records.drain()
     assert records.fileno() >= 0
+
+
+def test_what_a_program_costs_is_told_where_the_kernel_measures_it(opened):
+    stats = Path("/proc/sys/kernel/bpf_stats_enabled")
+    before = stats.read_text()
+    _, records = opened(ALL)
+    try:
+        stats.write_text("0")
+        assert (records.counters()["runs"], records.counters()["run_ns"]) == (0, 0)
+        stats.write_text("1")
+        busy(2_000)
+    finally:
+        stats.write_text(before)
+    finish(records)
+    counters = records.counters()
+    assert counters["runs"] > counters["attempts"] / 2 > 3_000
+    assert 5 < counters["run_ns"] / counters["runs"] < 50_000
+    assert counters["recursion_misses"] == 0
 
 
 # The description
@@ -380,7 +416,53 @@ def test_an_agent_killed_in_mid_stream_and_started_again(tmp_path):
     assert last.counters["final"] == 1
 
 
+def test_an_agent_that_stands_still_counts_on_each_cpu_what_its_ring_refused(tmp_path):
+    config = tmp_path / "c.toml"
+    config.write_text('[[bpf.programs]]\nname = "sched-delay"\nthreshold_us = 0\nring_kib = 64\n')
+    agent = AgentProcess(tmp_path / "log", "--config", str(config), err=tmp_path / "err", surface="bpf").started()
+    try:
+        agent.process.send_signal(signal.SIGSTOP)
+        busy(10_000)
+        agent.process.send_signal(signal.SIGCONT)
+        busy(100)
+        agent.stop()
+    finally:
+        agent.close()
+    found = frames_of(tmp_path / "log")
+    delays, refused = (
+        by_cpu(delays_of([each for each in found if each.encoding == "bpf"])),
+        refused_by_cpu(losses_of(found)),
+    )
+    assert sum(refused.values()) > 30_000
+    last = heartbeat.unpack([each for each in found if each.encoding == "heartbeat" and each.body][-1].body).counters
+    assert sum(refused.values()) == last["ring_full"] + last["ring_busy"]
+    assert last["attempts"] == last["records"] + sum(refused.values())
+    for cpu in (0, 1):
+        numbers = [each.cpu_seq for each in delays[cpu]]
+        # Refused after the last record of a CPU: only the counters know.
+        gaps = sum(after - before - 1 for before, after in zip([-1, *numbers], numbers, strict=False))
+        assert refused[cpu] >= gaps > 10_000
+    behind = last["attempts"] - sum(each[-1].cpu_seq + 1 for each in delays.values())
+    assert sum(refused.values()) == behind + sum(each[-1].cpu_seq + 1 - len(each) for each in delays.values())
+
+
 # What is refused
+
+
+def test_a_user_without_the_capabilities_is_told_which():
+    told, tell = os.pipe()
+    if (child := os.fork()) == 0:
+        os.setresuid(65534, 65534, 65534)
+        try:
+            bpf_program.Program("sched-delay", 4096, {})
+        except AccessError as e:
+            os.write(tell, str(e).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(tell)
+    said = os.read(told, 4096)
+    os.close(told)
+    assert said.startswith(b"BPF program sched-delay cannot be loaded: it takes CAP_BPF and CAP_PERFMON, or root")
 
 
 @pytest.mark.parametrize(
