@@ -62,7 +62,8 @@ $(BPF)/ring-%.so: $(BPF)/ring.c
 run: setup ## agent, collector and audit on this machine for FOR=10 seconds; KAFKA=host:port goes through a broker
 	.venv/bin/hypocenter trial --for $(FOR) $(if $(KAFKA),--kafka $(KAFKA))
 
-test: setup setup-kafka setup-trace bpf ## lint, types and every test
+test: setup setup-kafka setup-trace ## lint, types and every test
+	@$(MAKE) --no-print-directory bpf || echo "tests of BPF programs will be skipped" >&2
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy

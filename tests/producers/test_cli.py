@@ -11,7 +11,7 @@ import time
 import pytest
 
 from consumers.transport.log import DirectoryReader
-from producers import cli, kmsg
+from producers import cli, kmsg, tracefs
 from producers.identity import boot_id, kernel_layer, machine_id
 from schemas import errors
 from schemas.errors import AccessError
@@ -125,6 +125,17 @@ def test_check_says_what_is_missing_with_exit_77(monkeypatch, capsys):
     monkeypatch.setattr(kmsg, "open_device", refuse)
     assert cli.main(["check"]) == 77
     assert "kmsg     missing: cannot read it: remedy" in capsys.readouterr().out
+
+
+def test_check_ends_well_when_only_what_nobody_wants_is_missing(readable, monkeypatch, tmp_path, capsys):
+    def refuse():
+        raise AccessError("no trace events: remedy")
+
+    monkeypatch.setattr(tracefs, "attach", refuse)
+    assert cli.main(["check"]) == 0
+    assert "ftrace   missing: no trace events: remedy" in capsys.readouterr().out
+    (tmp_path / "x.toml").write_text('[agent]\nsurfaces = ["kmsg", "ftrace"]\n[[ftrace.sets]]\nevents = ["sched:*"]\n')
+    assert cli.main(["check", "--config", str(tmp_path / "x.toml")]) == 77
 
 
 def test_check_refuses_a_wrong_config(tmp_path, capsys):
