@@ -237,7 +237,10 @@ def test_larger_sub_buffers(tmp_path, kib):
             stats = ftrace_kernel.stats(path, cpu)
             assert found.faults == []
             assert found.events == stats["read events"]
-            assert sum(loss.count for loss in found.losses) == stats["overrun"]
+            known = [loss.count for loss in found.losses if loss.count is not None]
+            # Of a page without room for a count only the kernel's own sum knows.
+            whole = len(known) == len(found.losses)
+            assert sum(known) == stats["overrun"] if whole else sum(known) < stats["overrun"]
 
 
 def test_random_bytes_are_no_error():
