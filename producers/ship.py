@@ -7,6 +7,7 @@ What is acknowledged is kept in DIR/shipped.json; frames are sent as they lie in
 import argparse
 import contextlib
 import fcntl
+import gc
 import json
 import logging
 import os
@@ -98,9 +99,10 @@ class Shipper:
             self._take_acks()
             if deadline_s is not None and not hinted and not self._producer.waiting:
                 break
-            inputs = [self._ack_read]
-            # What a hint would say is known already; without room it is only the end that matters.
-            if deadline_s is None and not (hinted and self._producer.room()):
+            gathering = deadline_s is None and hinted and self._producer.room()
+            # Nothing to do until the next sending: what a hint would say is known, and acknowledgements can wait.
+            inputs = [] if gathering else [self._ack_read]
+            if deadline_s is None and not gathering:
                 inputs.append(0)
             ready, _, _ = select.select(inputs, [], [], self._wait_s(hinted, send_s, deadline_s))
             if self._ack_read in ready:
@@ -307,6 +309,7 @@ def main() -> int:
     logs.setup()
     try:
         shipper = Shipper(args.log, KafkaConfig(**json.loads(args.config_json)))
+        gc.freeze()  # what libraries have made stays: not to be searched for garbage again and again
         try:
             shipper.run()
         finally:
