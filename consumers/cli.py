@@ -80,9 +80,11 @@ def main(argv: list[str] | None = None) -> int:
         os.environ.setdefault(name, value)
     # Libraries make a hundred thousand objects that stay: not to be searched for garbage while they come, nor later.
     gc.disable()
-    args = parser(next((word for word in argv if word in VERBS), None)).parse_args(argv)
-    gc.freeze()
-    gc.enable()
+    try:
+        args = parser(next((word for word in argv if word in VERBS), None)).parse_args(argv)
+    finally:
+        gc.freeze()
+        gc.enable()
     logs.setup(verbose=args.verbose)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # rows are data, whatever the locale

@@ -124,12 +124,7 @@ def unpack_types(body: bytes) -> Types:
         BadInputError: `reason` is `body`: no such map, a key is missing or there twice, or a limit is broken.
     """
     reader = Reader(body, "body")
-    fields: dict[str, Any] = {}
-    for _ in range(reader.map_header(_KEYS_MAX)):
-        name = reader.text()
-        if name in fields:
-            raise BadInputError("body", f"{name!r:.40} is there twice")
-        fields[name] = _READ.get(name, Reader.skip)(reader)
+    fields = {name: _READ.get(name, Reader.skip)(reader) for name in reader.keys(_KEYS_MAX)}
     reader.end()
     try:
         types = Types(**{name: fields[name] for name in _READ})

@@ -112,10 +112,7 @@ def unpack_formats(body: bytes) -> Formats:
         BadInputError: `reason` is `body`: no such map, a key is missing or there twice, or a limit is broken.
     """
     reader = Reader(body, "body")
-    fields: dict[str, Any] = {}
-    for _ in range(reader.map_header(_KEYS_MAX)):
-        name = _new(reader.text(), fields)
-        fields[name] = _READ.get(name, Reader.skip)(reader)
+    fields = {name: _READ.get(name, Reader.skip)(reader) for name in reader.keys(_KEYS_MAX)}
     reader.end()
     try:
         formats = Formats(**{name: fields[name] for name in _READ})
@@ -129,17 +126,7 @@ def unpack_formats(body: bytes) -> Formats:
 
 
 def _read_events(reader: Reader) -> dict[str, str]:
-    events: dict[str, str] = {}
-    for _ in range(reader.map_header(limits.TRACE_EVENTS_MAX)):
-        name = _new(reader.text(), events)
-        events[name] = reader.text(limits.TRACE_FORMAT_BYTES_MAX)
-    return events
-
-
-def _new(name: str, known: dict[str, Any]) -> str:
-    if name in known:
-        raise BadInputError("body", f"{name!r:.40} is there twice")
-    return name
+    return {name: reader.text(limits.TRACE_FORMAT_BYTES_MAX) for name in reader.keys(limits.TRACE_EVENTS_MAX)}
 
 
 def _read_header_page(reader: Reader) -> str:

@@ -51,10 +51,7 @@ def unpack(body: bytes) -> Heartbeat | None:
     if len(body) > limits.HEARTBEAT_BYTES_MAX:
         raise BadInputError("body", f"a heartbeat of {len(body)} bytes, at most {limits.HEARTBEAT_BYTES_MAX}")
     reader = Reader(body, "body")
-    fields: dict[str, Any] = {}
-    for _ in range(reader.map_header(limits.HEARTBEAT_KEYS_MAX)):
-        name = _new(reader.text(), fields)
-        fields[name] = _READ.get(name, Reader.skip)(reader)
+    fields = {name: _READ.get(name, Reader.skip)(reader) for name in reader.keys(limits.HEARTBEAT_KEYS_MAX)}
     reader.end()
     try:
         return Heartbeat(**{name: fields[name] for name in _READ})
@@ -63,17 +60,7 @@ def unpack(body: bytes) -> Heartbeat | None:
 
 
 def _read_counters(reader: Reader) -> dict[str, int]:
-    counters: dict[str, int] = {}
-    for _ in range(reader.map_header(limits.HEARTBEAT_COUNTERS_MAX)):
-        name = _new(reader.text(), counters)
-        counters[name] = reader.integer()
-    return counters
-
-
-def _new(name: str, known: dict[str, Any]) -> str:
-    if name in known:
-        raise BadInputError("body", f"{name!r:.40} is there twice")
-    return name
+    return {name: reader.integer() for name in reader.keys(limits.HEARTBEAT_COUNTERS_MAX)}
 
 
 #: How the value of each key is taken; any other is one that a later producer added.

@@ -4,6 +4,7 @@ An ordinary unpacker builds whatever the bytes declare: nested arrays turn a kil
 says what must come next. Source: the msgpack specification, whose format is told by an object's first byte.
 """
 
+from collections.abc import Iterator
 from typing import Final, NoReturn
 
 import msgpack
@@ -42,6 +43,20 @@ class Reader:
         first = self._first()
         length = first & 0x0F if first & 0xF0 == 0x80 else self._length(_MAPS, first, "a map")
         return self._at_most(length_max, length, "entries")
+
+    def keys(self, length_max: int) -> Iterator[str]:
+        """Take a map from texts of at most `length_max` entries: yield each key, whose value the caller takes then.
+
+        Raises:
+            BadInputError: a key is there twice, beside what `map_header` and `text` refuse.
+        """
+        known: set[str] = set()
+        for _ in range(self.map_header(length_max)):
+            key = self.text()
+            if key in known:
+                raise BadInputError(self._reason, f"{key!r:.40} is there twice")
+            known.add(key)
+            yield key
 
     def array_header(self, length_max: int) -> int:
         """Take the header of an array and return its number of elements, at most `length_max`."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from consumers.decode.base import BadRecord, Decoded, FrameIn
+from consumers.decode.base import BadRecord, Decoded, FrameIn, bad_frame
 from consumers.lake.tables import TABLES as LAKE_TABLES
 from consumers.lake.tables import TableSpec
 from schemas.errors import BadInputError
@@ -78,8 +78,7 @@ def decoding(check: Callable[[Frame], None]) -> Callable[[list[FrameIn], Mapping
             try:
                 check(item.frame)
             except BadInputError as e:
-                where = (item.offset, item.arrival_ns)
-                bad.append(BadRecord(item.frame.stream, item.frame.first, e.reason, e.detail, item.frame.body, *where))
+                bad.append(bad_frame(item, e.reason, e.detail))
                 continue
             rows.append(_row(item))
         return Decoded({SPEC.name: pa.Table.from_pylist(rows, schema=SPEC.schema)}, bad, {})

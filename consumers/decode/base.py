@@ -40,6 +40,13 @@ class BadRecord(NamedTuple):
     positions: int = 1
 
 
+def bad_frame(item: FrameIn, reason: str, detail: str) -> BadRecord:
+    """Return that all positions of `item` are unreadable."""
+    frame = item.frame
+    where = (item.offset, item.arrival_ns)
+    return BadRecord(frame.stream, frame.first, reason, detail, frame.body, *where, positions=frame.next - frame.first)
+
+
 class Decoded(NamedTuple):
     """Complete tables by name, rows in the order of the frames and their records, and what could not be read.
 

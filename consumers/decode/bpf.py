@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import pyarrow as pa
 
 from consumers.decode import bpf_layout, bpf_records, bpf_rows, bpf_text
-from consumers.decode.base import BadRecord, Decoded, FrameIn
+from consumers.decode.base import BadRecord, Decoded, FrameIn, bad_frame
 from consumers.decode.bpf_btf import Btf
 from consumers.decode.bpf_layout import Layout
 from consumers.decode.bpf_rows import Run
@@ -95,13 +95,15 @@ def decode_many(frames: list[FrameIn], descriptors: Mapping[bytes, bytes]) -> De
         try:
             known = _known(descriptors[name])
         except KeyError:
-            bad += [_bad(item, "descriptor", f"nobody has sent the types {name.hex()}") for item in items]
+            bad += [bad_frame(item, "descriptor", f"nobody has sent the types {name.hex()}") for item in items]
             continue
         except BadInputError as e:
-            bad += [_bad(item, "descriptor", f"the types {name.hex()}: {e}") for item in items]
+            bad += [bad_frame(item, "descriptor", f"the types {name.hex()}: {e}") for item in items]
             continue
         if known.why:
-            bad.append(_bad(items[0], "type", f"{table} has raw rows: {known.why}")._replace(data=b"", positions=0))
+            bad.append(
+                bad_frame(items[0], "type", f"{table} has raw rows: {known.why}")._replace(data=b"", positions=0)
+            )
         kept, runs = _runs(items, known, bad)
         found = bpf_rows.decode(runs, known.layout)
         bad += _short(found.short, kept)
@@ -134,7 +136,7 @@ def _by_descriptor(frames: list[FrameIn], bad: list[BadRecord]) -> dict[tuple[by
         try:
             _formed(item.frame)
         except BadInputError as e:
-            bad.append(_bad(item, e.reason, e.detail))
+            bad.append(bad_frame(item, e.reason, e.detail))
             continue
         assert item.frame.descriptor is not None
         found.setdefault((item.frame.descriptor, _table(item.frame.stream.instance)), []).append(item)
@@ -184,13 +186,13 @@ def _runs(items: list[FrameIn], known: _Known, bad: list[BadRecord]) -> tuple[li
         frame = item.frame
         if known.program != frame.stream.instance:
             what = f"records of {frame.stream.instance!r:.80} name the types of {known.program!r:.80}"
-            bad.append(_bad(item, "descriptor", what))
+            bad.append(bad_frame(item, "descriptor", what))
             continue
         records = bpf.unpack(frame.body)
         try:
             found = bpf_records.walk(records.data, records.count, big_endian=known.big_endian)
         except BadInputError as e:
-            bad.append(_bad(item, e.reason, e.detail))
+            bad.append(bad_frame(item, e.reason, e.detail))
             continue
         kept.append(item)
         runs.append(Run(frame.stream, frame.first, records.ring_position, records.data, found, item.arrival_ns))
@@ -217,9 +219,3 @@ def _short(short: list[bpf_rows.Short], items: list[FrameIn]) -> Iterator[BadRec
         what = f"{len(each.data)} bytes are fewer than its struct has"
         where = (item.offset, item.arrival_ns)
         yield BadRecord(item.frame.stream, each.position, "record", what, each.data, *where)
-
-
-def _bad(item: FrameIn, reason: str, detail: str) -> BadRecord:
-    frame = item.frame
-    where = (item.offset, item.arrival_ns)
-    return BadRecord(frame.stream, frame.first, reason, detail, frame.body, *where, positions=frame.next - frame.first)

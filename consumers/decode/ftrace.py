@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 
 from consumers.decode import ftrace_columns, ftrace_events, ftrace_format, ftrace_pages, ftrace_text
-from consumers.decode.base import BadRecord, Decoded, FrameIn
+from consumers.decode.base import BadRecord, Decoded, FrameIn, bad_frame
 from consumers.decode.ftrace_events import UNKNOWN, Events, PageRun
 from consumers.decode.ftrace_format import Formats
 from consumers.lake.tables import TableSpec
@@ -96,15 +96,16 @@ def decode_many(frames: list[FrameIn], descriptors: Mapping[bytes, bytes]) -> De
         try:
             formats, page_bytes = _formats(descriptors[name])
         except KeyError:
-            bad += [_bad(item, "descriptor", f"nobody has sent the formats {name.hex()}") for item in items]
+            bad += [bad_frame(item, "descriptor", f"nobody has sent the formats {name.hex()}") for item in items]
             continue
         except BadInputError as e:
-            bad += [_bad(item, "descriptor", f"the formats {name.hex()}: {e}") for item in items]
+            bad += [bad_frame(item, "descriptor", f"the formats {name.hex()}: {e}") for item in items]
             continue
         runs = [_run(item) for item in items]
         other = [item for item, run in zip(items, runs, strict=True) if run.page_bytes != page_bytes]
         bad += [
-            _bad(item, "descriptor", f"the formats {name.hex()} are of pages of {page_bytes} bytes") for item in other
+            bad_frame(item, "descriptor", f"the formats {name.hex()} are of pages of {page_bytes} bytes")
+            for item in other
         ]
         found = ftrace_events.decode([run for run in runs if run.page_bytes == page_bytes], formats)
         for table, part in found.tables.items():
@@ -125,7 +126,7 @@ def _by_descriptor(frames: list[FrameIn], bad: list[BadRecord]) -> dict[bytes, l
         try:
             check(item.frame)
         except BadInputError as e:
-            bad.append(_bad(item, e.reason, e.detail))
+            bad.append(bad_frame(item, e.reason, e.detail))
             continue
         assert item.frame.descriptor is not None
         found.setdefault(item.frame.descriptor, []).append(item)
@@ -175,9 +176,3 @@ def _faults(found: Events, items: list[FrameIn]) -> Iterator[BadRecord]:
         what = f"byte {fault.at}: {fault.fault.name.lower()}, {fault.events} events before it are rows"
         where = (item.offset, item.arrival_ns)
         yield BadRecord(fault.stream, fault.page, "page", what, bytes(fault.data[fault.at :]), *where, positions=0)
-
-
-def _bad(item: FrameIn, reason: str, detail: str) -> BadRecord:
-    frame = item.frame
-    where = (item.offset, item.arrival_ns)
-    return BadRecord(frame.stream, frame.first, reason, detail, frame.body, *where, positions=frame.next - frame.first)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from consumers.decode.base import BadRecord, Decoded, FrameIn
+from consumers.decode.base import BadRecord, Decoded, FrameIn, bad_frame
 from consumers.lake.tables import TABLES as LAKE_TABLES
 from consumers.lake.tables import TableSpec
 from schemas import heartbeat
@@ -67,9 +67,7 @@ def decode_many(frames: list[FrameIn], descriptors: Mapping[bytes, bytes] = _NON
             check(frame)
             beat = heartbeat.unpack(frame.body)
         except BadInputError as e:
-            count = frame.next - frame.first
-            where = (item.offset, item.arrival_ns)
-            bad.append(BadRecord(frame.stream, frame.first, e.reason, e.detail, frame.body, *where, count))
+            bad.append(bad_frame(item, e.reason, e.detail))
             continue
         if beat is not None:
             rows.append(_row(item, beat))

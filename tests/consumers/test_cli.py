@@ -1,5 +1,6 @@
 """The command line of `hypocenter`: help, typos, exit codes, and which verb loads what."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -76,6 +77,7 @@ def test_a_wrong_command_line_is_answered_on_stderr_with_exit_2(words, said, cap
     code, (out, err) = usage(words, capsys)
     assert (code, out) == (2, "")
     assert said in err
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize(

@@ -135,3 +135,16 @@ def test_what_follows_the_end_is_refused():
     reader.integer()
     with pytest.raises(BadInputError, match="1 bytes follow"):
         reader.end()
+
+
+def test_a_map_from_texts_gives_each_key_before_its_value_and_none_twice():
+    reader = Reader(msgpack.packb({"a": 1, "b": 2}) + msgpack.packb({}), "poison")
+    assert {key: reader.integer() for key in reader.keys(2)} == {"a": 1, "b": 2}
+    assert list(reader.keys(0)) == []
+    reader.end()
+    reader = Reader(b"\x82\xa1a\x01\xa1a\x02", "poison")
+    with pytest.raises(BadInputError, match="'a' is there twice") as caught:
+        dict.fromkeys(key for key in reader.keys(2) if reader.integer())
+    assert caught.value.reason == "poison"
+    with pytest.raises(BadInputError, match="at most 1"):
+        list(Reader(msgpack.packb({"a": 1, "b": 2}), "poison").keys(1))
