@@ -20,6 +20,7 @@ struct counts {
 /* Set by the agent before the load. */
 const volatile __u32 ring_bytes = 0;
 const volatile __u32 wake_bytes = 0;
+const volatile bool records = true; /* false: what is measured is counted, and no record is written */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -32,6 +33,41 @@ struct {
 	__type(key, __u32);
 	__type(value, struct counts);
 } counts SEC(".maps");
+
+/*
+ * What a program counts beside its records, on each CPU: it defines struct measures, then says MEASURES. Members of type
+ * __u64 are counts, members of type __u64[SLOTS] histograms: slot 0 has zeros, slot n what lies in [2^(n-1), 2^n). The
+ * agent reads all of them by name.
+ */
+#define SLOTS 64
+#define MEASURES                                                                                                       \
+	struct {                                                                                                       \
+		__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);                                                               \
+		__uint(max_entries, 1);                                                                                \
+		__type(key, __u32);                                                                                    \
+		__type(value, struct measures);                                                                        \
+	} measures SEC(".maps");                                                                                       \
+                                                                                                                       \
+	static __always_inline struct measures *own_measures(void)                                                     \
+	{                                                                                                              \
+		__u32 zero = 0;                                                                                        \
+                                                                                                                       \
+		return bpf_map_lookup_elem(&measures, &zero);                                                          \
+	}
+
+static __always_inline __u32 slot_of(__u64 value)
+{
+	__u32 slot = value != 0;
+
+	/* By halves: there is no instruction for it. */
+	for (__u32 bits = 32; bits; bits >>= 1) {
+		if (value >> bits) {
+			value >>= bits;
+			slot += bits;
+		}
+	}
+	return slot < SLOTS ? slot : SLOTS - 1;
+}
 
 /*
  * The first members of every record. cpu_seq is how many records this CPU had attempted before this one: a jump
@@ -53,13 +89,13 @@ static __always_inline struct counts *own_counts(void)
 	return bpf_map_lookup_elem(&counts, &zero);
 }
 
-/* Returns room for a record, or NULL, which is counted. For programs that no other run of themselves interrupts. */
+/* Returns room for a record, or NULL, which is counted unless no records are wanted. For programs that no other run of themselves interrupts. */
 static __always_inline void *reserve(__u64 bytes, __u64 *cpu_seq)
 {
 	struct counts *own = own_counts();
 	void *record;
 
-	if (!own)
+	if (!records || !own)
 		return NULL;
 	*cpu_seq = own->attempts++;
 	record = bpf_ringbuf_reserve(&ring, bytes, 0);

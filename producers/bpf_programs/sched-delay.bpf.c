@@ -25,6 +25,11 @@ struct sched_delay {
 };
 RECORD_TYPE(sched_delay);
 
+struct measures {
+	__u64 wait_ns[SLOTS]; /* of every wait, also the short ones */
+};
+MEASURES
+
 struct waiting {
 	__u64 since_ns; /* 0: it does not wait */
 	enum sched_delay_cause cause;
@@ -100,6 +105,7 @@ SEC("tp_btf/sched_switch")
 int BPF_PROG(on_switch, bool preempt, struct task_struct *prev, struct task_struct *next)
 {
 	__u64 now_ns = bpf_ktime_get_ns();
+	struct measures *own;
 	struct waiting *its;
 
 	/* The idle task may always run, and waits for nothing. */
@@ -110,6 +116,8 @@ int BPF_PROG(on_switch, bool preempt, struct task_struct *prev, struct task_stru
 	its = bpf_task_storage_get(&waiting, next, 0, 0);
 	if (!its || !its->since_ns)
 		return 0;
+	if ((own = own_measures()))
+		own->wait_ns[slot_of(now_ns - its->since_ns)]++;
 	if (now_ns - its->since_ns >= threshold_ns)
 		report(prev, next, its, now_ns, now_ns - its->since_ns);
 	its->since_ns = 0;
