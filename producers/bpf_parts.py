@@ -39,7 +39,7 @@ class TestRun(ctypes.Structure):
 
 
 def choose(libbpf: Libbpf, program: int) -> Parts:
-    """Return the parts of the open object `program`, with the optional ones that this kernel can take set to be loaded."""
+    """Return the parts of the open object `program`; optional ones that this kernel can take are set to be loaded."""
     parts, optional = Parts([], [], [], []), []
     for part in each(libbpf, program):
         if libbpf.bpf_program__type(part) == _TYPE_SYSCALL:

@@ -12,6 +12,7 @@
 
 #define OPERATION_MASK 0xff /* REQ_OP_BITS */
 #define OPEN_MAX 16384
+#define NO_SECTOR ~0ULL /* of a flush; trace events show 0 */
 
 const volatile __u64 threshold_ns = 100 * 1000 * 1000;
 
@@ -188,7 +189,7 @@ static __always_inline void report(struct request *rq, struct open_request *its,
 	record->cpu = bpf_get_smp_processor_id();
 	record->state = state;
 	record->cpu_seq = cpu_seq;
-	record->sector = its->sector;
+	record->sector = its->sector == NO_SECTOR ? 0 : its->sector;
 	record->queued_ns = issued_ns - its->since_ns;
 	record->service_ns = now_ns - issued_ns;
 	record->size_bytes = its->size_bytes;
@@ -340,7 +341,8 @@ int BPF_PROG(on_complete, struct request *rq, int error, unsigned int done_bytes
 	__u64 now_ns;
 
 	if (!its) {
-		if (done_bytes >= rq->__data_len)
+		/* A request without data that asks for a flush is none for the driver: the flush is. */
+		if (done_bytes && done_bytes >= rq->__data_len)
 			MEASURE_ONE(untimed);
 		return 0;
 	}
