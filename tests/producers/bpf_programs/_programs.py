@@ -138,8 +138,10 @@ class Trace:
         try:
             (self._path / "trace_clock").write_text("mono")
             (self._path / "buffer_size_kb").write_text(str(buffer_kib))
+            (self._path / "tracing_on").write_text("0")
             for event in events:
                 (self._path / "events" / event / "enable").write_text("1")
+            (self._path / "tracing_on").write_text("1")
         except OSError:
             self._path.rmdir()
             raise
