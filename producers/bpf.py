@@ -55,6 +55,10 @@ def open_sources(opening: Opening) -> list[Source]:
             sources += _open(opening, program, ring)
         for program in programs:
             program.attach()
+            if program.missing:
+                log.info("bpf %s: without %s, which this kernel has not got", program.name, ", ".join(program.missing))
+            if program.active:
+                log.info("bpf %s: with %s", program.name, ", ".join(program.active))
         undo.pop_all()
     return sources
 
@@ -125,6 +129,10 @@ def check() -> str:
     names = bpf_program.names()
     if not names:
         raise AccessError("the BPF programs are not built: run `make bpf` in the source tree (clang and libbpf-dev)")
-    for name in names:
-        Program(name, limits.BPF_RING_BYTES_LEAST, {}).close()
-    return f"the kernel takes {', '.join(names)} (libbpf {version})"
+    return f"the kernel takes {', '.join(map(_loads, names))} (libbpf {version})"
+
+
+def _loads(name: str) -> str:
+    program = Program(name, limits.BPF_RING_BYTES_LEAST, {})
+    program.close()
+    return f"{name} without {' '.join(program.missing)}" if program.missing else name

@@ -1,4 +1,4 @@
-"""What the agent itself wants to know of a program's BTF: where its variables and the members of its structs are.
+"""What the agent itself wants to know of BTF: where a program's variables and members are, a tracepoint's arguments.
 
 Source: Documentation/bpf/btf.rst; include/uapi/linux/btf.h (struct btf_type, btf_member, btf_var_secinfo).
 """
@@ -11,8 +11,9 @@ from typing import Final
 from producers.bpf_libbpf import Libbpf
 
 _KIND_STRUCT: Final = 4
+_KIND_TYPEDEF: Final = 8
 _KIND_SECTION: Final = 15
-_TYPE: Final = struct.Struct("=III")  # name_off, info, size
+_TYPE: Final = struct.Struct("=III")  # name_off, info, size or type
 _ENTRY: Final = struct.Struct("=III")  # member: name_off, type, offset in bits; variable: type, offset, size
 _COUNT_MASK: Final = 0xFFFF
 
@@ -45,6 +46,17 @@ class Btf:
             name_off, _, _ = _TYPE.unpack(ctypes.string_at(self._type(variable), _TYPE.size))
             found[self._name(name_off)] = (offset, size_bytes)
         return found
+
+    def arguments(self, tracepoint: str) -> int | None:
+        """Return how many arguments the kernel's `tracepoint` gives; None where there is no such tracepoint."""
+        found = self._find(f"btf_trace_{tracepoint}", _KIND_TYPEDEF)
+        if found is None:
+            return None
+        # typedef void (*btf_trace_NAME)(void *data, ...)
+        _, _, pointer = _TYPE.unpack(ctypes.string_at(self._type(found), _TYPE.size))
+        _, _, function = _TYPE.unpack(ctypes.string_at(self._type(pointer), _TYPE.size))
+        _, info, _ = _TYPE.unpack(ctypes.string_at(self._type(function), _TYPE.size))
+        return int(info & _COUNT_MASK) - 1
 
     def _entries(self, name: str, kind: int) -> Iterator[tuple[int, int, int]]:
         found = self._find(name, kind)

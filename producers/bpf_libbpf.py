@@ -19,7 +19,7 @@ _SAID_BYTES_MAX: Final = 1 << 16
 _LINE_BYTES_MAX: Final = 4096
 _WARN: Final = 0
 
-_P, _S, _I, _U = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint32
+_P, _S, _I, _U, _B = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint32, ctypes.c_bool
 #: Result and arguments of each function that is called.
 _FUNCTIONS: Final = {
     "libbpf_version_string": (_S, []),
@@ -32,6 +32,11 @@ _FUNCTIONS: Final = {
     "bpf_object__find_map_by_name": (_P, [_P, _S]),
     "bpf_object__next_program": (_P, [_P, _P]),
     "bpf_program__attach": (_P, [_P]),
+    "bpf_program__autoload": (_B, [_P]),
+    "bpf_program__set_autoload": (_I, [_P, _B]),
+    "bpf_program__section_name": (_S, [_P]),
+    "bpf_program__type": (_I, [_P]),
+    "bpf_prog_test_run_opts": (_I, [_I, _P]),
     "bpf_program__fd": (_I, [_P]),
     "bpf_program__name": (_S, [_P]),
     "bpf_link__destroy": (_I, [_P]),
@@ -41,6 +46,8 @@ _FUNCTIONS: Final = {
     "bpf_map__initial_value": (_P, [_P, ctypes.POINTER(ctypes.c_size_t)]),
     "bpf_map_lookup_elem": (_I, [_I, _P, _P]),
     "bpf_obj_get_info_by_fd": (_I, [_I, _P, ctypes.POINTER(_U)]),
+    "btf__load_vmlinux_btf": (_P, []),
+    "btf__free": (None, [_P]),
     "btf__raw_data": (_P, [_P, ctypes.POINTER(_U)]),
     "btf__find_by_name_kind": (ctypes.c_int32, [_P, _S, _U]),
     "btf__type_by_id": (_P, [_P, _U]),

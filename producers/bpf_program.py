@@ -9,11 +9,11 @@ import ctypes
 import difflib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from producers import bpf_libbpf
+from producers import bpf_libbpf, bpf_parts
 from producers.bpf_btf import Btf
 from schemas.errors import AccessError, UsageError
 
@@ -24,6 +24,8 @@ _COUNTS: Final = "counts"
 _SETTINGS: Final = ".rodata"
 #: The reader is woken when so much of the ring is full: the rest is headroom for its own delay.
 _WAKE_SHARE: Final = 4
+#: How often the agent runs what is its to run.
+OWN_PARTS_S: Final = 1.0
 #: In struct bpf_prog_info (include/uapi/linux/bpf.h): run_time_ns, run_cnt and recursion_misses, one behind the other.
 _INFO_RUNS: Final = 192
 _INFO_BYTES: Final = _INFO_RUNS + 3 * 8
@@ -52,7 +54,8 @@ class Runs(NamedTuple):
 class Program:
     """The program `name`, loaded with a ring of `ring_bytes` and `settings` (its variables, by name); not yet attached.
 
-    `ring_fd` is the ring's map, `type_name` the struct of a record, `btf` what describes it.
+    `ring_fd` is the ring's map, `type_name` the struct of a record, `btf` what describes it; `active` and `missing` are
+    the tracepoints of its optional parts that this kernel has, and those it has not.
 
     Raises:
         UsageError: there is no such program, or it has no such setting.
@@ -64,6 +67,7 @@ class Program:
         self.type_name = name.replace("-", "_")
         self.ring_bytes = ring_bytes
         self._links: list[int] = []
+        self._own_due_s = 0.0
         self._libbpf = bpf_libbpf.load()
         self._object = self._libbpf.bpf_object__open_file(os.fsencode(_path(name)), None)
         if not self._object:
@@ -79,12 +83,21 @@ class Program:
         Raises:
             AccessError: the kernel has not got what it attaches to.
         """
-        for program in self._parts():
-            link = self._libbpf.bpf_program__attach(program)
+        for part in self._parts.attached:
+            link = self._libbpf.bpf_program__attach(part)
             if not link:
-                part = self._libbpf.bpf_program__name(program).decode()
-                raise self._libbpf.refusal(f"BPF program {self.name} cannot be attached ({part})")
+                name = self._libbpf.bpf_program__name(part).decode()
+                raise self._libbpf.refusal(f"BPF program {self.name} cannot be attached ({name})")
             self._links.append(link)
+
+    def run_own(self, now_s: float) -> None:
+        """Run the parts that are the agent's to run, if that is due at `now_s`: they tell what no event does."""
+        if now_s < self._own_due_s:
+            return
+        self._own_due_s = now_s + OWN_PARTS_S
+        for part in self._parts.own:
+            ran = bpf_parts.run(self._libbpf, part)
+            assert ran, f"{self.name}: its own parts cannot be run"
 
     def detach(self) -> None:
         """Let it run no more, apart from runs that are under way on other CPUs; idempotent."""
@@ -105,9 +118,9 @@ class Program:
         """Return what the kernel counted of it since it was loaded."""
         info = (ctypes.c_uint64 * (_INFO_BYTES // 8))()
         found = []
-        for program in self._parts():
+        for part in self._parts.attached + self._parts.own:
             size_bytes = ctypes.c_uint32(_INFO_BYTES)
-            fd = self._libbpf.bpf_program__fd(program)
+            fd = self._libbpf.bpf_program__fd(part)
             ctypes.memset(info, 0, _INFO_BYTES)
             if not self._libbpf.bpf_obj_get_info_by_fd(fd, info, ctypes.byref(size_bytes)):
                 found.append(info[_INFO_RUNS // 8 :])
@@ -120,11 +133,6 @@ class Program:
         if loaded:
             self._libbpf.bpf_object__close(loaded)
 
-    def _parts(self) -> Iterator[int]:
-        program = None
-        while program := self._libbpf.bpf_object__next_program(self._object, program):
-            yield program
-
     def _load(self, settings: Mapping[str, int]) -> None:
         btf = Btf(self._libbpf, self._libbpf.bpf_object__btf(self._object))
         self.btf = btf.raw()
@@ -134,6 +142,10 @@ class Program:
         self.ring_bytes = int(
             self._libbpf.bpf_map__max_entries(ring)
         )  # at least a page, and this machine's may be large
+        self._parts = bpf_parts.choose(self._libbpf, self._object)
+        self.active, self.missing = self._parts.active, self._parts.missing
+        if not self._parts.attached:
+            raise AccessError(f"BPF program {self.name}: this kernel has none of its tracepoints")
         self._set(btf, {**settings, "ring_bytes": self.ring_bytes, "wake_bytes": self.ring_bytes // _WAKE_SHARE})
         if self._libbpf.bpf_object__load(self._object):
             raise self._libbpf.refusal(f"BPF program {self.name} cannot be loaded")

@@ -69,6 +69,7 @@ class RecordsSource:
         self._ring_first = ring.position
         self._ts_first_ns = self._ts_last_ns = 0
         self._counters = {"records": 0, "discarded": 0, "ring_bytes_read": 0, "busy": 0}
+        self._parts = {f"has_{name}": 1 for name in program.active} | {f"has_{name}": 0 for name in program.missing}
         self._counts = [Counts(0, 0, 0, 0)] * len(program.counts())
         self._runs = Runs(0, 0, 0)
         self._busy = False
@@ -87,6 +88,8 @@ class RecordsSource:
     def drain(self) -> bool:
         """Read until the ring is empty, or a bounded number of bytes; True where there may be more at once."""
         read_bytes = 0
+        if self._stopped_s is None and not self._broken:
+            self._program.run_own(time.monotonic())
         while not self._broken and read_bytes < _DRAIN_BYTES_MAX:
             status = self._read_some()
             read_bytes += self._ring.taken.bytes
@@ -122,14 +125,16 @@ class RecordsSource:
 
         `attempts` = records ever in the ring + `ring_full` + `ring_busy` (not written: `bpf_programs/record.h`).
         `untracked` is what the program could not follow; `run_ns`, `runs` and `recursion_misses` are the kernel's
-        (`Runs` of `bpf_program.py`); `busy` is how often a record was waited for; `final` is 1 when the program runs no
-        more. The sums of this stream's losses are the counters at the last cut.
+        (`Runs` of `bpf_program.py`); `busy` is how often a record was waited for; `has_TRACEPOINT` is 1 for an optional
+        part that is attached and 0 where the kernel has no such tracepoint; `final` is 1 when the program runs no more.
+        The sums of this stream's losses are the counters at the last cut.
         """
         self._sample()
         sums = Counts(*(sum(values) for values in zip(*self._counts, strict=True)))
         if self._stopped_s is None and not self._broken:
             self._runs = self._program.runs()
-        return {**self._counters, **sums._asdict(), **self._runs._asdict(), "final": int(self._stopped_s is not None)}
+        final = int(self._stopped_s is not None)
+        return {**self._counters, **sums._asdict(), **self._runs._asdict(), **self._parts, "final": final}
 
     def stop(self) -> None:
         """Let the program run no more; what the ring holds can be drained to its end."""

@@ -3,7 +3,8 @@
  *
  * The loader finds each member's place in the BTF of the running kernel (CO-RE), so order and size do not matter here,
  * and the objects do not depend on the kernel of the machine that built them. A name behind three underscores tells
- * variants of one type apart; the loader does not see it. Source: include/linux/sched.h.
+ * variants of one type apart; the loader does not see it. Source: include/linux/sched.h, blkdev.h, blk-mq.h, interrupt.h, cper.h,
+ * arch/x86/include/asm/mce.h.
  */
 #ifndef HYPOCENTER_KERNEL_H
 #define HYPOCENTER_KERNEL_H
@@ -17,6 +18,8 @@
 
 #define TASK_COMM_LEN 16
 
+struct bpf_map;
+
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 struct task_struct {
@@ -29,6 +32,58 @@ struct task_struct {
 /* Until Linux 5.14 (2f064a59a11f). */
 struct task_struct___state {
 	long state;
+};
+
+struct gendisk {
+	int major;
+	int first_minor;
+	char disk_name[32];
+};
+
+struct request_queue {
+	struct gendisk *disk;
+};
+
+struct kernel_counter {
+	int counter;
+};
+
+struct request {
+	struct request_queue *q;
+	unsigned int cmd_flags;
+	unsigned int __data_len;
+	__u64 __sector;
+	struct kernel_counter ref;
+};
+
+/* Until Linux 5.17 (f3fa33acca9f). */
+struct request___disk {
+	struct gendisk *rq_disk;
+};
+
+struct irqaction {
+	const char *name;
+};
+
+/* Since Linux 6.13 the first member of what the machine check's tracepoint gives: its members stand where they stood. */
+struct mce {
+	__u64 status;
+	__u64 misc;
+	__u64 addr;
+	__u8 bank;
+	__u32 extcpu;
+};
+
+struct cper_sec_proc_arm {
+	__u8 affinity_level;
+	__u64 mpidr;
+	__u64 midr;
+	__u32 running_state;
+};
+
+struct cper_sec_mem_err {
+	__u64 error_status;
+	__u64 physical_addr;
 };
 
 #pragma clang attribute pop

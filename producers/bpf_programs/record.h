@@ -108,6 +108,39 @@ static __always_inline void *reserve(__u64 bytes, __u64 *cpu_seq)
 	return record;
 }
 
+/* For counters of this CPU that a run may change while another one of this CPU is about to. */
+#define COUNT_UP(counter) __sync_fetch_and_add(&(counter), 1)
+
+/* Counts one in a member of struct measures. */
+#define MEASURE_ONE(name)                                                                                              \
+	do {                                                                                                           \
+		struct measures *own = own_measures();                                                                 \
+		if (own)                                                                                               \
+			COUNT_UP(own->name);                                                                           \
+	} while (0)
+
+/*
+ * The same for programs that others of the same object may interrupt on their CPU: handlers of interrupts, or what the
+ * agent runs itself. Nothing is counted wrong; of two that meet, the one with the higher cpu_seq may lie first in the ring.
+ */
+static __always_inline void *reserve_interruptible(__u64 bytes, __u64 *cpu_seq)
+{
+	struct counts *own = own_counts();
+	void *record;
+
+	if (!records || !own)
+		return NULL;
+	*cpu_seq = COUNT_UP(own->attempts);
+	record = bpf_ringbuf_reserve(&ring, bytes, 0);
+	if (!record) {
+		if (bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) + bytes + BPF_RINGBUF_HDR_SZ > ring_bytes)
+			COUNT_UP(own->ring_full);
+		else
+			COUNT_UP(own->ring_busy);
+	}
+	return record;
+}
+
 /*
  * Commits a record. The reader is woken when the ring becomes a quarter full and else comes by itself: a wake-up for
  * each record would cost more than the record, and be an event itself.

@@ -1,0 +1,164 @@
+"""One program of the agent's on the real kernel for a test: run, drained at a tick, its records as named tuples."""
+
+import ctypes
+import itertools
+import os
+import threading
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+from producers import bpf as source_module
+from producers.bpf_btf import Btf
+from producers.registry import Identity, Opening
+from schemas.config import BpfConfig, BpfProgram, Config
+from tests.producers._bpf import records_of, refused_by_cpu
+from tests.producers._ftrace import TRACEFS
+
+_ME = Identity("m", "65e71522-0000-0000-0000-000000000000", "guest-kernel")
+_TICK_S = 0.05
+_MEASURE_SLOTS = 64
+
+
+class Watched(NamedTuple):
+    """What a program did: its records, what its counters said at the end, and its measures, summed over CPUs."""
+
+    records: list
+    counters: dict[str, int]
+    measures: dict[str, int | list[int]]
+
+
+class Running:
+    """The program `name`; `unpack` makes a record of its bytes. It is read in a thread until `finish`."""
+
+    def __init__(self, name, unpack, threshold_us=0, ring_kib=16384):
+        config = Config(bpf=BpfConfig((BpfProgram(name, threshold_us, ring_kib),)))
+        _, self.source = source_module.open_sources(Opening(_ME, {}, config, None))
+        self.program = self.source._program
+        self._unpack = unpack
+        self._batches = []
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+
+    def finish(self):
+        """Let it end; return all that it said."""
+        self._done.set()
+        self._thread.join()
+        try:
+            self.source.stop()
+            while self.source.drain():
+                pass
+            self._batches += self.source.cut()
+            found = Watched(self.seen(), self.source.counters(), self.measures())
+            assert_books_close(self._batches, self.program.counts(), found.records)
+            return found
+        finally:
+            self.source.close()
+
+    def seen(self):
+        """Return the records so far."""
+        return [self._unpack(each) for batch in list(self._batches) if batch.count for each in records_of(batch)]
+
+    def measures(self):
+        """Return each member of its struct measures, summed over all CPUs."""
+        libbpf = self.program._libbpf
+        members = Btf(libbpf, libbpf.bpf_object__btf(self.program._object)).members("measures")
+        names = sorted(members, key=members.get)
+        starts = [members[name] // 8 for name in names]
+        widths = [after - at for at, after in itertools.pairwise(starts)]
+        words_of_cpu = starts[-1] + (_MEASURE_SLOTS if names[-1].endswith("_ns") else 1)
+        widths.append(words_of_cpu - starts[-1])
+        cpus = libbpf.libbpf_num_possible_cpus()
+        values = (ctypes.c_uint64 * (words_of_cpu * cpus))()
+        key = ctypes.c_uint32(0)
+        assert not libbpf.bpf_map_lookup_elem(self.map("measures"), ctypes.byref(key), values)
+        sums = [sum(values[i::words_of_cpu]) for i in range(words_of_cpu)]
+        return {
+            name: sums[at] if width == 1 else sums[at : at + width]
+            for name, at, width in zip(names, starts, widths, strict=True)
+        }
+
+    def map(self, name):
+        """Return the descriptor of one of its maps."""
+        return self.program._libbpf.bpf_map__fd(self.program._map(name))
+
+    def _read(self):
+        while not self._done.wait(_TICK_S):
+            self.source.drain()
+            self._batches += self.source.cut()
+
+
+def assert_books_close(batches, counts, records):
+    """On each CPU: attempts = delivered + refused, and no number comes twice."""
+    refused = refused_by_cpu([loss for batch in batches for loss in batch.losses])
+    numbers = defaultdict(list)
+    for each in records:
+        numbers[each.cpu].append(each.cpu_seq)
+    for cpu, each in enumerate(counts):
+        assert refused[cpu] == each.ring_full + each.ring_busy
+        assert each.attempts == len(numbers[cpu]) + refused[cpu]
+        assert len(set(numbers[cpu])) == len(numbers[cpu])
+        assert all(0 <= number < each.attempts for number in numbers[cpu])
+
+
+class Hash:
+    """A hash map by its descriptor, as its keys and values lie."""
+
+    def __init__(self, fd, key_bytes, value_bytes):
+        self._fd, self._key_bytes, self._value_bytes = fd, key_bytes, value_bytes
+        self._library = ctypes.CDLL("libbpf.so.1", use_errno=True)
+
+    def keys(self):
+        found, before = [], None
+        after = ctypes.create_string_buffer(self._key_bytes)
+        while not self._library.bpf_map_get_next_key(self._fd, before, after):
+            found.append(after.raw)
+            before = after.raw
+        return found
+
+    def items(self):
+        return [(key, value) for key in self.keys() if (value := self.value(key)) is not None]
+
+    def value(self, key):
+        value = ctypes.create_string_buffer(self._value_bytes)
+        return None if self._library.bpf_map_lookup_elem(self._fd, key, value) else value.raw
+
+    def put(self, key, value):
+        assert not self._library.bpf_map_update_elem(self._fd, key, value, ctypes.c_uint64(0))
+
+
+class Trace:
+    """An instance of tracefs of its own on the monotonic clock, with `events` (SYSTEM/NAME), until `text` is taken."""
+
+    def __init__(self, *events, buffer_kib=8192):
+        self._path = Path(TRACEFS / "instances" / f"programs-{os.getpid()}")
+        self._path.mkdir()
+        try:
+            (self._path / "trace_clock").write_text("mono")
+            (self._path / "buffer_size_kb").write_text(str(buffer_kib))
+            (self._path / "tracing_on").write_text("0")
+            for event in events:
+                (self._path / "events" / event / "enable").write_text("1")
+            (self._path / "tracing_on").write_text("1")
+        except OSError:
+            self._path.rmdir()
+            raise
+
+    def text(self):
+        """End it; return its lines."""
+        try:
+            (self._path / "tracing_on").write_text("0")
+            return (self._path / "trace").read_text()
+        finally:
+            self._path.rmdir()
+
+
+def until(condition, what, timeout_s=20.0):
+    """Wait until `condition()` is true and return its value."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+    return value
