@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import threading
 import time
@@ -486,7 +487,9 @@ def test_programs_that_were_not_built_are_said_with_the_remedy(monkeypatch, tmp_
 
 
 def test_check_says_what_the_kernel_takes():
-    assert source_module.check().startswith("the kernel takes sched-delay (libbpf v")
+    said = source_module.check()
+    assert re.fullmatch(r"the kernel takes .*sched-delay.* \(libbpf v[0-9.]+\)", said)
+    assert all(name in said for name in bpf_program.names())
 
 
 def test_a_journal_says_how_a_run_ended(opened, tmp_path):
