@@ -1,6 +1,7 @@
 """irq-off on this machine's own interrupts: every span is that of its two trace events, also where one lies in another."""
 
 import ctypes
+import functools
 import os
 import re
 import socket
@@ -14,9 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.producers._bpf import skip_unless_loadable
 from tests.producers._ftrace import TRACEFS, busy
-from tests.producers.bpf_programs._programs import Running, Trace
 
 pytestmark = pytest.mark.kernel
 HARDIRQ, VECTOR, SOFTIRQ = range(3)
@@ -54,17 +53,8 @@ def unpack(data):
 
 
 @pytest.fixture
-def program():
-    skip_unless_loadable()
-    running = []
-
-    def start(**settings):
-        running.append(Running("irq-off", unpack, **settings))
-        return running[-1]
-
-    yield start
-    for each in running:
-        each.source.close()
+def program(run):
+    return functools.partial(run, "irq-off", unpack)
 
 
 @pytest.fixture
@@ -131,9 +121,9 @@ def of_run(records, spans):
     raise AssertionError("the records are not those spans")
 
 
-def test_every_span_is_that_of_its_trace_events(program, long_softirq):
+def test_every_span_is_that_of_its_trace_events(program, long_softirq, tracing):
     running = program(threshold_us=0, ring_kib=65536)
-    trace = Trace(*events(), buffer_kib=32768)
+    trace = tracing(*events(), buffer_kib=32768)
     busy(300)
     for _ in range(300):
         long_softirq()
