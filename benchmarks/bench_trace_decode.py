@@ -1,9 +1,10 @@
 """Raw trace pages to typed Parquet, beside trace-cmd's report of the same kind of events.
 
 Pages are recorded once from an own tracing instance under pairs of processes that wake each other and sleep (events
-sched_switch, sched_waking and all of irq, clock mono). They are decoded in runs as the collector gets them, 16 MiB of
+sched_switch, sched_waking and all of irq, clock mono). They are decoded in runs as the collector gets them, 64 MiB of
 pages at a time, and every table is written as a commit writes it; whole-process CPU. The peer reads its own recording
-of the same load, because it cannot read pages.
+of the same load, because it cannot read pages. How many bytes an event takes is above all how regular its times are, so
+that is measured under a second load too, of pairs that each stay on one CPU and never sleep.
 """
 
 import os
@@ -11,15 +12,16 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-from benchmarks.base import Options, Reach, Row, log, scratch
+from benchmarks.base import Options, Reach, Row, log, median, scratch
 from benchmarks.traces import apart, instance, load, record
 from consumers.decode import ftrace_events, ftrace_format
 from consumers.decode.ftrace_events import PageRun
 from consumers.lake.parquet import write_table
 
-_COMMIT_RUNS: Final = 64
+# As many bytes of pages as the collector puts into one commit.
+_COMMIT_RUNS: Final = 256
 
 
 def run(options: Options) -> list[Row]:
@@ -39,9 +41,28 @@ def run(options: Options) -> list[Row]:
     rows = [
         Row("trace pages to Parquet", rates, "M events/s/core", Reach(10, at_least=True), how),
         Row("trace pages to Arrow columns", decoding, "M events/s/core", None, how),
-        Row("bytes per trace event at rest", sizes, "B", Reach(1.8), "Parquet files of one commit, all columns"),
+        Row("bytes per trace event at rest", sizes, "B", None, "Parquet files of one commit, all columns"),
     ]
-    return rows + _peer(options, rates)
+    return rows + _peer(options, rates, sizes) + _plain(options)
+
+
+def _plain(options: Options) -> list[Row]:
+    recording = record(2 if options.quick else 6, plain=True)
+    formats = recording.formats()
+    events = ftrace_events.decode(recording.runs, formats).events
+    sizes = [_measure(recording.runs, formats)[2] / events]
+    peers = [] if shutil.which("trace-cmd") is None else [peer.file_bytes for peer in _reports(1, plain=True)]
+    how = "pairs that stay on one CPU and never sleep"
+    return [
+        Row("bytes per trace event at rest, plain load", sizes, "B", Reach(1.8), how),
+        Row(
+            "bytes per event in trace.dat, plain load",
+            peers,
+            "B",
+            None,
+            "trace-cmd record, compressed as it does by default",
+        ),
+    ]
 
 
 def _measure(runs: list[PageRun], formats: ftrace_format.Formats) -> tuple[float, float, int]:
@@ -59,10 +80,29 @@ def _measure(runs: list[PageRun], formats: ftrace_format.Formats) -> tuple[float
     return decode_s, write_s, size_bytes
 
 
-def _peer(options: Options, rates: list[float]) -> list[Row]:
+class _Report(NamedTuple):
+    """Of one recording of the peer: millions of events it tells per second, and bytes of file per event."""
+
+    rate: float
+    file_bytes: float
+
+
+def _peer(options: Options, rates: list[float], sizes: list[float]) -> list[Row]:
     if shutil.which("trace-cmd") is None:
         return [Row("trace-cmd report", [float("nan")], "M events/s/core", None, "trace-cmd is not installed")]
-    with scratch() as path, instance("peer", ()) as peer, load():
+    found = _reports(1 if options.quick else 3)
+    peers, files = [each.rate for each in found], [each.file_bytes for each in found]
+    times = [middle / each for middle, each in zip(sorted(rates)[len(rates) // 2 :], peers, strict=False)]
+    return [
+        Row("trace-cmd report", peers, "M events/s/core", None, "text only, its own recording of the same load"),
+        Row("times trace-cmd report", times, "x", Reach(25, at_least=True), "to Parquet, against its text"),
+        Row("bytes per event in trace.dat", files, "B", None, "trace-cmd record, compressed as it does by default"),
+        Row("at rest to trace.dat", [median(sizes) / each for each in files], "ratio", Reach(0.5), "bytes per event"),
+    ]
+
+
+def _reports(count: int, *, plain: bool = False) -> list[_Report]:
+    with scratch() as path, instance("peer", ()) as peer, load(plain=plain):
         file = path / "trace.dat"
         events = [part for name in ("sched:sched_switch", "sched:sched_waking", "irq") for part in ("-e", name)]
         command = ["trace-cmd", "record", "-q", "-o", str(file), "-B", peer.name]
@@ -71,19 +111,14 @@ def _peer(options: Options, rates: list[float]) -> list[Row]:
         if done.returncode:
             log(f"  trace-cmd record: {done.stderr.strip()[-200:]}")
             return []
-        peers = [_report(file) for _ in range(1 if options.quick else 3)]
-    times = [middle / each for middle, each in zip(sorted(rates)[len(rates) // 2 :], peers, strict=False)]
-    return [
-        Row("trace-cmd report", peers, "M events/s/core", None, "text only, its own recording of the same load"),
-        Row("times trace-cmd report", times, "x", Reach(25, at_least=True), "to Parquet, against its text"),
-    ]
+        return [_report(file) for _ in range(count)]
 
 
-def _report(file: Path) -> float:
+def _report(file: Path) -> _Report:
     process = subprocess.Popen(["trace-cmd", "report", "-i", str(file)], stdout=subprocess.PIPE)
     assert process.stdout is not None
     lines = sum(b"]" in line for line in process.stdout)
     process.stdout.close()
     _, _, usage = os.wait4(process.pid, 0)
     process.returncode = 0
-    return lines / (usage.ru_utime + usage.ru_stime) / 1e6
+    return _Report(lines / (usage.ru_utime + usage.ru_stime) / 1e6, file.stat().st_size / lines)

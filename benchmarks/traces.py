@@ -28,7 +28,7 @@ PAGE_BYTES: Final = 4096
 RUN_PAGES: Final = 64
 SET: Final = Stream("f" * 32, "b" * 32, "guest-kernel", "ftrace", "bench", "mono")
 _RUN: Final = "5f1e2d3c-2f4e-4c1b-9d3a-5f1e2d3c4b5a"
-# Two ends of a pipe pair; every 50th message goes through a sleep, so that timers and their interrupts take part.
+# Two ends of a pipe pair; where it sleeps, every 50th message does, so that timers and their interrupts take part.
 _LOAD: Final = """
 import os, sys, time
 a, b = os.pipe(), os.pipe()
@@ -39,7 +39,7 @@ while True:
     if child:
         os.write(a[1], b"x"); os.read(b[0], 1)
         count += 1
-        if count % 50 == 0: time.sleep(0.00005)
+        if count % 50 == 0 and int(sys.argv[3]): time.sleep(0.00005)
     else:
         os.write(b[1], os.read(a[0], 1))
 """
@@ -59,7 +59,7 @@ class Recording(NamedTuple):
         return ftrace_format.formats(ftrace_format.parse_header(self.header_page), found)
 
 
-def record(seconds: float) -> Recording:
+def record(seconds: float, *, plain: bool = False) -> Recording:
     """Record the load for `seconds`.
 
     Raises:
@@ -67,7 +67,7 @@ def record(seconds: float) -> Recording:
     """
     if os.geteuid() != 0 or not (TRACEFS / "instances").is_dir():
         raise Skipped("needs root and tracefs")
-    with instance("own", EVENTS) as path, load():
+    with instance("own", EVENTS) as path, load(plain=plain):
         time.sleep(seconds)
         (path / "tracing_on").write_text("0")
         events = path / "events"
@@ -124,12 +124,13 @@ def instance(role: str, events: tuple[str, ...]) -> Iterator[Path]:
 
 
 @contextmanager
-def load() -> Iterator[None]:
-    """Keep pairs of processes waking each other on two CPUs."""
+def load(*, plain: bool = False) -> Iterator[None]:
+    """Keep pairs of processes waking each other on two CPUs; `plain`: each pair on one CPU, and none sleeps."""
     cpus = sorted(os.sched_getaffinity(0))
-    pairs = [(a, b) for a in cpus[:2] for b in cpus[:2] if a <= b]
+    pairs = [(a, b) for a in cpus[:2] for b in cpus[:2] if (a == b if plain else a <= b)]
     started = [
-        subprocess.Popen([sys.executable, "-c", _LOAD, str(a), str(b)], start_new_session=True) for a, b in pairs
+        subprocess.Popen([sys.executable, "-c", _LOAD, str(a), str(b), str(int(not plain))], start_new_session=True)
+        for a, b in pairs
     ]
     try:
         yield

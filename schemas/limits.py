@@ -36,5 +36,8 @@ BPF_BTF_BYTES_MAX: Final = BODY_BYTES_MAX - (1 << 12)
 HEARTBEAT_BYTES_MAX: Final = 1 << 16
 HEARTBEAT_KEYS_MAX: Final = 64
 HEARTBEAT_COUNTERS_MAX: Final = 256
+#: Most fields in a record of a state surface, and the most elements of one of its arrays or maps.
+STATE_FIELDS_MAX: Final = 256
+STATE_ELEMENTS_MAX: Final = 1 << 14
 #: Bytes of a bad input kept in a dead letter.
 DEAD_LETTER_BYTES_MAX: Final = 256

@@ -4,8 +4,9 @@ An ordinary unpacker builds whatever the bytes declare: nested arrays turn a kil
 says what must come next. Source: the msgpack specification, whose format is told by an object's first byte.
 """
 
+import struct
 from collections.abc import Iterator
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import msgpack
 
@@ -22,6 +23,8 @@ _TEXTS: Final = {0xD9: 1, 0xDA: 2, 0xDB: 4}
 _BINARIES: Final = {0xC4: 1, 0xC5: 2, 0xC6: 4}
 _ARRAYS: Final = {0xDC: 2, 0xDD: 4}
 _MAPS: Final = {0xDE: 2, 0xDF: 4}
+_CONSTANTS: Final = {0xC0: None, 0xC2: False, 0xC3: True}
+_DOUBLE: Final = 0xCB
 
 
 class Reader:
@@ -105,6 +108,25 @@ class Reader:
     def optional_binary(self, bytes_max: int) -> bytes | None:
         """Take a bin, or nil for None."""
         return None if self._nil() else self.binary(bytes_max)
+
+    def scalar(self) -> Any:
+        """Take nil, a boolean, an integer, a double, a text or a bin; as long as the data is."""
+        first = self._data[self.at] if self.at < len(self._data) else self._first()
+        if first in _CONSTANTS or first == _DOUBLE:
+            self.at += 1
+            return _CONSTANTS[first] if first in _CONSTANTS else struct.unpack(">d", self._bytes(8))[0]
+        if first in _TEXTS or first & 0xE0 == 0xA0:
+            return self.text(len(self._data))
+        return self.binary(len(self._data)) if first in _BINARIES else self.integer()
+
+    def value(self, length_max: int) -> Any:
+        """Take a scalar, or an array of scalars or a map from texts to scalars of at most `length_max` elements."""
+        first = self._data[self.at] if self.at < len(self._data) else self._first()
+        if first in _ARRAYS or first & 0xF0 == 0x90:
+            return [self.scalar() for _ in range(self.array_header(length_max))]
+        if first in _MAPS or first & 0xF0 == 0x80:
+            return {name: self.scalar() for name in self.keys(length_max)}
+        return self.scalar()
 
     def skip(self) -> None:
         """Pass over one whole object of any type, without building it."""
