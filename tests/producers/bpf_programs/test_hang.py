@@ -19,7 +19,7 @@ from tests.producers.bpf_programs._disks import MIB, Holder
 from tests.producers.bpf_programs._programs import until
 
 pytestmark = pytest.mark.kernel
-HUNG_TASK, OOM_VICTIM, NMI_HANDLER = 0, 2, 11
+HUNG_TASK, RCU_STALL, OOM_VICTIM, NMI_HANDLER = 0, 1, 2, 11
 KERNEL = Path("/proc/sys/kernel")
 _STRUCT = struct.Struct("=QIIQQQQQ6I16s64s64s")
 #: Those of any kernel that runs BPF programs.
