@@ -60,7 +60,10 @@ struct measures {
 };
 MEASURES
 
-/* Returns a record of what happens now, all else in it 0. */
+/*
+ * Returns a record of what happens now, all else in it 0. Whether there is one must be looked at right behind the call:
+ * else the compiler looks twice, and the verifier of Linux 6.1 does not see that it is the same question.
+ */
 static __always_inline struct hang *begin(enum hang_kind kind)
 {
 	__u64 cpu_seq, thread = bpf_get_current_pid_tgid();
