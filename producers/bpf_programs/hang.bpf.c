@@ -60,7 +60,10 @@ struct measures {
 };
 MEASURES
 
-/* Returns a record of what happens now, all else in it 0. */
+/*
+ * Returns a record of what happens now, all else in it 0. Whether there is one must be looked at right behind the call:
+ * else the compiler looks twice, and the verifier of Linux 6.1 does not see that it is the same question.
+ */
 static __always_inline struct hang *begin(enum hang_kind kind)
 {
 	__u64 cpu_seq, thread = bpf_get_current_pid_tgid();
@@ -91,10 +94,10 @@ static __always_inline void tell_of(struct hang *record, struct task_struct *tas
 SEC("?tp_btf/sched_process_hang")
 int BPF_PROG(on_hung_task, struct task_struct *task)
 {
-	struct hang *record = begin(HANG_HUNG_TASK);
+	struct hang *record;
 
 	MEASURE_ONE(hung_tasks);
-	if (record) {
+	if ((record = begin(HANG_HUNG_TASK))) {
 		tell_of(record, task);
 		commit(record, sizeof(*record));
 	}
@@ -104,10 +107,10 @@ int BPF_PROG(on_hung_task, struct task_struct *task)
 SEC("?tp_btf/rcu_stall_warning")
 int BPF_PROG(on_rcu_stall, const char *name, const char *message)
 {
-	struct hang *record = begin(HANG_RCU_STALL);
+	struct hang *record;
 
 	MEASURE_ONE(rcu_stalls);
-	if (record) {
+	if ((record = begin(HANG_RCU_STALL))) {
 		SAY(text, name);
 		SAY(detail, message);
 		commit(record, sizeof(*record));
@@ -118,10 +121,10 @@ int BPF_PROG(on_rcu_stall, const char *name, const char *message)
 SEC("?tp_btf/mark_victim")
 int BPF_PROG(on_oom_victim__2, struct task_struct *task, __u32 uid)
 {
-	struct hang *record = begin(HANG_OOM_VICTIM);
+	struct hang *record;
 
 	MEASURE_ONE(oom_victims);
-	if (record) {
+	if ((record = begin(HANG_OOM_VICTIM))) {
 		tell_of(record, task);
 		commit(record, sizeof(*record));
 	}
@@ -132,10 +135,10 @@ int BPF_PROG(on_oom_victim__2, struct task_struct *task, __u32 uid)
 SEC("?tp_btf/mark_victim")
 int BPF_PROG(on_oom_victim__1, int pid)
 {
-	struct hang *record = begin(HANG_OOM_VICTIM);
+	struct hang *record;
 
 	MEASURE_ONE(oom_victims);
-	if (record) {
+	if ((record = begin(HANG_OOM_VICTIM))) {
 		record->pid = pid;
 		record->tgid = 0;
 		__builtin_memset(record->comm, 0, sizeof(record->comm));
@@ -147,10 +150,10 @@ int BPF_PROG(on_oom_victim__1, int pid)
 SEC("?tp_btf/error_report_end")
 int BPF_PROG(on_error_report, int detector, __u64 id)
 {
-	struct hang *record = begin(HANG_ERROR_REPORT);
+	struct hang *record;
 
 	MEASURE_ONE(error_reports);
-	if (record) {
+	if ((record = begin(HANG_ERROR_REPORT))) {
 		record->address = id;
 		record->unit = detector;
 		commit(record, sizeof(*record));
@@ -161,10 +164,10 @@ int BPF_PROG(on_error_report, int detector, __u64 id)
 SEC("?tp_btf/mce_record")
 int BPF_PROG(on_machine_check, struct mce *mce)
 {
-	struct hang *record = begin(HANG_MACHINE_CHECK);
+	struct hang *record;
 
 	MEASURE_ONE(machine_checks);
-	if (record) {
+	if ((record = begin(HANG_MACHINE_CHECK))) {
 		record->address = BPF_CORE_READ(mce, addr);
 		record->status = BPF_CORE_READ(mce, status);
 		record->misc = BPF_CORE_READ(mce, misc);
@@ -179,10 +182,10 @@ SEC("?tp_btf/mc_event")
 int BPF_PROG(on_memory_controller, __u32 severity, const char *message, const char *label, int count, __u8 controller,
 	     __s8 top_layer, __s8 middle_layer, __s8 low_layer, __u64 address, __u8 grain_bits, __u64 syndrome)
 {
-	struct hang *record = begin(HANG_MEMORY_CONTROLLER);
+	struct hang *record;
 
 	MEASURE_ONE(memory_controller_errors);
-	if (record) {
+	if ((record = begin(HANG_MEMORY_CONTROLLER))) {
 		record->address = address;
 		record->misc = syndrome;
 		record->unit = controller;
@@ -198,10 +201,10 @@ int BPF_PROG(on_memory_controller, __u32 severity, const char *message, const ch
 SEC("?tp_btf/arm_event")
 int BPF_PROG(on_arm_processor, struct cper_sec_proc_arm *error)
 {
-	struct hang *record = begin(HANG_ARM_PROCESSOR);
+	struct hang *record;
 
 	MEASURE_ONE(arm_processor_errors);
-	if (record) {
+	if ((record = begin(HANG_ARM_PROCESSOR))) {
 		record->address = BPF_CORE_READ(error, mpidr);
 		record->status = BPF_CORE_READ(error, running_state);
 		record->misc = BPF_CORE_READ(error, midr);
@@ -214,10 +217,10 @@ int BPF_PROG(on_arm_processor, struct cper_sec_proc_arm *error)
 SEC("?tp_btf/non_standard_event")
 int BPF_PROG(on_firmware, const void *section, const void *unit, const char *unit_text, __u8 severity)
 {
-	struct hang *record = begin(HANG_FIRMWARE);
+	struct hang *record;
 
 	MEASURE_ONE(firmware_errors);
-	if (record) {
+	if ((record = begin(HANG_FIRMWARE))) {
 		record->severity = severity;
 		SAY(text, unit_text);
 		commit(record, sizeof(*record));
@@ -229,10 +232,10 @@ SEC("?tp_btf/extlog_mem_event")
 int BPF_PROG(on_firmware_memory, struct cper_sec_mem_err *error, __u32 number, const void *unit, const char *unit_text,
 	     __u8 severity)
 {
-	struct hang *record = begin(HANG_FIRMWARE_MEMORY);
+	struct hang *record;
 
 	MEASURE_ONE(firmware_memory_errors);
-	if (record) {
+	if ((record = begin(HANG_FIRMWARE_MEMORY))) {
 		record->address = BPF_CORE_READ(error, physical_addr);
 		record->status = BPF_CORE_READ(error, error_status);
 		record->severity = severity;
@@ -245,10 +248,10 @@ int BPF_PROG(on_firmware_memory, struct cper_sec_mem_err *error, __u32 number, c
 SEC("?tp_btf/aer_event")
 int BPF_PROG(on_pcie, const char *device, __u32 status, __u8 severity)
 {
-	struct hang *record = begin(HANG_PCIE);
+	struct hang *record;
 
 	MEASURE_ONE(pcie_errors);
-	if (record) {
+	if ((record = begin(HANG_PCIE))) {
 		record->status = status;
 		record->severity = severity;
 		SAY(text, device);
@@ -260,10 +263,10 @@ int BPF_PROG(on_pcie, const char *device, __u32 status, __u8 severity)
 SEC("?tp_btf/memory_failure_event")
 int BPF_PROG(on_memory_failure, __u64 page_number, int type, int result)
 {
-	struct hang *record = begin(HANG_MEMORY_FAILURE);
+	struct hang *record;
 
 	MEASURE_ONE(memory_failures);
-	if (record) {
+	if ((record = begin(HANG_MEMORY_FAILURE))) {
 		record->address = page_number;
 		record->unit = type;
 		record->status = (__u32)result;

@@ -492,6 +492,18 @@ def test_check_says_what_the_kernel_takes():
     assert all(name in said for name in bpf_program.names())
 
 
+def test_optional_parts_are_told_at_the_start_and_in_each_heartbeat(opened, caplog):
+    with caplog.at_level("INFO"):
+        _, records = opened(BpfProgram("hang"))
+    counters = records.counters()
+    told = {name.removeprefix("has_"): there for name, there in counters.items() if name.startswith("has_")}
+    assert (told["sched_process_hang"], told["rcu_stall_warning"], told["mark_victim"]) == (1, 1, 1)
+    # What this kernel has not got is 0 there, and named in the message.
+    missing = sorted(name for name, there in told.items() if not there)
+    said = [each.getMessage() for each in caplog.records if "without" in each.getMessage()]
+    assert said == ([f"bpf hang: without {', '.join(missing)}, which this kernel has not got"] if missing else [])
+
+
 def test_a_journal_says_how_a_run_ended(opened, tmp_path):
     _, records = opened(ALL)
     noted = journal.find(tmp_path / "bpf", "sched-delay", BOOT, bpf_records.SLOTS)

@@ -1,5 +1,6 @@
 """One program of the agent's on the real kernel for a test: run, drained at a tick, its records as named tuples."""
 
+import contextlib
 import ctypes
 import itertools
 import os
@@ -46,16 +47,20 @@ class Running:
         """Let it end; return all that it said."""
         self._done.set()
         self._thread.join()
-        try:
-            self.source.stop()
-            while self.source.drain():
-                pass
-            self._batches += self.source.cut()
-            found = Watched(self.seen(), self.source.counters(), self.measures())
-            assert_books_close(self._batches, self.program.counts(), found.records)
-            return found
-        finally:
-            self.source.close()
+        self.source.stop()
+        while self.source.drain():
+            pass
+        self._batches += self.source.cut()
+        found = Watched(self.seen(), self.source.counters(), self.measures())
+        assert_books_close(self._batches, self.program.counts(), found.records)
+        self.close()
+        return found
+
+    def close(self):
+        """Unload it; idempotent."""
+        self._done.set()
+        self._thread.join()
+        self.source.close()
 
     def seen(self):
         """Return the records so far."""
@@ -135,23 +140,26 @@ class Trace:
     def __init__(self, *events, buffer_kib=8192):
         self._path = Path(TRACEFS / "instances" / f"programs-{os.getpid()}")
         self._path.mkdir()
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.close)
             (self._path / "trace_clock").write_text("mono")
             (self._path / "buffer_size_kb").write_text(str(buffer_kib))
             (self._path / "tracing_on").write_text("0")
             for event in events:
                 (self._path / "events" / event / "enable").write_text("1")
             (self._path / "tracing_on").write_text("1")
-        except OSError:
-            self._path.rmdir()
-            raise
+            undo.pop_all()
 
     def text(self):
         """End it; return its lines."""
-        try:
-            (self._path / "tracing_on").write_text("0")
-            return (self._path / "trace").read_text()
-        finally:
+        (self._path / "tracing_on").write_text("0")
+        text = (self._path / "trace").read_text()
+        self.close()
+        return text
+
+    def close(self):
+        """Remove it; idempotent."""
+        with contextlib.suppress(FileNotFoundError):
             self._path.rmdir()
 
 

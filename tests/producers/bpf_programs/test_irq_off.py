@@ -1,6 +1,7 @@
 """irq-off on this machine's own interrupts: every span is that of its two trace events, also where one lies in another."""
 
 import ctypes
+import functools
 import os
 import re
 import socket
@@ -14,9 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.producers._bpf import skip_unless_loadable
 from tests.producers._ftrace import TRACEFS, busy
-from tests.producers.bpf_programs._programs import Running, Trace
 
 pytestmark = pytest.mark.kernel
 HARDIRQ, VECTOR, SOFTIRQ = range(3)
@@ -24,8 +23,8 @@ NET_RX, NO_SOFTIRQ = 3, 255
 VECTORS = ("local_timer", "call_function", "call_function_single", "irq_work")
 _STRUCT = struct.Struct("=QIIQQQ4I32s16s")
 #: A packet to all of them goes through a filter of so many instructions for each, in one run of the softirq: some ms.
-_LISTENERS = 500
-_FILTER_INSTRUCTIONS = 1000
+_LISTENERS = 900
+_FILTER_INSTRUCTIONS = 300
 _SO_ATTACH_FILTER = 26
 #: Two readings of the clock at one event; where the host takes the CPU away between them, or under emulation, more.
 _READING_NS, _READING_NS_MAX = 20_000, 20_000_000
@@ -54,17 +53,8 @@ def unpack(data):
 
 
 @pytest.fixture
-def program():
-    skip_unless_loadable()
-    running = []
-
-    def start(**settings):
-        running.append(Running("irq-off", unpack, **settings))
-        return running[-1]
-
-    yield start
-    for each in running:
-        each.source.close()
+def program(run):
+    return functools.partial(run, "irq-off", unpack)
 
 
 @pytest.fixture
@@ -131,9 +121,9 @@ def of_run(records, spans):
     raise AssertionError("the records are not those spans")
 
 
-def test_every_span_is_that_of_its_trace_events(program, long_softirq):
+def test_every_span_is_that_of_its_trace_events(program, long_softirq, tracing):
     running = program(threshold_us=0, ring_kib=65536)
-    trace = Trace(*events(), buffer_kib=32768)
+    trace = tracing(*events(), buffer_kib=32768)
     busy(300)
     for _ in range(300):
         long_softirq()

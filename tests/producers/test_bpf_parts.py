@@ -1,0 +1,88 @@
+"""Which parts of a program are loaded: by the arguments of the kernel's own tracepoints, read from its BTF."""
+
+import pytest
+
+from producers import bpf_parts, bpf_program
+from producers.bpf_parts import fits
+from schemas.errors import AccessError
+from tests.producers._bpf import skip_unless_loadable
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "wanted"),
+    [
+        ("on_issue", 7, True),
+        ("on_issue", None, False),
+        ("on_issue__1", 1, True),
+        ("on_issue__1", 2, False),
+        ("on_issue__2", 2, True),
+        ("on_issue__2", None, False),
+        ("on__1__issue", 7, True),
+    ],
+)
+def test_a_part_fits_where_its_tracepoint_has_the_arguments_it_names(name, arguments, wanted):
+    assert fits(name, arguments) is wanted
+
+
+@pytest.fixture
+def loaded():
+    skip_unless_loadable()
+    made = []
+
+    def load(name):
+        made.append(bpf_program.Program(name, 4096, {}))
+        return made[-1]
+
+    yield load
+    for each in made:
+        each.close()
+
+
+def names_of(program):
+    return {program._libbpf.bpf_program__name(part).decode() for part in program._parts.attached}
+
+
+@pytest.mark.kernel
+def test_of_several_forms_one_is_loaded(loaded):
+    program = loaded("block-io")
+    # Since Linux 5.11, also in this kernel: the request alone.
+    assert names_of(program) == {
+        "on_complete",
+        *(f"on_{event}__1" for event in ("insert", "issue", "requeue", "merge")),
+    }
+    assert program.active == ["block_rq_insert", "block_rq_issue", "block_rq_merge", "block_rq_requeue"]
+    assert program.missing == []
+
+
+@pytest.mark.kernel
+def test_a_kernel_with_the_older_form_gets_the_older_part(loaded, monkeypatch):
+    monkeypatch.setattr(bpf_parts.Btf, "arguments", lambda self, tracepoint: 2)
+    # Chosen as for such a kernel; this one then refuses what looks for a second argument.
+    with pytest.raises(AccessError, match="block-io cannot be loaded"):
+        loaded("block-io")
+
+
+@pytest.mark.kernel
+def test_a_program_whose_tracepoints_are_all_missing_is_refused(loaded, monkeypatch):
+    monkeypatch.setattr(bpf_parts.Btf, "arguments", lambda self, tracepoint: None)
+    with pytest.raises(AccessError, match="hang: this kernel has none of its tracepoints"):
+        loaded("hang")
+
+
+@pytest.mark.kernel
+def test_without_optional_parts_a_program_has_none_to_tell_of(loaded):
+    program = loaded("sched-delay")
+    assert (program.active, program.missing) == ([], [])
+    assert names_of(program) == {"on_wakeup", "on_wakeup_new", "on_switch"}
+
+
+@pytest.mark.kernel
+def test_own_parts_run_when_they_are_due(loaded, monkeypatch):
+    program = loaded("block-io")
+    program.attach()
+    ran = []
+    run = bpf_parts.run
+    monkeypatch.setattr(bpf_parts, "run", lambda *args: ran.append(args) or run(*args))
+    for now_s in (10.0, 10.9, 11.0, 11.5, 12.0):
+        program.run_own(now_s)
+    assert len(ran) == 3
