@@ -89,25 +89,6 @@ static __always_inline struct counts *own_counts(void)
 	return bpf_map_lookup_elem(&counts, &zero);
 }
 
-/* Returns room for a record, or NULL, which is counted unless no records are wanted. For programs that no other run of themselves interrupts. */
-static __always_inline void *reserve(__u64 bytes, __u64 *cpu_seq)
-{
-	struct counts *own = own_counts();
-	void *record;
-
-	if (!records || !own)
-		return NULL;
-	*cpu_seq = own->attempts++;
-	record = bpf_ringbuf_reserve(&ring, bytes, 0);
-	if (!record) {
-		if (bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) + bytes + BPF_RINGBUF_HDR_SZ > ring_bytes)
-			own->ring_full++;
-		else
-			own->ring_busy++;
-	}
-	return record;
-}
-
 /* For counters of this CPU that a run may change while another one of this CPU is about to. */
 #define COUNT_UP(counter) __sync_fetch_and_add(&(counter), 1)
 
@@ -120,25 +101,41 @@ static __always_inline void *reserve(__u64 bytes, __u64 *cpu_seq)
 	} while (0)
 
 /*
- * The same for programs that others of the same object may interrupt on their CPU: handlers of interrupts, or what the
- * agent runs itself. Nothing is counted wrong; of two that meet, the one with the higher cpu_seq may lie first in the ring.
+ * Returns room for a record, or NULL, which is counted unless no records are wanted. `interruptible`: others of the same
+ * object may interrupt this one on its CPU, as handlers of interrupts do, or what the agent runs itself. Then too nothing
+ * is counted wrong; of two that meet, the one with the higher cpu_seq may lie first in the ring.
  */
-static __always_inline void *reserve_interruptible(__u64 bytes, __u64 *cpu_seq)
+static __always_inline void *reserve_as(__u64 bytes, __u64 *cpu_seq, const bool interruptible)
 {
 	struct counts *own = own_counts();
 	void *record;
+	__u64 *refused;
 
 	if (!records || !own)
 		return NULL;
-	*cpu_seq = COUNT_UP(own->attempts);
+	*cpu_seq = interruptible ? COUNT_UP(own->attempts) : own->attempts++;
 	record = bpf_ringbuf_reserve(&ring, bytes, 0);
 	if (!record) {
 		if (bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) + bytes + BPF_RINGBUF_HDR_SZ > ring_bytes)
-			COUNT_UP(own->ring_full);
+			refused = &own->ring_full;
 		else
-			COUNT_UP(own->ring_busy);
+			refused = &own->ring_busy;
+		if (interruptible)
+			COUNT_UP(*refused);
+		else
+			(*refused)++;
 	}
 	return record;
+}
+
+static __always_inline void *reserve(__u64 bytes, __u64 *cpu_seq)
+{
+	return reserve_as(bytes, cpu_seq, false);
+}
+
+static __always_inline void *reserve_interruptible(__u64 bytes, __u64 *cpu_seq)
+{
+	return reserve_as(bytes, cpu_seq, true);
 }
 
 /*
