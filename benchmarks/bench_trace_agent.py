@@ -20,6 +20,7 @@ from typing import Final
 from benchmarks.base import Options, Reach, Row, Skipped, log, median, scratch
 from benchmarks.processes import broker, cpu_s, finish, ours, rss_mib, start, tree
 from benchmarks.traces import EVENTS, PAGE_BYTES, TRACEFS, apart, instance, load
+from schemas import log_dir
 
 _SET: Final = "bench-agent"
 _SPECS: Final = [spec.replace("/", ":") if "/" in spec else f"{spec}:*" for spec in EVENTS]
@@ -78,7 +79,8 @@ def _agent(root: Path, bootstrap: str, seconds: float) -> tuple[float, int, floa
         with load():
             time.sleep(seconds)
         time.sleep(0.5)  # a tick, and the last frame
-        _until(lambda: _settled(spool), process, "get everything acknowledged")
+        wanted = _ends(spool)
+        _until(lambda: _acknowledged(spool, wanted), process, "get everything acknowledged")
         used_s, after = cpu_s(tree(process.pid)) - used_s, _stats(path)
         mib = rss_mib(tree(process.pid))
         events = after["read events"] - before["read events"]
@@ -89,19 +91,20 @@ def _agent(root: Path, bootstrap: str, seconds: float) -> tuple[float, int, floa
         finish(process)
 
 
-# Every entry of every partition of the spool is acknowledged.
-def _settled(spool: Path) -> bool:
-    from schemas import log_dir  # noqa: PLC0415
+# Where each partition of the spool ends now. It goes on: what little the machine itself does is traced too.
+def _ends(spool: Path) -> dict[str, int]:
+    found = {
+        f"{end.parent.parent.name}/{end.parent.name}": log_dir.read_end(end.parent) for end in spool.glob("*/*/end")
+    }
+    return {where: end.offset for where, end in found.items() if end}
 
+
+def _acknowledged(spool: Path, wanted: dict[str, int]) -> bool:
     try:
         shipped = json.loads((spool / "shipped.json").read_bytes())["offsets"]
     except FileNotFoundError:
         return False
-    for end in spool.glob("*/*/end"):
-        found = log_dir.read_end(end.parent)
-        if found and shipped.get(f"{end.parent.parent.name}/{end.parent.name}", 0) < found.offset:
-            return False
-    return True
+    return all(shipped.get(where, 0) >= offset for where, offset in wanted.items())
 
 
 def _until(done, process, what: str) -> None:  # type: ignore[no-untyped-def]
