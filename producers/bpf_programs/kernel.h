@@ -22,16 +22,34 @@ struct bpf_map;
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
+/* Where CONFIG_SCHED_INFO keeps it; ns of the run queue's clock. */
+struct sched_info {
+	unsigned long pcount; /* times it was given a CPU */
+	unsigned long long run_delay; /* all that it waited */
+	unsigned long long last_arrival;
+	unsigned long long last_queued; /* 0: it does not wait */
+};
+
+/* Of one CPU. */
+struct rq {
+	__u64 clock;
+};
+
+struct cfs_rq {
+	struct rq *rq;
+};
+
+struct sched_entity {
+	struct cfs_rq *cfs_rq; /* of the CPU where the task runs, waits or last ran, also while another class schedules it */
+};
+
 struct task_struct {
 	int pid;
 	int tgid;
 	char comm[TASK_COMM_LEN];
-	unsigned int __state;
-};
-
-/* Until Linux 5.14 (2f064a59a11f). */
-struct task_struct___state {
-	long state;
+	unsigned long nivcsw; /* times it was put off its CPU while it could run */
+	struct sched_info sched_info;
+	struct sched_entity se;
 };
 
 struct gendisk {

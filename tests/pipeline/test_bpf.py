@@ -28,7 +28,7 @@ name = "sched-delay"
 threshold_us = 1
 ring_kib = 4
 """
-CAUSES = {0: "SCHED_DELAY_WOKEN", 1: "SCHED_DELAY_PREEMPTED"}
+CAUSES = {0: "SCHED_DELAY_WOKEN", 1: "SCHED_DELAY_PREEMPTED", 2: "SCHED_DELAY_UNKNOWN"}
 
 
 def frames_of(log):
