@@ -1,9 +1,9 @@
-"""What `sched-delay` and `vcpu` cost the machine that they watch: throughput of two tasks that only switch, and idle CPU.
+"""What `sched-delay` and `vcpu` cost their machine: throughput of two tasks that do little but switch, and idle CPU.
 
 Two processes on one CPU send one byte to and fro over pipes, so that nearly all they do is switch: no load has more
 switches for its work. Throughput is round trips per second of their CPU, which neighbours take nothing from. Runs are
-short and alternate between no program, one and both, because a virtual machine's speed drifts over seconds; each loss is
-that against the run without a program right before. Thresholds are the programs' own.
+short and alternate between no program, one and both, because a virtual machine's speed drifts over seconds; each loss
+is that against the run without a program right before. Thresholds are the programs' own.
 """
 
 import os
@@ -59,7 +59,7 @@ def run(options: Options) -> list[Row]:
         bpf.check()
     except HypocenterError as e:
         raise Skipped(str(e)) from None
-    times, seconds = (20, 0.2) if options.quick else (100, 0.2)
+    times, seconds = (20, 0.2) if options.quick else (60, 0.2)
     lost = _losses(times, seconds)
     how = f"pipe ping-pong on one CPU, {times} runs of {seconds} s each, alternating"
     rows = [Row(f"throughput lost, {','.join(names)}", lost[names], "%", _REACH, how) for names in _SETS]

@@ -92,6 +92,20 @@ struct {
 /* Threads met or taken, and those for which there was no place; _before: by the walk before. Only one runs at a time. */
 static __u32 followed, followed_before, taken, beyond, beyond_before;
 
+/*
+ * A bit for each number of a thread, as far as they go: is it not set, that thread is not followed, and none need be
+ * looked up. Only walks set them; one that is over keeps its bit, which costs whoever has it next a look in vain.
+ */
+#define MARKS 65536
+static __u64 marks[MARKS / 64];
+#define MARK_OF(task) marks[(__u32)(task)->pid % MARKS / 64]
+#define BIT_OF(task) (1ULL << ((task)->pid & 63))
+
+static __always_inline struct thread *find(struct task_struct *task)
+{
+	return MARK_OF(task) & BIT_OF(task) ? bpf_task_storage_get(&threads, task, 0, 0) : NULL;
+}
+
 /* What a record says beside the task. */
 struct stay {
 	enum vcpu_state state;
@@ -253,11 +267,11 @@ static __always_inline void come(struct task_struct *task, struct thread *its, s
 
 static __always_inline int switched(bool preempt, struct task_struct *prev, struct task_struct *next, __u32 state)
 {
-	struct thread *its = bpf_task_storage_get(&threads, prev, 0, 0);
+	struct thread *its = find(prev);
 
 	if (its)
 		leave(prev, its, preempt || !state, state);
-	its = bpf_task_storage_get(&threads, next, 0, 0);
+	its = find(next);
 	if (its)
 		come(next, its, prev);
 	return 0;
@@ -301,6 +315,7 @@ static __always_inline void follow(struct task_struct *task, __u64 now_ns)
 		its.stay = STAY(0, 0, 0, waits_how(task));
 	else
 		its.stay = STAY(0, 0, sleeps_how(task, state), VCPU_WAITING);
+	MARK_OF(task) |= BIT_OF(task);
 	if (bpf_task_storage_get(&threads, task, &its, BPF_LOCAL_STORAGE_GET_F_CREATE))
 		taken++;
 	else if ((own = own_counts()))
@@ -358,7 +373,7 @@ int look(struct bpf_iter__task *ctx)
 		followed = taken = beyond = 0;
 		return 0;
 	}
-	its = bpf_task_storage_get(&threads, task, 0, 0);
+	its = find(task);
 	if (its) {
 		followed++;
 		look_at(task, its, bpf_ktime_get_ns());
