@@ -112,8 +112,29 @@ def _open_journal(opening: Opening, name: str) -> tuple[Journal | None, bool]:
         return None, False
 
 
-def _settings(wanted: BpfProgram) -> dict[str, int]:
-    return {} if wanted.threshold_us is None else {"threshold_ns": wanted.threshold_us * 1000}
+def _settings(wanted: BpfProgram) -> dict[str, int | bytes]:
+    found: dict[str, int | bytes] = {}
+    if wanted.threshold_us is not None:
+        found["threshold_ns"] = wanted.threshold_us * 1000
+    if wanted.look_ms is not None:
+        found["look_ns"] = wanted.look_ms * 1_000_000
+    if wanted.pids:
+        found["pids"] = struct.pack(f"={len(wanted.pids)}I", *wanted.pids)
+    if wanted.cgroup is not None:
+        found["cgroup_id"] = _cgroup_id(wanted.cgroup)
+    if wanted.pids or wanted.cgroup is not None:
+        found["by_name"] = 0
+    return found
+
+
+# The number that the kernel knows it by is that of its directory: fs/kernfs, on machines of 64 bits.
+def _cgroup_id(path: Path) -> int:
+    try:
+        if not (path / "cgroup.controllers").exists():
+            raise UsageError(f"cgroup {path} is none of version 2")
+        return path.stat().st_ino
+    except OSError as e:
+        raise UsageError(f"cgroup {path}: {e.strerror}") from None
 
 
 def check() -> str:

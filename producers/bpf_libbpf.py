@@ -40,6 +40,8 @@ _FUNCTIONS: Final = {
     "bpf_program__fd": (_I, [_P]),
     "bpf_program__name": (_S, [_P]),
     "bpf_link__destroy": (_I, [_P]),
+    "bpf_link__fd": (_I, [_P]),
+    "bpf_iter_create": (_I, [_I]),
     "bpf_map__fd": (_I, [_P]),
     "bpf_map__max_entries": (_U, [_P]),
     "bpf_map__set_max_entries": (_I, [_P, _U]),

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from schemas import bounds
-from schemas.bounds import each_matching, key, matching, one_of, some_of, within
+from schemas.bounds import each_matching, each_within, key, matching, one_of, some_of, within
 from schemas.errors import UsageError
 from schemas.kafka_config import KafkaConfig
 from schemas.stream import Layer
@@ -75,6 +75,10 @@ class BpfProgram:
     name: str = key("", matching(r"[a-z0-9-]{1,32}", "1 to 32 small letters, digits or dashes"))
     threshold_us: int | None = key(None, within(0, 10**12, "us"))  # default: the program's own
     ring_kib: int = key(4096, one_of(1 << power for power in range(2, 21)))
+    #: Of processes or threads to follow, as the initial namespace numbers them.
+    pids: tuple[int, ...] = key((), each_within(1, (1 << 31) - 1, 64, "numbers of processes"))
+    cgroup: Path | None = None  # follow the threads in it and below; of version 2
+    look_ms: int | None = key(None, within(50, 3_600_000, "ms"))  # default: the program's own
 
     def __post_init__(self) -> None:
         bounds.check(self)

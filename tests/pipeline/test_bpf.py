@@ -12,6 +12,8 @@ from schemas.surfaces import TOPIC_TRACE
 from tests.pipeline._processes import AGENT, COLLECTOR, Running
 from tests.producers import _bpf
 from tests.producers._ftrace import busy
+from tests.producers.bpf_programs._programs import until
+from tests.producers.bpf_programs._vcpus import Thread
 
 pytestmark = pytest.mark.kernel
 # A ring of one page, and every wait a record: it is full most of the time.
@@ -28,7 +30,7 @@ name = "sched-delay"
 threshold_us = 1
 ring_kib = 4
 """
-CAUSES = {0: "SCHED_DELAY_WOKEN", 1: "SCHED_DELAY_PREEMPTED"}
+CAUSES = {0: "SCHED_DELAY_WOKEN", 1: "SCHED_DELAY_PREEMPTED", 2: "SCHED_DELAY_UNKNOWN"}
 
 
 def frames_of(log):
@@ -82,3 +84,45 @@ def test_an_overflowing_ring_is_typed_rows_and_losses_that_are_its_counters(tmp_
         query("select cast(regexp_extract(reason, 'cpu([0-9]+)', 1) as int), sum(count) from losses group by 1")
     )
     assert gaps and all(0 <= missing <= told.get(cpu, 0) for cpu, missing in gaps)
+
+
+VCPU_CONFIG = """
+[agent]
+surfaces = ["bpf"]
+
+[[bpf.programs]]
+name = "vcpu"
+pids = [%d]
+look_ms = 100
+"""
+
+
+def test_a_virtual_cpu_that_stands_still_is_rows_that_a_query_finds(tmp_path):
+    _bpf.skip_unless_loadable()
+    thread = Thread("CPU 5/KVM")
+    try:
+        (tmp_path / "a.toml").write_text(VCPU_CONFIG % thread.pid)
+        log, lake = tmp_path / "log", tmp_path / "lake"
+        agent = Running(
+            tmp_path, [*AGENT, "run", "--config", str(tmp_path / "a.toml"), "--log", str(log), "--machine", "m"]
+        )
+        agent.said("watching bpf")
+        thread.stop()
+        until(lambda: len(frames_of(log)) >= 3, "it is told while it stands")
+        thread.go_on()
+        count = len(frames_of(log))
+        until(lambda: len(frames_of(log)) > count, "it is told that it went on")
+        assert agent.stop() == 0, agent.story()
+    finally:
+        thread.close()
+    for words in (("collect", "--log", log, "--until-end"), ("audit", "--deep", "--json")):
+        done = Running(tmp_path, [*COLLECTOR, *map(str, words), "--lake", str(lake)])
+        assert done.wait() == 0, done.story()
+    sql = (
+        "select distinct vcpu, pid, comm, task_state, open from bpf_vcpu "
+        "where state_name = 'VCPU_STOPPED' and duration_ns >= 100000000 order by open"
+    )
+    done = Running(tmp_path, [*COLLECTOR, "query", "--lake", str(lake), "--format", "json", sql])
+    assert done.wait() == 0, done.story()
+    told = {"vcpu": 5, "pid": thread.pid, "comm": "CPU 5/KVM", "task_state": "T"}
+    assert [json.loads(line) for line in done.out.splitlines()] == [{**told, "open": False}, {**told, "open": True}]
