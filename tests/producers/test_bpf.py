@@ -264,7 +264,7 @@ def test_a_ring_that_lies_is_left_and_the_agent_lives_on(opened, monkeypatch, ca
         raise BadInputError("ring", "the record at byte 8 claims too much")
 
     monkeypatch.setattr(records._ring, "read", refuse)
-    read = records._read
+    read = records._stretches.read
     assert not records.drain()
     assert records.fileno() == -1
     batches = records.cut()
@@ -355,7 +355,7 @@ def test_what_a_killed_agent_had_read_is_counted_and_what_its_ring_held_is_unkno
         _, records = opened(ALL)
         busy(500)
         records.drain()
-        (tmp_path / "read").write_text(str(records._read))
+        (tmp_path / "read").write_text(str(records._stretches.read))
         os.kill(os.getpid(), 9)
     os.waitpid(child, 0)
     read = int((tmp_path / "read").read_text())
