@@ -49,12 +49,13 @@ def open_sources(opening: Opening) -> list[Source]:
     programs: list[Program] = []
     with contextlib.ExitStack() as undo:
         for own in wanted:
-            program = Program(own.name, own.ring_kib << 10, _settings(own))
+            ring_bytes = own.ring_kib << 10 if own.records else limits.BPF_RING_BYTES_LEAST
+            program = Program(own.name, ring_bytes, _settings(own))
             undo.callback(program.close)
             programs.append(program)
             ring = MappedRing(program.ring_fd)
             undo.callback(ring.close)
-            sources += _open(opening, program, ring)
+            sources += _open(opening, program, ring, records=own.records)
         rings: dict[int, Path] = {}
         for each in pinned:
             sources += bpf_pinned.open_pinned(opening, each, undo, rings)
@@ -68,7 +69,7 @@ def open_sources(opening: Opening) -> list[Source]:
     return sources
 
 
-def _open(opening: Opening, program: Program, ring: Ring) -> list[Source]:
+def _open(opening: Opening, program: Program, ring: Ring, *, records: bool) -> list[Source]:
     types = bpf.pack_types(
         bpf.Types(
             program=program.name,
@@ -97,8 +98,9 @@ def _open(opening: Opening, program: Program, ring: Ring) -> list[Source]:
         # Its ring went with it, and its counters since they were last told.
         losses.append(Loss(LossKind.DROP, position, None, "agent-died", _FOUND_BY, LossUnit.EVENT))
     tick_s = opening.config.bpf.tick_ms / 1000
-    records = RecordsSource(stream, program, ring, bpf.descriptor(types), position, losses, tick_s, noted)
-    return [TypesSource(described, types, sent.next if sent else 0), records]
+    what = (stream, program, ring, bpf.descriptor(types), position, losses, tick_s, noted)
+    source = RecordsSource(*what, watched=records)
+    return [TypesSource(described, types, sent.next if sent else 0), source] if records else [source]
 
 
 # The journal of a program's stream, and whether the agent that had it before came to its end.
@@ -118,7 +120,8 @@ def _open_journal(opening: Opening, name: str) -> tuple[Journal | None, bool]:
 
 
 def _settings(wanted: BpfProgram) -> dict[str, int]:
-    return {} if wanted.threshold_us is None else {"threshold_ns": wanted.threshold_us * 1000}
+    settings = {} if wanted.records else {"records": 0}
+    return settings if wanted.threshold_us is None else settings | {"threshold_ns": wanted.threshold_us * 1000}
 
 
 def check() -> str:

@@ -30,7 +30,10 @@ _REASONS: Final = {"ring_full": "ring-full", "ring_busy": "ring-busy"}
 
 
 class RecordsSource:
-    """What the ring of `program` holds; `position` is the number of the next record, `losses` those known before it."""
+    """What the ring of `program` holds; `position` is the number of the next record, `losses` those known before it.
+
+    A program that is not `watched` writes no records: the source only keeps it running, and says nothing of silence.
+    """
 
     encoding = bpf.RECORDS_ENCODING
     encoding_version = bpf.RECORDS_VERSION
@@ -45,12 +48,15 @@ class RecordsSource:
         losses: list[Loss],
         tick_s: float,
         noted: Journal | None,
+        *,
+        watched: bool = True,
     ) -> None:
         self.stream = stream
         self.tick_s: float | None = tick_s
         self._program = program
         self._ring = ring
         self._begin = position
+        self._watched = watched
         self._stretches = Stretches(ring, descriptor, position, losses, timed=True)
         self._journal = noted
         self._parts = {f"has_{name}": 1 for name in program.active} | {f"has_{name}": 0 for name in program.missing}
@@ -66,8 +72,8 @@ class RecordsSource:
         return -1 if self._busy or self._broken else self._program.ring_fd
 
     def alive(self) -> bool:
-        """Return whether the ring can be read."""
-        return not self._broken
+        """Return whether records come and the ring can be read."""
+        return self._watched and not self._broken
 
     def drain(self) -> bool:
         """Read until the ring is empty, or a bounded number of bytes; True where there may be more at once."""

@@ -78,6 +78,7 @@ class BpfProgram:
     name: str = key("", matching(r"[a-z0-9-]{1,32}", "1 to 32 small letters, digits or dashes"))
     threshold_us: int | None = key(None, within(0, 10**12, "us"))  # default: the program's own
     ring_kib: int = key(4096, one_of(1 << power for power in range(2, 21)))
+    records: bool = True  # false: it counts and measures, and writes no record
 
     def __post_init__(self) -> None:
         bounds.check(self)

@@ -86,7 +86,8 @@ def test_every_key_of_a_table_of_several_is_there_with_its_default(cls, table):
     assert set(table) == set(defaults)
     for name, default in defaults.items():
         said = table[name][2].strip("`")
-        assert re.fullmatch(r"[^0-9]+", said) if default in (None, (), "") else said == str(default)
+        shown = str(default).lower() if isinstance(default, bool) else str(default)
+        assert re.fullmatch(r"[^0-9]+", said) if default in (None, (), "") else said == shown
 
 
 @pytest.mark.parametrize("name", sorted(keys()))

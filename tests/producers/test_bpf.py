@@ -311,6 +311,17 @@ def test_what_a_program_costs_is_told_where_the_kernel_measures_it(opened):
     assert counters["recursion_misses"] == 0
 
 
+def test_without_records_a_program_measures_and_its_stream_is_not_watched(opened):
+    (source,) = opened(BpfProgram("sched-delay", threshold_us=0, records=False))
+    busy(1_000)
+    source.drain()
+    assert not source.alive()
+    assert finish(source) == []
+    assert source.counters()["attempts"] == 0
+    measured = source._program.measures()["wait_ns"]
+    assert sum(measured) > 3_000
+
+
 # The description
 
 

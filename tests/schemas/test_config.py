@@ -43,8 +43,8 @@ def test_sets_of_trace_events_are_read(tmp_path):
 
 def test_programs_are_read(tmp_path):
     text = "[bpf]\ntick_ms = 100\n[[bpf.programs]]\nname = 'a'\nthreshold_us = 0\n[[bpf.programs]]\nname = 'b'\nring_kib = 64"
-    found = load(tmp_path, text).bpf
-    assert found == BpfConfig((BpfProgram("a", 0), BpfProgram("b", None, 64)), 100)
+    found = load(tmp_path, text + "\nrecords = false").bpf
+    assert found == BpfConfig((BpfProgram("a", 0), BpfProgram("b", None, 64, records=False)), 100)
 
 
 def test_pinned_rings_are_read(tmp_path):
