@@ -6,7 +6,8 @@ BROKER = $(PYTHON) deploy/kafka/broker.py
 FOR ?= 10
 
 BPF = producers/bpf_programs
-BPF_BUILT = $(patsubst %.c,%.o,$(wildcard $(BPF)/*.bpf.c)) $(BPF)/ring-x86_64.so $(BPF)/ring-aarch64.so
+BPF_TESTS = tests/producers
+BPF_BUILT = $(patsubst %.c,%.o,$(wildcard $(BPF)/*.bpf.c $(BPF_TESTS)/*.bpf.c)) $(BPF)/ring-x86_64.so $(BPF)/ring-aarch64.so
 
 .PHONY: help setup setup-kafka setup-trace bpf run test bench kafka kafka-stop
 
@@ -52,6 +53,10 @@ bpf: ## compile the BPF programs and the reader of their rings; install clang, l
 
 # The headers of linux/ and bpf/ are the same everywhere, asm/ only lies elsewhere on each architecture.
 $(BPF)/%.bpf.o: $(BPF)/%.bpf.c $(wildcard $(BPF)/*.h)
+	clang -target bpf -mcpu=v3 -O2 -g -Wall -Werror -idirafter /usr/include/$$(uname -m)-linux-gnu -c $< -o $@
+	llvm-strip -g $@
+
+$(BPF_TESTS)/%.bpf.o: $(BPF_TESTS)/%.bpf.c
 	clang -target bpf -mcpu=v3 -O2 -g -Wall -Werror -idirafter /usr/include/$$(uname -m)-linux-gnu -c $< -o $@
 	llvm-strip -g $@
 

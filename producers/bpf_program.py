@@ -21,6 +21,7 @@ FOLDER: Final = Path(__file__).parent / "bpf_programs"
 SUFFIX: Final = ".bpf.o"
 _RING: Final = "ring"
 _COUNTS: Final = "counts"
+_MEASURES: Final = "measures"
 _SETTINGS: Final = ".rodata"
 #: The reader is woken when so much of the ring is full: the rest is headroom for its own delay.
 _WAKE_SHARE: Final = 4
@@ -123,6 +124,22 @@ class Program:
         starts = range(0, len(words), self._stride)
         return [Counts(*(words[start + at] for at in self._offsets)) for start in starts]
 
+    def measures(self) -> dict[str, list[int]]:
+        """Return what it measured on all CPUs together: of a count one number, of a histogram one for each slot.
+
+        Slot 0 has zeros, slot n what lies in [2^(n-1), 2^n), the last one all that is more.
+        """
+        if not self._measured:
+            return {}
+        key = ctypes.c_uint32(0)
+        failed = self._libbpf.bpf_map_lookup_elem(self._measures_fd, ctypes.byref(key), self._measures)
+        assert not failed, f"{self.name}: its measures cannot be read"
+        words, stride = list(self._measures), self._measures_stride
+        return {
+            name: [sum(words[at + slot :: stride]) for slot in range(slots)]
+            for name, (at, slots) in self._measured.items()
+        }
+
     def runs(self) -> Runs:
         """Return what the kernel counted of it since it was loaded."""
         info = (ctypes.c_uint64 * (_INFO_BYTES // 8))()
@@ -162,9 +179,20 @@ class Program:
         self._counts_fd = int(self._libbpf.bpf_map__fd(self._map(_COUNTS)))
         members = btf.members(_COUNTS)
         self._offsets = [members[name] // 8 for name in Counts._fields]
+        self._load_measures(btf)
         # One value behind the other, each CPU's rounded up to 8 bytes.
         self._stride = len(members)
         self._values = (ctypes.c_uint64 * (self._stride * self._libbpf.libbpf_num_possible_cpus()))()
+
+    # Of each member of struct measures its first word, and how many it has.
+    def _load_measures(self, btf: Btf) -> None:
+        self._measured: dict[str, tuple[int, int]] = {}
+        found = self._libbpf.bpf_object__find_map_by_name(self._object, _MEASURES.encode())
+        if found:
+            self._measured = {name: (at // 8, size // 8) for name, (at, size) in btf.widths(_MEASURES).items()}
+            self._measures_fd = int(self._libbpf.bpf_map__fd(found))
+            self._measures_stride = sum(slots for _, slots in self._measured.values())
+            self._measures = (ctypes.c_uint64 * (self._measures_stride * self._libbpf.libbpf_num_possible_cpus()))()
 
     def _set(self, btf: Btf, settings: Mapping[str, int | bytes]) -> None:
         size_bytes = ctypes.c_size_t()

@@ -13,7 +13,7 @@ from producers.agent import run_agent, shipper_command
 from producers.log import LogWriter
 from schemas import logs, toml_config
 from schemas.command_line import Parser, add_version
-from schemas.config import AgentConfig, BpfConfig, BpfProgram, Config, FtraceConfig, LogConfig, TraceSet
+from schemas.config import AgentConfig, BpfConfig, BpfPinned, BpfProgram, Config, FtraceConfig, LogConfig, TraceSet
 from schemas.errors import HypocenterError, UsageError
 from schemas.kafka_config import KafkaConfig
 from schemas.surfaces import SURFACES
@@ -28,6 +28,7 @@ examples:
   hypocenter-agent run --log DIR --surface ftrace --events 'sched:sched_switch,irq:*' \\
     --filter 'sched:sched_switch=prev_pid != 0'
   hypocenter-agent run --log DIR --surface bpf --program sched-delay
+  hypocenter-agent run --log DIR --surface bpf --pinned /sys/fs/bpf/events --struct event
 
 exit codes:
   0   stopped as asked
@@ -88,6 +89,10 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--program", action="append", metavar="LIST", help="NAME[,...] of programs to load; repeatable [bpf.programs]"
     )
+    group.add_argument(
+        "--pinned", action="append", metavar="LIST", help="PATH[,...] of pins: rings of others; repeatable [bpf.pinned]"
+    )
+    group.add_argument("--struct", metavar="TYPE", help="C struct of a record of --pinned; default: raw bytes [struct]")
     run.set_defaults(func=_run)
 
 
@@ -113,7 +118,7 @@ def _run(args: argparse.Namespace) -> int:
         config,
         agent=agent,
         ftrace=_ftrace_config(args, agent.surfaces, config.ftrace),
-        bpf=_bpf_config(args.program, agent.surfaces, config.bpf),
+        bpf=_bpf_config(args, agent.surfaces, config.bpf),
     )
     me = _identity(agent)
     kafka = _kafka(args, config)
@@ -156,15 +161,26 @@ def _ftrace_config(args: argparse.Namespace, surfaces: tuple[str, ...], base: Ft
     return dataclasses.replace(base, sets=(*(each for each in base.sets if each.name != wanted.name), wanted))
 
 
-# The programs of the flag, set up as the file says of those that it has.
-def _bpf_config(lists: list[str] | None, surfaces: tuple[str, ...], base: BpfConfig) -> BpfConfig:
-    if lists is None:
-        return base
-    if "bpf" not in surfaces:
-        raise UsageError("a --program is read from the surface bpf: give --surface bpf")
-    known = {each.name: each for each in base.programs}
-    programs = tuple(known.get(name) or BpfProgram(name) for name in _listed(lists))
-    return dataclasses.replace(base, programs=programs)
+# The programs of the flag, and its pins, set up as the file says of those that it has.
+def _bpf_config(args: argparse.Namespace, surfaces: tuple[str, ...], base: BpfConfig) -> BpfConfig:
+    if args.struct is not None and args.pinned is None:
+        raise UsageError("--struct says what a record of --pinned is: give --pinned")
+    for flag, given in (("--program", args.program), ("--pinned", args.pinned)):
+        if given is not None and "bpf" not in surfaces:
+            raise UsageError(f"a {flag} is read from the surface bpf: give --surface bpf")
+    programs = {each.name: each for each in base.programs}
+    pins = {each.pin: each for each in base.pinned}
+    found = base
+    if args.program is not None:
+        wanted = tuple(programs.get(name) or BpfProgram(name) for name in _listed(args.program))
+        found = dataclasses.replace(found, programs=wanted)
+    if args.pinned is not None:
+        rings = [BpfPinned(path) for path in _listed(args.pinned)]
+        rings = [pins.get(each.pin, each) for each in rings]
+        if args.struct is not None:
+            rings = [dataclasses.replace(each, struct=args.struct) for each in rings]
+        found = dataclasses.replace(found, pinned=tuple(rings))
+    return found
 
 
 # The words of flags that take several, with commas between, each once.

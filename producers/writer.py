@@ -6,12 +6,15 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from producers.log import LogWriter
 from schemas.errors import StorageError
 from schemas.frame import Frame
 from schemas.surfaces import SURFACES
+
+if TYPE_CHECKING:
+    from schemas.stream import Stream
 
 log = logging.getLogger(__name__)
 _RETRY_S: Final = 1.0
@@ -22,7 +25,8 @@ class WriterThread:
     """Appends frames to `writer` in order; `queued_bytes` bounds what waits, by the caller's hand.
 
     A disk that refuses is retried for ever: what waits stays in memory, and the caller stops reading at its bound, so
-    the kernel's ring counts what does not fit. `on_durable` is called from the thread after each sync.
+    the kernel's ring counts what does not fit. `on_durable` is called from the thread after each sync; `durable` is
+    the next position of each stream that was put here, as far as it is synced.
     """
 
     def __init__(self, writer: LogWriter, on_durable: Callable[[], None]) -> None:
@@ -32,6 +36,7 @@ class WriterThread:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self.queued_bytes = 0
+        self.durable: dict[Stream, int] = {}
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
@@ -72,6 +77,8 @@ class WriterThread:
                 return
             with self._lock:
                 self.queued_bytes -= sum(len(frame.body) for frame in frames)
+            for frame in frames:
+                self.durable[frame.stream] = frame.next
             if frames:
                 self._on_durable()
             if time.monotonic_ns() >= retain_at_ns:

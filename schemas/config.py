@@ -1,5 +1,6 @@
 """The one configuration file: every table and key, with its default and bounds. Flags override their keys."""
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -11,6 +12,8 @@ from schemas.kafka_config import KafkaConfig
 from schemas.stream import Layer
 from schemas.surfaces import SURFACES
 
+#: Where a pin is whose path has no folder.
+PINS: Final = Path("/sys/fs/bpf")
 _NAME: Final = matching(r"[A-Za-z0-9._-]{1,128}", "1 to 128 letters, digits, dots, dashes or _")
 
 
@@ -79,9 +82,34 @@ class BpfProgram:
     pids: tuple[int, ...] = key((), each_within(1, (1 << 31) - 1, 64, "numbers of processes"))
     cgroup: Path | None = None  # follow the threads in it and below; of version 2
     look_ms: int | None = key(None, within(50, 3_600_000, "ms"))  # default: the program's own
+    records: bool = True  # false: it counts and measures, and writes no record
 
     def __post_init__(self) -> None:
         bounds.check(self)
+
+
+@dataclass(frozen=True, slots=True)
+class BpfPinned:
+    """`[[bpf.pinned]]`: a ring that somebody else's program fills, by its pin."""
+
+    path: str = key("", matching(r"[^\0]*[^\0/]", "the path of a pin"))
+    name: str | None = key(None, matching(r"[A-Za-z0-9_-]{1,64}", "1 to 64 letters, digits, dashes or _"))
+    struct: str | None = key(None, matching(r"[A-Za-z_][A-Za-z0-9_]{0,127}", "the name of a C struct"))  # default: raw
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
+        if self.name is None:
+            dataclasses.replace(self, name=self.pin.name)  # which may be no name for a stream
+
+    @property
+    def pin(self) -> Path:
+        """Where it is pinned; a path without a folder is that of `PINS`."""
+        return PINS / self.path
+
+    @property
+    def named(self) -> str:
+        """The name of its stream: `name`, else the last part of its path."""
+        return self.name or self.pin.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +118,16 @@ class BpfConfig:
 
     programs: tuple[BpfProgram, ...] = ()
     tick_ms: int = key(250, within(10, 60_000, "ms"))  # how long a record waits in a ring that does not fill
+    pinned: tuple[BpfPinned, ...] = ()
 
     def __post_init__(self) -> None:
         bounds.check(self)
         names = [each.name for each in self.programs]
         if len(set(names)) < len(names):
             raise UsageError(f"programs want a name each, none twice, not {', '.join(names)}")
+        rings = [each.named for each in self.pinned]
+        if len(set(rings)) < len(rings):
+            raise UsageError(f"pinned rings want a name each, none twice, not {', '.join(rings)}: give them a name")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from schemas.surfaces import TOPIC_TRACE
 from tests.pipeline._processes import AGENT, COLLECTOR, Running
 from tests.producers import _bpf
 from tests.producers._ftrace import busy
+from tests.producers._pinned import Filesystem, items_of
 from tests.producers.bpf_programs._programs import until
 from tests.producers.bpf_programs._vcpus import Thread
 
@@ -126,3 +127,33 @@ def test_a_virtual_cpu_that_stands_still_is_rows_that_a_query_finds(tmp_path):
     assert done.wait() == 0, done.story()
     told = {"vcpu": 5, "pid": thread.pid, "comm": "CPU 5/KVM", "task_state": "T"}
     assert [json.loads(line) for line in done.out.splitlines()] == [{**told, "open": False}, {**told, "open": True}]
+
+
+def test_a_pinned_ring_is_typed_rows_and_what_it_refused_is_never_zero(tmp_path):
+    fs = Filesystem(tmp_path / "bpf-fs")
+    try:
+        owner = fs.owner(ring_bytes=1 << 16)
+        log, lake = tmp_path / "log", tmp_path / "lake"
+        flags = ("--surface", "bpf", "--pinned", str(owner.pin), "--struct", "shop_item", "--machine", "m")
+        for _ in range(2):
+            agent = Running(tmp_path, [*AGENT, "run", "--log", str(log), *flags])
+            agent.said("watching bpf")
+            for _ in range(20):
+                owner.write(100, discard_each=9)
+            assert agent.stop() == 0, agent.story()
+        wanted = items_of(frames_of(log))
+    finally:
+        fs.close()
+    for words in (("collect", "--log", log, "--until-end"), ("audit", "--deep", "--json")):
+        done = Running(tmp_path, [*COLLECTOR, *map(str, words), "--lake", str(lake)])
+        assert done.wait() == 0, done.story()
+    book = next(each for each in json.loads(done.out)["books"] if each["name"].endswith("bpf/pinned/shop/mono"))
+
+    def query(sql):
+        return run_query(open_lake(lake, create=False), sql)[1]
+
+    rows = query("select number, kind, weight, name, next from bpf_pinned_shop order by position")
+    assert rows == [(each.number, each.kind, [each.weight, each.tare], "loaf", 0) for each in wanted]
+    assert query("select distinct kind_name from bpf_pinned_shop order by 1") == [("SHOP_BREAD",), ("SHOP_CAKE",)]
+    assert len(rows) == book["stored"] == owner.written
+    assert query("select count, reason, unit from losses") == 2 * [(None, "refused-uncounted", "event")]

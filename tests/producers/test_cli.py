@@ -76,6 +76,12 @@ def test_a_wrong_command_line_is_exit_2_on_stderr(words, said, capsys):
         (["--log", "LOG", "--machine", ""], "machine is a text of 1 to"),
         (["--log", "LOG", "--program", "sched-delay"], "read from the surface bpf: give --surface bpf"),
         (["--log", "LOG", "--surface", "bpf", "--program", "Sched"], "name is 1 to 32 small letters, digits or dashes"),
+        (["--log", "LOG", "--pinned", "x"], "a --pinned is read from the surface bpf: give --surface bpf"),
+        (
+            ["--log", "LOG", "--surface", "bpf", "--struct", "x"],
+            "--struct says what a record of --pinned is: give --pinned",
+        ),
+        (["--log", "LOG", "--surface", "bpf", "--pinned", "a/b,c/b"], "pinned rings want a name each, none twice"),
         (["--log", "LOG", "--spool", "x"], "--spool is where frames wait for Kafka"),
         (["--log", "LOG", "--config", "NONE"], "No such file or directory"),
         (["--kafka", "nohost"], "bootstrap is HOST:PORT"),

@@ -52,6 +52,8 @@ class Running:
             pass
         self._batches += self.source.cut()
         found = Watched(self.seen(), self.source.counters(), self.measures())
+        told = self.program.measures()
+        assert {name: value if len(value) > 1 else value[0] for name, value in told.items()} == found.measures
         assert_books_close(self._batches, self.program.counts(), found.records)
         self.close()
         return found
