@@ -59,8 +59,8 @@ class _Sampler:
         }
 
     def _read_printk(self, printk: PrintkClock) -> PrintkReading | None:
-        allowed = os.sched_getaffinity(0)
         try:
+            allowed = os.sched_getaffinity(0)
             os.sched_setaffinity(0, {sorted(allowed)[self._taken % len(allowed)]})
         except OSError:  # forbidden, or that CPU has gone: then where we are
             return printk.read()

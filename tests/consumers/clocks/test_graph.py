@@ -1,91 +1,23 @@
-"""Random histories: a guest that is slewed, set, stopped and restored, its host, and what was read of their clocks."""
-
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from consumers.clocks import pings
 from consumers.clocks.edges import MACHINES, PRINTK, SAME_RATE, SLEWED, Readings
 from consumers.clocks.graph import Converted, Graph, Node, NotComparable
-from tests.consumers.clocks import _history
-from tests.consumers.clocks._history import Halted, S
-
-LENGTH_NS = 600 * S
-NAMES = ("realtime", "mono", "mono_raw", "boot", "printk")
-GUEST, HOST = ({name: Node(who, "b", name) for name in NAMES} for who in "gh")
-
-
-def machine(rng, nodes, graph, halts=None):
-    """Add a random machine's readings to `graph`; return its clocks by name, and the times that readings surround."""
-    steered = [(int(at), float(rng.uniform(-240, 240))) for at in rng.integers(0, LENGTH_NS, rng.integers(1, 5))]
-    raw = _history.random_clock(rng, int(rng.integers(0, 10**15)), LENGTH_NS, around=rng.uniform(-50, 50))
-    mono = _history.clock(int(rng.integers(0, 10**15)), LENGTH_NS, [(0, float(rng.uniform(-240, 240))), *steered])
-    printk = _history.random_clock(rng, int(rng.integers(0, 10**15)), LENGTH_NS, ppm=1, around=rng.uniform(-200, 200))
-    still = {"around": -1e6}  # what it is ahead by stays, but for steps
-    real = _history.random_clock(rng, 10**18, LENGTH_NS, steps=int(rng.integers(0, 4)), **still)
-    boot = _history.random_clock(rng, 0, LENGTH_NS, steps=int(rng.integers(0, 3)), forward=True, **still)
-    clocks = {"mono": mono, "mono_raw": raw, "printk": printk}
-    clocks |= {"realtime": _history.with_ahead(mono, real), "boot": _history.with_ahead(mono, boot)}
-    if halts is not None:
-        clocks = {name: Halted(each, halts) for name, each in clocks.items()}
-    turns = np.sort([at for at, _ in steered])
-    ends = []
-    kinds = {"mono_raw": SLEWED, "printk": PRINTK, "realtime": SAME_RATE, "boot": SAME_RATE}
-    for name, kind in kinds.items():
-        interval_ns = int(rng.choice([1, 10, 30])) * S
-        found, at = _history.local(rng, clocks["mono"], clocks[name], LENGTH_NS, interval_ns)
-        steady = np.searchsorted(turns, at if halts is None else halts.read(at))
-        graph.add(nodes["mono"], nodes[name], replace(found, steady=steady), kind)
-        ends.append((at[0], at[-1]))
-    return clocks, (max(first for first, _ in ends), min(last for _, last in ends)), turns
-
-
-def history(seed):
-    """Return a graph of a guest and its host, both machines' clocks, and a true time range in which they were read."""
-    rng = np.random.default_rng(seed)
-    graph = Graph()
-    halts, back = _history.halts(rng, LENGTH_NS, rng.random() < 0.3)
-    guest, (guest_from, guest_to), one = machine(rng, GUEST, graph, halts)
-    host, (host_from, host_to), two = machine(rng, HOST, graph)
-    times, at = _history.pings(rng, guest["mono"], host["boot"], LENGTH_NS, int(rng.choice([2, 5, 20])) * S)
-    # What one and the other end say of their rates, half of the time.
-    steady = (
-        np.searchsorted(one, halts.read(at)) * 100 + np.searchsorted(two, at)
-        if rng.random() < 0.5
-        else np.full(len(at), -1)
-    )
-    graph.add(GUEST["mono"], HOST["boot"], pings.readings(times, (at > back).astype(np.int64), steady), MACHINES)
-    span = max(guest_from, host_from) + 50 * S, min(guest_to, host_to) - 50 * S
-    return rng, graph, {**{GUEST[n]: c for n, c in guest.items()}, **{HOST[n]: c for n, c in host.items()}}, span
-
-
-def check(seed, count):
-    """Convert `count` random times of random pairs of clocks.
-
-    Return how many were answered, how many of these wrong, and the widths of their bounds.
-    """
-    rng, graph, clocks, span = history(seed)
-    answered = wrong = 0
-    bounds = []
-    pairs = 20
-    nodes = list(clocks)
-    for _ in range(pairs):
-        source, target = (nodes[i] for i in rng.choice(len(nodes), 2, replace=False))
-        true_ns = rng.integers(*span, count // pairs)
-        found = graph.convert_many(clocks[source].read(true_ns), source, target)
-        good = found.state >= 0
-        answered += np.count_nonzero(good)
-        apart = np.abs(clocks[target].read(true_ns) - found.ts_ns)
-        wrong += np.count_nonzero(good & (apart > found.bound_ns))
-        bounds.append(found.bound_ns[good])
-    return answered, wrong, np.concatenate(bounds)
+from tests.consumers.clocks import _random
+from tests.consumers.clocks._history import S
+from tests.consumers.clocks._random import GUEST, HOST
 
 
 @pytest.mark.parametrize("seed", range(50))
 def test_the_true_time_is_always_within_the_bound(seed):
-    answered, wrong, _ = check(seed, 20_000)
-    assert wrong == 0
+    history = _random.history(seed)
+    answered = 0
+    for batch in _random.batches(history, 20_000):
+        source, target, shown, _ = batch
+        good, wrong, _ = _random.judged(batch, history.graph.convert_many(shown, source, target))
+        assert wrong == 0, f"{source} to {target}"
+        answered += good
     assert answered > 3_000
 
 
