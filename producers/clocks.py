@@ -4,13 +4,15 @@ Nothing is compared here: a reading says what the clocks were, and within how ma
 clock are which of another is worked out where it is asked (`consumers/clocks/`).
 """
 
+import contextlib
 import logging
 import os
+from functools import reduce
 from typing import Final
 
 from producers import clock_readings
 from producers.clock_steps import ClockSteps
-from producers.printk_clock import PrintkClock, PrintkReading
+from producers.printk_clock import PrintkClock, PrintkReading, spanning
 from producers.registry import Opening
 from producers.source import Source
 from producers.state_source import StateSource
@@ -26,7 +28,7 @@ _PERF_EVENT: Final = "perf-event"
 
 
 class _Sampler:
-    """Takes readings; printk's clock is read on one CPU after another, so that clocks that differ show it."""
+    """Takes readings; printk's clock is read on two CPUs, others each time, so that clocks that differ show it."""
 
     def __init__(self, steps: ClockSteps, printk: PrintkClock | None) -> None:
         self._steps = steps
@@ -61,13 +63,27 @@ class _Sampler:
     def _read_printk(self, printk: PrintkClock) -> PrintkReading | None:
         try:
             allowed = os.sched_getaffinity(0)
-            os.sched_setaffinity(0, {sorted(allowed)[self._taken % len(allowed)]})
-        except OSError:  # forbidden, or that CPU has gone: then where we are
+        except OSError:  # forbidden: then where we are
             return printk.read()
+        cpus = sorted(allowed)
+        pair = {cpus[(self._taken + i) % len(cpus)] for i in range(2)}
         try:
-            return printk.read()
+            found = [_read_on(printk, cpu) for cpu in sorted(pair)]
         finally:
-            os.sched_setaffinity(0, allowed)
+            _go_to(allowed)
+        good = [reading for reading in found if reading is not None]
+        return reduce(spanning, good) if good else None
+
+
+def _read_on(printk: PrintkClock, cpu: int) -> PrintkReading | None:
+    _go_to({cpu})
+    return printk.read()
+
+
+# Where it is forbidden, or the CPU has gone, the reading is one of wherever we are.
+def _go_to(cpus: set[int]) -> None:
+    with contextlib.suppress(OSError):
+        os.sched_setaffinity(0, cpus)
 
 
 def open_sources(opening: Opening) -> list[Source]:

@@ -42,6 +42,19 @@ class PrintkReading(NamedTuple):
     cpu: int
 
 
+def spanning(one: PrintkReading, other: PrintkReading) -> PrintkReading:
+    """Return the reading that holds for both CPUs: its bracket has in it what their clocks differ by."""
+    ahead = [
+        (
+            each.printk_ns - each.monotonic_ns - each.bracket_ns // 2,
+            each.printk_ns - each.monotonic_ns + each.bracket_ns // 2,
+        )
+        for each in (one, other)
+    ]
+    low, high = min(low for low, _ in ahead), max(high for _, high in ahead)
+    return one._replace(printk_ns=one.monotonic_ns + (low + high) // 2, bracket_ns=high - low + 2)
+
+
 class PrintkClock:
     """Reads it, until closed.
 

@@ -139,9 +139,9 @@ def _track(readings: Readings, mirrored: Readings, starts: list[int], kind: Kind
         first, last = int(part.x1_ns[0]), int(part.x0_ns[-1])
         if number:
             ranges += _hole(readings, mirrored, start, kind, steps=steps)
-        if not kind.steps:
-            first = first if number else -FAR_NS
-            last = last if end < len(readings.x0_ns) else FAR_NS
+        # Clocks that never step go on as they were; if readings contradict each other these are none.
+        if not kind.steps and len(starts) == 1:
+            first, last = -FAR_NS, FAR_NS
         ranges.append(Range(first, last, number))
     return Track(Index(ranges), segments)
 

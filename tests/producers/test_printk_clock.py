@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from producers.printk_clock import PrintkClock
+from producers.printk_clock import PrintkClock, PrintkReading, spanning
 from schemas.errors import AccessError
 
 
@@ -19,6 +19,17 @@ def printk():
     yield clock
     clock.close()
     clock.close()
+
+
+def test_a_reading_of_two_cpus_holds_for_both():
+    one, other = PrintkReading(1000, 6000, 20, 0), PrintkReading(2000, 7300, 40, 1)
+    found = spanning(one, other)
+    assert (found.monotonic_ns, found.cpu) == (1000, 0)
+    for each in (one, other):
+        for ahead in (-each.bracket_ns // 2, each.bracket_ns // 2):
+            apart = each.printk_ns + ahead - each.monotonic_ns - (found.printk_ns - found.monotonic_ns)
+            assert abs(apart) <= found.bracket_ns / 2
+    assert found.bracket_ns == 332
 
 
 def test_readings_go_on_with_the_monotonic_clock(printk):

@@ -41,6 +41,12 @@ def test_a_measured_rate_narrows_only_where_the_rate_was_steady_and_all_readings
     assert np.all(wrong.rate_max[1:BLOCK] == wrong.rate_max[0])
 
 
+def test_clocks_that_should_not_step_and_do_are_not_reckoned_beyond_their_readings():
+    track = edge([(t * S, t * S, ahead, ahead) for t, ahead in ((1, 5), (2, 5), (3, S), (4, S))], PRINTK).forward
+    at = np.array([0, S, 2 * S, 3 * S, 4 * S, 5 * S])
+    assert track.apply(at, at)[2].tolist() == [-1, 0, 0, 1, 1, -1]
+
+
 def test_one_reading_is_an_edge_and_holds_for_clocks_that_never_step():
     track = edge([(S, S, 5, 5)], SLEWED).forward
     low, high, state = track.apply(np.array([S, 3 * S]), np.array([S, 3 * S]))
