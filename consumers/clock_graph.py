@@ -17,7 +17,7 @@ from consumers.clocks.graph import PRINTK as PRINTK_CLOCK
 from consumers.clocks.index import FAR_NS, Ints
 
 #: Of each boot the newest so many readings, and exchanges, are taken.
-ROWS_MAX: Final = 200_000
+ROWS_MAX: Final = 100_000
 #: A rate is known to be steady where it was read so often at least.
 STEADY_NS: Final = 60_000_000_000
 _BRACKET_NS_MAX: Final = 1_000_000_000
@@ -155,7 +155,7 @@ def _add_pings(graph: Graph, guest: Node, host: Node, rows: Columns, rates: dict
 
 # The number of the stretch in which the rate was steady, for each reading.
 def _stretches(rows: Columns) -> Ints:
-    known, slew = _known(rows["slew_ppb"]), _ints(rows["slew_ppb"])
+    known, slew = ~np.ma.getmaskarray(rows["slew_ppb"]), _ints(rows["slew_ppb"])
     apart = np.diff(_ints(rows["monotonic_ns"]))
     other = (np.diff(slew) != 0) | (apart < 0) | (apart > STEADY_NS)
     number = np.cumsum(np.concatenate([[0], other | ~known[1:] | ~known[:-1]]))
@@ -178,7 +178,7 @@ def _stretch_at(rates: _Rates | None, at_ns: Ints) -> Ints:
 # Not null, and a time that can be reckoned with.
 def _known(column: Any) -> Any:
     values = _ints(column)
-    return ~np.ma.getmaskarray(column) & (values > -FAR_NS) & (values < FAR_NS)
+    return ~np.ma.getmaskarray(column) & (values >= 0) & (values < FAR_NS)
 
 
 def _ints(column: Any) -> Ints:

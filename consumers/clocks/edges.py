@@ -152,7 +152,7 @@ def _hole(readings: Readings, mirrored: Readings, start: int, kind: Kind, *, ste
     between = Range(last + 1, first - 1, STEPPED)
     if first > last and not steps and readings.part[start] == readings.part[start - 1]:
         return [between]
-    elapsed = int(mirrored.x1_ns[start] - mirrored.x0_ns[start - 1])
+    elapsed = int(mirrored.x1_ns[start]) - int(mirrored.x0_ns[start - 1])
     if elapsed <= 0:
         # The second clock went back: how long it took the first one shows, if that did not go back as well.
         elapsed = 0 if first > last else JUMP_NS

@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 
-#: Beyond any time, and far enough from the ends of 64 bits to be added to.
-FAR_NS: Final = 1 << 61
+#: Beyond any time (the year 2116), and far enough from the ends of 64 bits for two to be added.
+FAR_NS: Final = 1 << 62
 #: States that are no segment.
 UNREAD: Final = -1
 STEPPED: Final = -2
@@ -34,8 +34,9 @@ class Index:
     def __init__(self, ranges: list[Range]) -> None:
         events: list[tuple[int, int, int]] = []
         for each in ranges:
-            if each.first_ns <= each.last_ns:
-                events += [(each.first_ns, 1, each.state), (each.last_ns + 1, -1, each.state)]
+            first_ns, last_ns = max(each.first_ns, 1 - 2 * FAR_NS), min(each.last_ns, 2 * FAR_NS - 2)
+            if first_ns <= last_ns:
+                events += [(first_ns, 1, each.state), (last_ns + 1, -1, each.state)]
         starts, states = [-2 * FAR_NS], [UNREAD]
         active: dict[int, int] = {}
         for at, change, state in sorted(events):

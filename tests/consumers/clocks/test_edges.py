@@ -1,7 +1,25 @@
 import numpy as np
+import pytest
 
-from consumers.clocks.edges import BLOCK, PRINTK, SAME_RATE, SLEWED, Readings, make_edge
+from consumers.clocks import pings
+from consumers.clocks.edges import BLOCK, MACHINES, PRINTK, SAME_RATE, SLEWED, Readings, make_edge
+from consumers.clocks.index import FAR_NS
 from tests.consumers.clocks._history import S
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_a_guest_claims_is_an_edge(seed):
+    rng = np.random.default_rng(seed)
+    size = int(rng.integers(1, 30))
+    times = rng.integers(0, FAR_NS, (size, 4))
+    times = np.sort(times, axis=1) if seed % 2 else times
+    found = pings.readings(times, rng.integers(0, 2, size), rng.integers(-1, 2, size))
+    if not len(found.x0_ns):
+        return
+    made = make_edge(found, MACHINES)
+    at = rng.integers(0, FAR_NS, 100)
+    for track in (made.forward, made.backward):
+        assert len(track.apply(at, at)[2]) == 100
 
 
 def edge(rows, kind, steady=-1, part=None):

@@ -23,6 +23,11 @@ def test_an_empty_range_is_none():
     assert states([Range(5, 4, 0)], 4, 5) == [UNREAD, UNREAD]
 
 
+def test_ranges_go_to_the_ends_of_64_bits():
+    ranges = [Range(-(1 << 65), 0, 0), Range(5, 1 << 65, 1)]
+    assert states(ranges, -(1 << 63) + 1, 0, 1, 5, (1 << 63) - 2) == [0, 0, UNREAD, 1, 1]
+
+
 def test_a_stretch_of_time_must_lie_in_one_segment():
     index = Index([Range(0, 9, 0), Range(10, 20, 1)])
     first, last = np.array([1, 5, 15, 25]), np.array([2, 12, 30, 26])
