@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from producers import memory
-from producers.clocks import read_clocks
+from producers.clock_readings import read_clocks
 from producers.log import LogWriter
 from producers.pacing import Pace
 from producers.registry import Identity, Known, Opening, open_sources

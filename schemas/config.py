@@ -131,6 +131,16 @@ class BpfConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ClocksConfig:
+    """`[clocks]`: readings of the clocks; one more comes whenever somebody sets one."""
+
+    interval_s: float = key(10.0, within(0.1, 3600, "seconds"))
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
+
+
+@dataclass(frozen=True, slots=True)
 class LogConfig:
     """`[log]`: the embedded log; `[spool]` has the same keys for the spool in front of Kafka."""
 
@@ -175,6 +185,7 @@ class Config:
     agent: AgentConfig = field(default_factory=AgentConfig)
     ftrace: FtraceConfig = field(default_factory=FtraceConfig)
     bpf: BpfConfig = field(default_factory=BpfConfig)
+    clocks: ClocksConfig = field(default_factory=ClocksConfig)
     log: LogConfig = field(default_factory=LogConfig)
     spool: LogConfig = field(default_factory=lambda: LogConfig(retention_hours=None, retention_bytes=512 << 20))
     kafka: KafkaConfig | None = None

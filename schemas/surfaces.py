@@ -36,6 +36,7 @@ SURFACES: Final = {
         Surface("kmsg", TOPIC_LOG, "kmsg", 1, "printk", "record", "the kernel log, from /dev/kmsg"),
         Surface("ftrace", TOPIC_TRACE, "ftrace", 1, "mono", "page", "trace events, as pages of the kernel's rings"),
         Surface("bpf", TOPIC_TRACE, "bpf", 1, "mono", "record", "records of BPF programs, from their ring buffers"),
+        Surface("clocks", TOPIC_STATE, "clocks", 1, "boot", "record", "the machine's clocks, read together"),
     ]
 }
 
