@@ -95,6 +95,32 @@ class BpfConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Vm:
+    """`[[vms.machines]]`: what a VM's own process does not tell."""
+
+    name: str = key("", bounds.tag())
+    pid: int | None = key(None, within(1, 1 << 22, "as a process id"))  # default: found by the names of its threads
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
+
+
+@dataclass(frozen=True, slots=True)
+class VmsConfig:
+    """`[vms]`: the virtual machines of this host."""
+
+    machines: tuple[Vm, ...] = ()
+    scan_interval_s: float = key(5.0, within(0.1, 3600, "seconds"))  # how often new VMs and threads are looked for
+    vcpu_interval_s: float = key(1.0, within(0.01, 3600, "seconds"))  # between two samples of a vCPU's thread
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
+        names = [each.name for each in self.machines]
+        if len(set(names)) < len(names):
+            raise UsageError(f"machines want a name each, none twice, not {', '.join(names)}")
+
+
+@dataclass(frozen=True, slots=True)
 class LogConfig:
     """`[log]`: the embedded log; `[spool]` has the same keys for the spool in front of Kafka."""
 
@@ -139,6 +165,7 @@ class Config:
     agent: AgentConfig = field(default_factory=AgentConfig)
     ftrace: FtraceConfig = field(default_factory=FtraceConfig)
     bpf: BpfConfig = field(default_factory=BpfConfig)
+    vms: VmsConfig = field(default_factory=VmsConfig)
     log: LogConfig = field(default_factory=LogConfig)
     spool: LogConfig = field(default_factory=lambda: LogConfig(retention_hours=None, retention_bytes=512 << 20))
     kafka: KafkaConfig | None = None

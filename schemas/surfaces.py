@@ -1,6 +1,6 @@
 """The registry of surfaces: one row each, and every other place finds a surface through its row.
 
-A surface named NAME is read by `producers/NAME.py` and decoded by `consumers/decode/NAME.py`.
+A surface named NAME is read by `producers/NAME.py` and decoded by `consumers/decode/NAME.py`, with `_` for each `-`.
 """
 
 from typing import Final, NamedTuple
@@ -36,6 +36,8 @@ SURFACES: Final = {
         Surface("kmsg", TOPIC_LOG, "kmsg", 1, "printk", "record", "the kernel log, from /dev/kmsg"),
         Surface("ftrace", TOPIC_TRACE, "ftrace", 1, "mono", "page", "trace events, as pages of the kernel's rings"),
         Surface("bpf", TOPIC_TRACE, "bpf", 1, "mono", "record", "records of BPF programs, from their ring buffers"),
+        Surface("topology", TOPIC_STATE, "topology", 1, "boot", "record", "the VMs of this host, and their vCPUs"),
+        Surface("vcpu-time", TOPIC_STATE, "vcpu-time", 1, "boot", "record", "how long each vCPU ran and waited"),
     ]
 }
 

@@ -10,7 +10,7 @@ import pytest
 from consumers.cli import VERBS, parser
 from producers.cli import parser as agent_parser
 from schemas import errors, toml_config
-from schemas.config import BpfProgram, Config, TraceSet
+from schemas.config import BpfProgram, Config, TraceSet, Vm
 from schemas.kafka_config import KafkaConfig
 
 ROOT = Path(__file__).parent.parent
@@ -52,6 +52,7 @@ KEYS = {row[0].strip("`"): row for row in rows("key")}
 #: Of one table of `[[ftrace.sets]]`, and of `[[bpf.programs]]`.
 SET_KEYS = {row[0].strip("`"): row for row in rows("key of a set")}
 PROGRAM_KEYS = {row[0].strip("`"): row for row in rows("key of a program")}
+VM_KEYS = {row[0].strip("`"): row for row in rows("key of a VM")}
 
 
 def test_every_key_is_there_and_no_other():
@@ -74,7 +75,7 @@ def test_a_default_is_what_the_readme_says(name):
         assert said == str(default)
 
 
-@pytest.mark.parametrize(("cls", "table"), [(TraceSet, SET_KEYS), (BpfProgram, PROGRAM_KEYS)], ids=["set", "program"])
+@pytest.mark.parametrize(("cls", "table"), [(TraceSet, SET_KEYS), (BpfProgram, PROGRAM_KEYS), (Vm, VM_KEYS)])
 def test_every_key_of_a_table_of_several_is_there_with_its_default(cls, table):
     defaults = {item.name: item.default for item in dataclasses.fields(cls)}
     assert set(table) == set(defaults)
@@ -140,9 +141,10 @@ def test_the_toml_examples_load(tmp_path):
     for text in examples:
         (tmp_path / "x.toml").write_text(text)
         loaded.append(toml_config.load(tmp_path / "x.toml", Config))
-    traced, programs, shipped = loaded
+    traced, programs, host, shipped = loaded
     assert [each.name for each in traced.ftrace.sets] == ["sched", "rest"]
     assert [each.name for each in programs.bpf.programs] == ["sched-delay"]
+    assert [each.pid for each in host.vms.machines] == [4099]
     assert shipped.kafka.security_protocol == "SASL_SSL"
 
 

@@ -1,0 +1,46 @@
+"""State records of the host under the sample's first guest, written here: one vCPU runs, the other is held for 8 s."""
+
+from itertools import count
+
+from schemas import state
+from schemas.frame import Frame, encode
+from schemas.state import Record
+from schemas.stream import Stream
+
+S, MS = 10**9, 10**6
+HOST = Stream("e1c4b7d05a934f2f9d6c0f83a7b21e65", "7d2e9b10-4c5f-4f0a-8e63-91d0a5b8c7f4", "host", "", "", "boot")
+VM = {"vm": "web-7", "uuid": "5f0c2a9b-e1d8-4c0c-8a7d-3b6f91e24d70"}
+_BOOT = 90_000 * S  # the host is up so long when the sample begins
+_THREADS = ((0, 4103), (1, 4104))
+
+
+def _topology():
+    valid = {"valid_from_ns": _BOOT, "valid_until_ns": None}
+    process = {"pid": 4099, "start_ns": _BOOT - 60 * MS}
+    own = {"guest_machine": VM["uuid"], "vmm": "qemu", "cgroup": "0::/machine.slice/web-7.scope", "vcpus": 2}
+    yield Record("topology_vm", _BOOT, VM | process | own | valid)
+    for vcpu, tid in _THREADS:
+        fields = {"vm": "web-7", "vcpu": vcpu, "pid": 4099, "tid": tid, "start_ns": _BOOT - 20 * MS}
+        yield Record("topology_vcpu", _BOOT, fields | {"cpus_allowed": "0-3", "last_cpu": vcpu + 1} | valid)
+
+
+def _vcpu_time():
+    for second in range(14):
+        for vcpu, tid in _THREADS:
+            held = min(max(second - 3, 0), 8) if vcpu == 1 else 0
+            ran = second - held
+            times = {"run_ns": 950 * MS * ran, "wait_ns": 20 * MS * ran, "timeslices": 30 * ran}
+            switches = {"voluntary_switches": 25 * ran, "involuntary_switches": 5 * ran, "last_cpu": vcpu + 1}
+            seen = {"state": "D" if held > 0 and second < 12 else "R", "frozen": held > 0 and second < 12}
+            front = {"vm": "web-7", "vcpu": vcpu, "pid": 4099, "tid": tid, "start_ns": _BOOT - 20 * MS}
+            yield Record("vcpu_time", _BOOT + second * S + tid, front | times | switches | seen)
+
+
+def frames(realtime_ns):
+    """Yield the frames of the host's surfaces."""
+    numbers = count()
+    for surface, records in (("topology", _topology()), ("vcpu-time", _vcpu_time())):
+        stream, taken = HOST._replace(surface=surface), list(records)
+        where = stream, "run-6", next(numbers), 0, len(taken), len(taken)
+        times = taken[0].ts_ns, taken[-1].ts_ns
+        yield encode(Frame(*where, surface, 1, state.pack(taken), [], *times, realtime_ns))
