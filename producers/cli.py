@@ -13,7 +13,7 @@ from producers.agent import run_agent, shipper_command
 from producers.log import LogWriter
 from schemas import logs, toml_config
 from schemas.command_line import Parser, add_version
-from schemas.config import AgentConfig, BpfConfig, BpfProgram, Config, FtraceConfig, LogConfig, TraceSet
+from schemas.config import AgentConfig, BpfConfig, BpfProgram, Config, FtraceConfig, LogConfig, TraceSet, Vm, VmsConfig
 from schemas.errors import HypocenterError, UsageError
 from schemas.kafka_config import KafkaConfig
 from schemas.surfaces import SURFACES
@@ -88,6 +88,10 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--program", action="append", metavar="LIST", help="NAME[,...] of programs to load; repeatable [bpf.programs]"
     )
+    group = run.add_argument_group("virtual machines", "of the surfaces topology, vcpu-time and qmp: [[vms.machines]]")
+    group.add_argument(
+        "--qmp", action="append", metavar="NAME=SOCKET", help="monitor of the VM NAME; repeatable [vms.machines]"
+    )
     run.set_defaults(func=_run)
 
 
@@ -114,6 +118,7 @@ def _run(args: argparse.Namespace) -> int:
         agent=agent,
         ftrace=_ftrace_config(args, agent.surfaces, config.ftrace),
         bpf=_bpf_config(args.program, agent.surfaces, config.bpf),
+        vms=_vms_config(args.qmp, agent.surfaces, config.vms),
     )
     me = _identity(agent)
     kafka = _kafka(args, config)
@@ -165,6 +170,21 @@ def _bpf_config(lists: list[str] | None, surfaces: tuple[str, ...], base: BpfCon
     known = {each.name: each for each in base.programs}
     programs = tuple(known.get(name) or BpfProgram(name) for name in _listed(lists))
     return dataclasses.replace(base, programs=programs)
+
+
+# A socket of the flag takes the place of the one that the file has for that VM.
+def _vms_config(sockets: list[str] | None, surfaces: tuple[str, ...], base: VmsConfig) -> VmsConfig:
+    if sockets is None:
+        return base
+    if "qmp" not in surfaces:
+        raise UsageError("a --qmp is read from the surface qmp: give --surface qmp")
+    machines = {each.name: each for each in base.machines}
+    for each in sockets:
+        name, _, path = each.partition("=")
+        if not name or not path:
+            raise UsageError(f"--qmp is NAME=SOCKET, not {each!r:.60}")
+        machines[name] = dataclasses.replace(machines.get(name) or Vm(name), qmp=Path(path))
+    return dataclasses.replace(base, machines=tuple(machines.values()))
 
 
 # The words of flags that take several, with commas between, each once.

@@ -100,6 +100,7 @@ class Vm:
 
     name: str = key("", bounds.tag())
     pid: int | None = key(None, within(1, 1 << 22, "as a process id"))  # default: found by the names of its threads
+    qmp: Path | None = None  # a socket of QEMU's monitor that nobody else uses
 
     def __post_init__(self) -> None:
         bounds.check(self)
@@ -112,6 +113,7 @@ class VmsConfig:
     machines: tuple[Vm, ...] = ()
     scan_interval_s: float = key(5.0, within(0.1, 3600, "seconds"))  # how often new VMs and threads are looked for
     vcpu_interval_s: float = key(1.0, within(0.01, 3600, "seconds"))  # between two samples of a vCPU's thread
+    qmp_interval_s: float = key(10.0, within(0.1, 3600, "seconds"))  # between two questions to a VM's monitor
 
     def __post_init__(self) -> None:
         bounds.check(self)

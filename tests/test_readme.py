@@ -24,6 +24,7 @@ FLAGS = {
     "bpf.programs": "--program",
     "filters": "--filter",
     "buffer_kib_per_cpu": "--buffer-kib",
+    "vms.machines": "--qmp",
     "spool.dir": "--spool",
     "kafka.bootstrap": "--kafka",
 }

@@ -36,11 +36,26 @@ def _vcpu_time():
             yield Record("vcpu_time", _BOOT + second * S + tid, front | times | switches | seen)
 
 
+def _qmp(realtime_ns):
+    status = {"vm": "web-7", "connected": True, "status": "running", "running": True, "version": "7.2.22 Debian"}
+    yield Record("qmp_status", _BOOT, status | {"answer_ns": 400_000})
+    disk = {"device": "d0", "qdev": "/machine/peripheral/d0", "node": "n0", "io_status": "ok", "driver": "qcow2"}
+    limits = {"read_only": False, "bps": 0, "iops": 0, "file": "/var/lib/web-7.qcow2", "data": "{}"}
+    yield Record("qmp_blocks", _BOOT, {"vm": "web-7"} | disk | limits)
+    error = '{"device":"d0","operation":"write","action":"stop","nospace":true}'
+    for at_ms, event, data in ((20_000, "BLOCK_IO_ERROR", error), (20_001, "STOP", None), (26_500, "RESUME", None)):
+        fields = {"vm": "web-7", "event": event, "realtime_ns": realtime_ns + at_ms * MS, "data": data}
+        yield Record("qmp_events", _BOOT + at_ms * MS + 300_000, fields)
+
+
 def frames(realtime_ns):
     """Yield the frames of the host's surfaces."""
     numbers = count()
-    for surface, records in (("topology", _topology()), ("vcpu-time", _vcpu_time())):
+    surfaces = {"topology": _topology(), "vcpu-time": _vcpu_time(), "qmp": _qmp(realtime_ns)}
+    for surface, records in surfaces.items():
         stream, taken = HOST._replace(surface=surface), list(records)
+        if surface == "qmp":
+            stream = stream._replace(layer="virtual-platform", instance="web-7")
         where = stream, "run-6", next(numbers), 0, len(taken), len(taken)
         times = taken[0].ts_ns, taken[-1].ts_ns
         yield encode(Frame(*where, surface, 1, state.pack(taken), [], *times, realtime_ns))
