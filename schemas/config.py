@@ -123,6 +123,16 @@ class VmsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ProcfsConfig:
+    """`[procfs]`: files of /proc that are read again and again."""
+
+    interval_s: float = key(5.0, within(0.1, 3600, "seconds"))
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
+
+
+@dataclass(frozen=True, slots=True)
 class LogConfig:
     """`[log]`: the embedded log; `[spool]` has the same keys for the spool in front of Kafka."""
 
@@ -168,6 +178,7 @@ class Config:
     ftrace: FtraceConfig = field(default_factory=FtraceConfig)
     bpf: BpfConfig = field(default_factory=BpfConfig)
     vms: VmsConfig = field(default_factory=VmsConfig)
+    procfs: ProcfsConfig = field(default_factory=ProcfsConfig)
     log: LogConfig = field(default_factory=LogConfig)
     spool: LogConfig = field(default_factory=lambda: LogConfig(retention_hours=None, retention_bytes=512 << 20))
     kafka: KafkaConfig | None = None

@@ -39,6 +39,7 @@ SURFACES: Final = {
         Surface("topology", TOPIC_STATE, "topology", 1, "boot", "record", "the VMs of this host, and their vCPUs"),
         Surface("vcpu-time", TOPIC_STATE, "vcpu-time", 1, "boot", "record", "how long each vCPU ran and waited"),
         Surface("qmp", TOPIC_STATE, "qmp", 1, "boot", "record", "QEMU's events, run states and disks of each VM"),
+        Surface("procfs", TOPIC_STATE, "procfs", 1, "boot", "record", "files of /proc, and the counters of hangs"),
     ]
 }
 

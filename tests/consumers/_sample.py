@@ -121,7 +121,8 @@ def build(path, commits=1, *, trace=False):
         at_ns = START_NS + 6 * _S
         found = [*_sample_trace.frames(HUNG, at_ns), *_sample_bpf.frames(HUNG, at_ns)]
         _collect(storage, TOPIC_TRACE, [(at_ns + 1_000_000, each) for each in found], commits)
-        _collect(storage, TOPIC_STATE, [(at_ns + 1_000_000, each) for each in _sample_hosts.frames(at_ns)], commits)
+        states = [(at_ns + 1_000_000, each) for each in _sample_hosts.frames(HUNG, at_ns)]
+        _collect(storage, TOPIC_STATE, states, commits)
     return storage
 
 

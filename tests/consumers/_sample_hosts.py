@@ -48,14 +48,32 @@ def _qmp(realtime_ns):
         yield Record("qmp_events", _BOOT + at_ms * MS + 300_000, fields)
 
 
-def frames(realtime_ns):
-    """Yield the frames of the host's surfaces."""
+# Of the guest, on its own clock.
+def _procfs():
+    for reading in range(3):
+        at_ns, stolen = (6 + 5 * reading) * S, 100 * reading
+        texts = {
+            "/proc/stat": f"cpu  90 0 10 900 0 0 0 {stolen} 0 0\ncpu0 90 0 10 900 0 0 0 {stolen} 0 0\n",
+            "/proc/pressure/io": f"some avg10={reading}.50 avg60=0.00 avg300=0.00 total={2_000_000 * reading}\n",
+            "/proc/meminfo": "MemTotal:  262144 kB\nMemFree:  131072 kB\n",
+            "/proc/vmstat": "pgmajfault 7\noom_kill 0\n",
+            "/proc/diskstats": f" 254 0 vda 186 35 10 76 359 138 12 108 {reading} 65 211\n",
+        }
+        for path, text in texts.items():
+            yield Record("procfs_text", at_ns, {"path": path, "text": text, "truncated": False})
+        yield Record("procfs_hangs", at_ns, {"hung_task_warnings": 10 - reading, "watchdog_thresh_s": 10})
+
+
+def frames(guest, realtime_ns):
+    """Yield the frames of the host's surfaces, and of the guest that has the stream `guest`."""
     numbers = count()
-    surfaces = {"topology": _topology(), "vcpu-time": _vcpu_time(), "qmp": _qmp(realtime_ns)}
+    surfaces = {"topology": _topology(), "vcpu-time": _vcpu_time(), "qmp": _qmp(realtime_ns), "procfs": _procfs()}
     for surface, records in surfaces.items():
         stream, taken = HOST._replace(surface=surface), list(records)
         if surface == "qmp":
             stream = stream._replace(layer="virtual-platform", instance="web-7")
+        if surface == "procfs":
+            stream = guest._replace(surface=surface, clock="boot")
         where = stream, "run-6", next(numbers), 0, len(taken), len(taken)
         times = taken[0].ts_ns, taken[-1].ts_ns
         yield encode(Frame(*where, surface, 1, state.pack(taken), [], *times, realtime_ns))
