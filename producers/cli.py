@@ -13,7 +13,18 @@ from producers.agent import run_agent, shipper_command
 from producers.log import LogWriter
 from schemas import logs, toml_config
 from schemas.command_line import Parser, add_version
-from schemas.config import AgentConfig, BpfConfig, BpfPinned, BpfProgram, Config, FtraceConfig, LogConfig, TraceSet
+from schemas.config import (
+    AgentConfig,
+    BpfConfig,
+    BpfPinned,
+    BpfProgram,
+    Config,
+    FtraceConfig,
+    LogConfig,
+    TraceSet,
+    Vm,
+    VmsConfig,
+)
 from schemas.errors import HypocenterError, UsageError
 from schemas.kafka_config import KafkaConfig
 from schemas.surfaces import SURFACES
@@ -93,6 +104,10 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         "--pinned", action="append", metavar="LIST", help="PATH[,...] of pins: rings of others; repeatable [bpf.pinned]"
     )
     group.add_argument("--struct", metavar="TYPE", help="C struct of a record of --pinned; default: raw bytes [struct]")
+    group = run.add_argument_group("virtual machines", "of the surfaces topology, vcpu-time and qmp: [[vms.machines]]")
+    group.add_argument(
+        "--qmp", action="append", metavar="NAME=SOCKET", help="monitor of the VM NAME; repeatable [vms.machines]"
+    )
     run.set_defaults(func=_run)
 
 
@@ -119,6 +134,7 @@ def _run(args: argparse.Namespace) -> int:
         agent=agent,
         ftrace=_ftrace_config(args, agent.surfaces, config.ftrace),
         bpf=_bpf_config(args, agent.surfaces, config.bpf),
+        vms=_vms_config(args.qmp, agent.surfaces, config.vms),
     )
     me = _identity(agent)
     kafka = _kafka(args, config)
@@ -181,6 +197,21 @@ def _bpf_config(args: argparse.Namespace, surfaces: tuple[str, ...], base: BpfCo
             rings = [dataclasses.replace(each, struct=args.struct) for each in rings]
         found = dataclasses.replace(found, pinned=tuple(rings))
     return found
+
+
+# A socket of the flag takes the place of the one that the file has for that VM.
+def _vms_config(sockets: list[str] | None, surfaces: tuple[str, ...], base: VmsConfig) -> VmsConfig:
+    if sockets is None:
+        return base
+    if "qmp" not in surfaces:
+        raise UsageError("a --qmp is read from the surface qmp: give --surface qmp")
+    machines = {each.name: each for each in base.machines}
+    for each in sockets:
+        name, _, path = each.partition("=")
+        if not name or not path:
+            raise UsageError(f"--qmp is NAME=SOCKET, not {each!r:.60}")
+        machines[name] = dataclasses.replace(machines.get(name) or Vm(name), qmp=Path(path))
+    return dataclasses.replace(base, machines=tuple(machines.values()))
 
 
 # The words of flags that take several, with commas between, each once.

@@ -141,6 +141,44 @@ class ClocksConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Vm:
+    """`[[vms.machines]]`: what a VM's own process does not tell."""
+
+    name: str = key("", bounds.tag())
+    pid: int | None = key(None, within(1, 1 << 22, "as a process id"))  # default: found by the names of its threads
+    qmp: Path | None = None  # a socket of QEMU's monitor that nobody else uses
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
+
+
+@dataclass(frozen=True, slots=True)
+class VmsConfig:
+    """`[vms]`: the virtual machines of this host."""
+
+    machines: tuple[Vm, ...] = ()
+    scan_interval_s: float = key(5.0, within(0.1, 3600, "seconds"))  # how often new VMs and threads are looked for
+    vcpu_interval_s: float = key(1.0, within(0.01, 3600, "seconds"))  # between two samples of a vCPU's thread
+    qmp_interval_s: float = key(10.0, within(0.1, 3600, "seconds"))  # between two questions to a VM's monitor
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
+        names = [each.name for each in self.machines]
+        if len(set(names)) < len(names):
+            raise UsageError(f"machines want a name each, none twice, not {', '.join(names)}")
+
+
+@dataclass(frozen=True, slots=True)
+class ProcfsConfig:
+    """`[procfs]`: files of /proc that are read again and again."""
+
+    interval_s: float = key(5.0, within(0.1, 3600, "seconds"))
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
+
+
+@dataclass(frozen=True, slots=True)
 class LogConfig:
     """`[log]`: the embedded log; `[spool]` has the same keys for the spool in front of Kafka."""
 
@@ -186,6 +224,8 @@ class Config:
     ftrace: FtraceConfig = field(default_factory=FtraceConfig)
     bpf: BpfConfig = field(default_factory=BpfConfig)
     clocks: ClocksConfig = field(default_factory=ClocksConfig)
+    vms: VmsConfig = field(default_factory=VmsConfig)
+    procfs: ProcfsConfig = field(default_factory=ProcfsConfig)
     log: LogConfig = field(default_factory=LogConfig)
     spool: LogConfig = field(default_factory=lambda: LogConfig(retention_hours=None, retention_bytes=512 << 20))
     kafka: KafkaConfig | None = None

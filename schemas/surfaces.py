@@ -1,6 +1,6 @@
 """The registry of surfaces: one row each, and every other place finds a surface through its row.
 
-A surface named NAME is read by `producers/NAME.py` and decoded by `consumers/decode/NAME.py`.
+A surface named NAME is read by `producers/NAME.py` and decoded by `consumers/decode/NAME.py`, with `_` for each `-`.
 """
 
 from typing import Final, NamedTuple
@@ -37,6 +37,10 @@ SURFACES: Final = {
         Surface("ftrace", TOPIC_TRACE, "ftrace", 1, "mono", "page", "trace events, as pages of the kernel's rings"),
         Surface("bpf", TOPIC_TRACE, "bpf", 1, "mono", "record", "records of BPF programs, from their ring buffers"),
         Surface("clocks", TOPIC_STATE, "clocks", 1, "boot", "record", "the machine's clocks, read together"),
+        Surface("topology", TOPIC_STATE, "topology", 1, "boot", "record", "the VMs of this host, and their vCPUs"),
+        Surface("vcpu-time", TOPIC_STATE, "vcpu-time", 1, "boot", "record", "how long each vCPU ran and waited"),
+        Surface("qmp", TOPIC_STATE, "qmp", 1, "boot", "record", "QEMU's events, run states and disks of each VM"),
+        Surface("procfs", TOPIC_STATE, "procfs", 1, "boot", "record", "files of /proc, and the counters of hangs"),
     ]
 }
 

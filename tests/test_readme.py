@@ -10,7 +10,7 @@ import pytest
 from consumers.cli import VERBS, parser
 from producers.cli import parser as agent_parser
 from schemas import errors, toml_config
-from schemas.config import BpfPinned, BpfProgram, Config, TraceSet
+from schemas.config import BpfPinned, BpfProgram, Config, TraceSet, Vm
 from schemas.kafka_config import KafkaConfig
 
 ROOT = Path(__file__).parent.parent
@@ -25,6 +25,7 @@ FLAGS = {
     "bpf.pinned": "--pinned",
     "filters": "--filter",
     "buffer_kib_per_cpu": "--buffer-kib",
+    "vms.machines": "--qmp",
     "spool.dir": "--spool",
     "kafka.bootstrap": "--kafka",
 }
@@ -50,10 +51,11 @@ def keys():
 
 
 KEYS = {row[0].strip("`"): row for row in rows("key")}
-#: Of one table of `[[ftrace.sets]]`, of `[[bpf.programs]]` and of `[[bpf.pinned]]`.
+#: Of one table of `[[ftrace.sets]]`, of `[[bpf.programs]]`, `[[bpf.pinned]]` and `[[vms.machines]]`.
 SET_KEYS = {row[0].strip("`"): row for row in rows("key of a set")}
 PROGRAM_KEYS = {row[0].strip("`"): row for row in rows("key of a program")}
 PINNED_KEYS = {row[0].strip("`"): row for row in rows("key of a pinned ring")}
+VM_KEYS = {row[0].strip("`"): row for row in rows("key of a VM")}
 
 
 def test_every_key_is_there_and_no_other():
@@ -78,8 +80,8 @@ def test_a_default_is_what_the_readme_says(name):
 
 @pytest.mark.parametrize(
     ("cls", "table"),
-    [(TraceSet, SET_KEYS), (BpfProgram, PROGRAM_KEYS), (BpfPinned, PINNED_KEYS)],
-    ids=["set", "program", "pinned"],
+    [(TraceSet, SET_KEYS), (BpfProgram, PROGRAM_KEYS), (BpfPinned, PINNED_KEYS), (Vm, VM_KEYS)],
+    ids=["set", "program", "pinned", "vm"],
 )
 def test_every_key_of_a_table_of_several_is_there_with_its_default(cls, table):
     defaults = {item.name: item.default for item in dataclasses.fields(cls)}
@@ -147,10 +149,11 @@ def test_the_toml_examples_load(tmp_path):
     for text in examples:
         (tmp_path / "x.toml").write_text(text)
         loaded.append(toml_config.load(tmp_path / "x.toml", Config))
-    traced, programs, shipped = loaded
+    traced, programs, host, shipped = loaded
     assert [each.name for each in traced.ftrace.sets] == ["sched", "rest"]
     assert [each.name for each in programs.bpf.programs] == ["sched-delay"]
     assert [each.named for each in programs.bpf.pinned] == ["events"]
+    assert [each.pid for each in host.vms.machines] == [4099]
     assert shipped.kafka.security_protocol == "SASL_SSL"
 
 
