@@ -2,7 +2,8 @@
 
 Two processes on one CPU send one byte to and fro over pipes, so that nearly all they do is switch: no load has more
 switches for its work. Throughput is round trips per second of their CPU, which neighbours take nothing from. Runs are
-short, with and without the programs attached in turn, because a virtual machine's speed drifts. Thresholds are the programs' own.
+short, with and without the programs attached in turn, because a virtual machine's speed drifts. Thresholds are the
+programs' own.
 """
 
 import os
