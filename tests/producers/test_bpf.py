@@ -215,6 +215,7 @@ def test_the_waits_are_those_that_trace_events_tell_and_the_scheduler_counts(ope
         assert len(waits_ns) > 10
         # Two readings of the clock at one event lie apart: some us, under emulation half a ms.
         assert waits_ns == pytest.approx(traced[each.pid], abs=1_000_000)
+        # The scheduler reads its clock as a switch begins, some 10 us before the event.
         assert sum(waits_ns) == pytest.approx(sum(traced[each.pid]), rel=0.02)
         # By its own rules: on this kernel a few ms more about every tenth time, which no event tells of.
         assert sum(waits_ns) == pytest.approx(counted_ns[each.pid], rel=0.05)
