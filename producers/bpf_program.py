@@ -9,6 +9,7 @@ import ctypes
 import difflib
 import os
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -56,7 +57,8 @@ class Program:
     """The program `name`, loaded with a ring of `ring_bytes` and `settings` (its variables, by name); not yet attached.
 
     `ring_fd` is the ring's map, `type_name` the struct of a record, `btf` what describes it; `active` and `missing` are
-    the tracepoints of its optional parts that this kernel has, and those it has not.
+    the tracepoints of its optional parts that this kernel has, and those it has not. `loaded_ns` is when it began to
+    run (CLOCK_MONOTONIC), from where it counts.
 
     Raises:
         UsageError: there is no such program, or it has no such setting.
@@ -69,6 +71,7 @@ class Program:
         self.ring_bytes = ring_bytes
         self._links: list[int] = []
         self._own_due_s = 0.0
+        self.loaded_ns = 0
         self._libbpf = bpf_libbpf.load()
         self._object = self._libbpf.bpf_object__open_file(os.fsencode(_path(name)), None)
         if not self._object:
@@ -84,6 +87,7 @@ class Program:
         Raises:
             AccessError: the kernel has not got what it attaches to.
         """
+        self.loaded_ns = time.monotonic_ns()
         for part in self._parts.attached:
             link = self._libbpf.bpf_program__attach(part)
             if not link:

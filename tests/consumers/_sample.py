@@ -13,7 +13,7 @@ from schemas import heartbeat, kmsg
 from schemas.frame import Frame, decode, encode
 from schemas.loss import Loss
 from schemas.stream import Stream
-from schemas.surfaces import HEARTBEAT_ENCODING, HEARTBEAT_VERSION, TOPIC_LOG, TOPIC_TRACE
+from schemas.surfaces import HEARTBEAT_ENCODING, HEARTBEAT_VERSION, TOPIC_LOG, TOPIC_STATE, TOPIC_TRACE
 from tests.consumers import _sample_bpf, _sample_trace
 
 DUMPS = Path(__file__).parent / "dumps"
@@ -121,6 +121,8 @@ def build(path, commits=1, *, trace=False):
         at_ns = START_NS + 6 * _S
         found = [*_sample_trace.frames(HUNG, at_ns), *_sample_bpf.frames(HUNG, at_ns)]
         _collect(storage, TOPIC_TRACE, [(at_ns + 1_000_000, each) for each in found], commits)
+        found = _sample_bpf.state_frames(HUNG, at_ns)
+        _collect(storage, TOPIC_STATE, [(at_ns + 1_000_000, each) for each in found], 1)
     return storage
 
 
