@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from producers import bpf_libbpf, bpf_pinned, bpf_program, journal
+from producers import bpf_counts, bpf_libbpf, bpf_pinned, bpf_program, journal
 from producers.bpf_program import Program
 from producers.bpf_records import ENDED, NEXT, SLOTS, RecordsSource
 from producers.bpf_ring import MappedRing, Ring, load_helper
@@ -66,6 +66,9 @@ def open_sources(opening: Opening) -> list[Source]:
             if program.active:
                 log.info("bpf %s: with %s", program.name, ", ".join(program.active))
         undo.pop_all()
+    snapshot_s = opening.config.bpf.snapshot_s
+    if programs and snapshot_s:
+        sources.append(bpf_counts.source(opening, programs, snapshot_s))
     return sources
 
 

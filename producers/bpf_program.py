@@ -9,6 +9,7 @@ import ctypes
 import difflib
 import os
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -58,7 +59,7 @@ class Program:
 
     A setting is a number, or the first bytes of an array. `ring_fd` is the ring's map, `type_name` the struct of a
     record, `btf` what describes it; `active` and `missing` are the tracepoints of its optional parts that this kernel
-    has, and those it has not.
+    has, and those it has not. `loaded_ns` is when it began to run (CLOCK_MONOTONIC), from where it counts.
 
     Raises:
         UsageError: there is no such program, or it has no such setting.
@@ -74,6 +75,7 @@ class Program:
         self._own_due_s = 0.0
         looks = settings.get(_OWN_SETTING)
         self._own_every_s = looks / 1e9 if isinstance(looks, int) else OWN_PARTS_S
+        self.loaded_ns = 0
         self._libbpf = bpf_libbpf.load()
         self._object = self._libbpf.bpf_object__open_file(os.fsencode(_path(name)), None)
         if not self._object:
@@ -89,6 +91,7 @@ class Program:
         Raises:
             AccessError: the kernel has not got what it attaches to.
         """
+        self.loaded_ns = time.monotonic_ns()
         for parts, links in ((self._parts.attached, self._links), (self._parts.walks, self._walks)):
             for part in parts:
                 link = self._libbpf.bpf_program__attach(part)

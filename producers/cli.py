@@ -27,7 +27,7 @@ from schemas.config import (
 )
 from schemas.errors import HypocenterError, UsageError
 from schemas.kafka_config import KafkaConfig
-from schemas.surfaces import SURFACES
+from schemas.surfaces import NAMES, SURFACES
 
 _EPILOG = """\
 `hypocenter-agent VERB --help` shows a verb's flags.
@@ -85,7 +85,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     target.add_argument("--kafka", metavar="HOST:PORT", help="ship to this Kafka [kafka.bootstrap]")
     run.add_argument("--spool", type=Path, metavar="DIR", help="spool in front of Kafka [spool.dir]")
     run.add_argument(
-        "--surface", action="append", metavar="NAME", help=f"one of {', '.join(SURFACES)}; repeatable [agent.surfaces]"
+        "--surface", action="append", metavar="NAME", help=f"one of {', '.join(NAMES)}; repeatable [agent.surfaces]"
     )
     run.add_argument("--for", dest="for_s", type=float, metavar="SECONDS", help="stop after so long [agent.for_s]")
     run.add_argument("--machine", metavar="ID", help="name of this machine; default its machine-id [agent.machine]")
@@ -254,9 +254,9 @@ def _check(args: argparse.Namespace) -> int:
     for name, value in zip(registry.Identity._fields, _identity(config.agent), strict=True):
         print(f"{name:8} {value}")
     code = 0
-    for name, row in SURFACES.items():
+    for name in NAMES:
         try:
-            print(f"{name:8} available: {registry.check(name)} ({row.summary})")
+            print(f"{name:8} available: {registry.check(name)} ({SURFACES[name].summary})")
         except HypocenterError as e:
             print(f"{name:8} missing: {e}")
             # What nobody wants to read may be missing.

@@ -10,7 +10,7 @@ from schemas.bounds import each_matching, each_within, key, matching, one_of, so
 from schemas.errors import UsageError
 from schemas.kafka_config import KafkaConfig
 from schemas.stream import Layer
-from schemas.surfaces import SURFACES
+from schemas.surfaces import NAMES
 
 #: Where a pin is whose path has no folder.
 PINS: Final = Path("/sys/fs/bpf")
@@ -23,7 +23,7 @@ class AgentConfig:
 
     machine: str | None = key(None, bounds.tag())  # default: /etc/machine-id, else the host name
     layer: str | None = key(None, one_of(Layer))  # default: guest-kernel on a virtual machine, else host
-    surfaces: tuple[str, ...] = key(("kmsg",), some_of(SURFACES))
+    surfaces: tuple[str, ...] = key(("kmsg",), some_of(NAMES))
     for_s: float | None = key(
         None, within(0.001, 1e9, "seconds")
     )  # stop after so long; default: run until told to stop
@@ -119,6 +119,7 @@ class BpfConfig:
     programs: tuple[BpfProgram, ...] = ()
     tick_ms: int = key(250, within(10, 60_000, "ms"))  # how long a record waits in a ring that does not fill
     pinned: tuple[BpfPinned, ...] = ()
+    snapshot_s: float = key(10.0, within(0, 3600, "seconds"))  # between samples of all counts and histograms; 0: none
 
     def __post_init__(self) -> None:
         bounds.check(self)

@@ -18,7 +18,8 @@ class Surface(NamedTuple):
     """One place that bytes come from.
 
     `encoding` and `encoding_version` name the body's format on the wire; `position_unit` is what a stream position
-    counts; `clock` is the domain of its native timestamps.
+    counts; `clock` is the domain of its native timestamps; `part_of` names the surface that it comes with, which is
+    the one to ask for.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Surface(NamedTuple):
     clock: str
     position_unit: str
     summary: str
+    part_of: str | None = None
 
 
 SURFACES: Final = {
@@ -41,8 +43,11 @@ SURFACES: Final = {
         Surface("vcpu-time", TOPIC_STATE, "vcpu-time", 1, "boot", "record", "how long each vCPU ran and waited"),
         Surface("qmp", TOPIC_STATE, "qmp", 1, "boot", "record", "QEMU's events, run states and disks of each VM"),
         Surface("procfs", TOPIC_STATE, "procfs", 1, "boot", "record", "files of /proc, and the counters of hangs"),
+        Surface("bpf-counts", TOPIC_STATE, "bpf-counts", 1, "mono", "record", "what BPF programs count", part_of="bpf"),
     ]
 }
+#: Those that can be asked for.
+NAMES: Final = tuple(row.name for row in SURFACES.values() if row.part_of is None)
 
 #: Frames with these encodings (and versions) hold what others are decoded with, named by the SHA-256 of their bodies.
 DESCRIPTOR_ENCODINGS: Final = {"ftrace-formats": 1, "bpf-types": 1}

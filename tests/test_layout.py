@@ -57,9 +57,9 @@ def test_the_plain_package_names_resolve_inside_this_tree(module):
 
 @pytest.mark.parametrize("name", SURFACES)
 def test_a_surface_is_one_file_on_each_side_and_one_row(name):
-    module = name.replace("-", "_")
-    assert (ROOT / "producers" / f"{module}.py").exists()
-    assert (ROOT / "consumers" / "decode" / f"{module}.py").exists()
+    module = name.replace("-", "_") + ".py"
+    assert (ROOT / "producers" / module).exists()
+    assert (ROOT / "consumers" / "decode" / module).exists()
     assert SURFACES[name].topic in TOPICS
 
 

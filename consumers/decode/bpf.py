@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pyarrow as pa
 
-from consumers.decode import bpf_layout, bpf_records, bpf_rows, bpf_text
+from consumers.decode import bpf_counts, bpf_layout, bpf_records, bpf_rows, bpf_text
 from consumers.decode.base import BadRecord, Decoded, FrameIn, bad_frame
 from consumers.decode.bpf_btf import Btf
 from consumers.decode.bpf_layout import Layout
@@ -46,7 +46,7 @@ class _Known(NamedTuple):
 
 def owns(table: str) -> bool:
     """Return whether `table` is that of a program."""
-    return table.startswith(_FAMILY)
+    return table.startswith(_FAMILY) and not bpf_counts.owns(table)
 
 
 def spec(table: str, schema: pa.Schema) -> TableSpec:

@@ -123,6 +123,7 @@ def build(path, commits=1, *, trace=False):
         _collect(storage, TOPIC_TRACE, [(at_ns + 1_000_000, each) for each in found], commits)
         states = [(at_ns, each) for each in _sample_clocks.frames(HUNG, START_NS)]
         states += [(at_ns + 1_000_000, each) for each in _sample_hosts.frames(HUNG, at_ns)]
+        states += [(at_ns + 1_000_000, each) for each in _sample_bpf.state_frames(HUNG, at_ns)]
         _collect(storage, TOPIC_STATE, states, commits)
     return storage
 

@@ -157,3 +157,32 @@ def test_a_pinned_ring_is_typed_rows_and_what_it_refused_is_never_zero(tmp_path)
     assert query("select distinct kind_name from bpf_pinned_shop order by 1") == [("SHOP_BREAD",), ("SHOP_CAKE",)]
     assert len(rows) == book["stored"] == owner.written
     assert query("select count, reason, unit from losses") == 2 * [(None, "refused-uncounted", "event")]
+
+
+def test_a_program_without_records_is_rates_and_histograms(tmp_path):
+    _bpf.skip_unless_loadable()
+    config = CONFIG.replace("tick_ms = 400\n", "tick_ms = 400\nsnapshot_s = 0.5\n") + "records = false\n"
+    (tmp_path / "a.toml").write_text(config)
+    log, lake = tmp_path / "log", tmp_path / "lake"
+    agent = Running(
+        tmp_path, [*AGENT, "run", "--config", str(tmp_path / "a.toml"), "--log", str(log), "--machine", "m"]
+    )
+    agent.said("watching bpf")
+    busy(3000)
+    assert agent.stop() == 0, agent.story()
+    for words in (("collect", "--log", log, "--until-end"), ("audit", "--deep", "--json")):
+        done = Running(tmp_path, [*COLLECTOR, *map(str, words), "--lake", str(lake)])
+        assert done.wait() == 0, done.story()
+    assert [each["name"].partition("/bpf")[2] for each in json.loads(done.out)["books"]] == ["-counts/mono"]
+
+    def query(sql):
+        return run_query(open_lake(lake, create=False), sql)[1]
+
+    sums = query("select attempts, ring_full, runs from bpf_counts where cpu is null order by ts_ns")
+    assert len(sums) >= 2
+    assert {each[:2] for each in sums} == {(0, 0)}
+    [(measure, waits)] = query("select measure, list_sum(max_by(slots, ts_ns)) from bpf_histograms group by all")
+    assert measure == "wait_ns"
+    assert waits > 6000
+    assert query("select count(*) > 0 from coverage where surface = 'bpf-counts'") == [(True,)]
+    assert query("select count(*) from coverage where surface = 'bpf'") == [(0,)]

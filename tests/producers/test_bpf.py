@@ -55,8 +55,8 @@ def kept_by_the_kernel():
 def opened(tmp_path):
     made = []
 
-    def opened(*programs, known=None, state_dir=tmp_path, tick_ms=250):
-        config = Config(bpf=BpfConfig(programs, tick_ms))
+    def opened(*programs, known=None, state_dir=tmp_path, tick_ms=250, snapshot_s=0):
+        config = Config(bpf=BpfConfig(programs, tick_ms, snapshot_s=snapshot_s))
         sources = source_module.open_sources(Opening(ME, known or {}, config, state_dir))
         made.extend(sources)
         return sources

@@ -9,6 +9,7 @@ import pytest
 
 from consumers.decode import bpf, bpf_types
 from consumers.decode.base import FrameIn
+from consumers.decode.registry import spec_of
 from consumers.transport.base import Partition
 from schemas import bpf as wire
 from schemas.errors import BadInputError
@@ -66,6 +67,12 @@ def test_a_table_has_the_name_of_its_program(instance, table):
     found = decode(recorded(0, [delay(0)], stream=RING._replace(instance=instance), body=body), bodies=[body])
     assert list(found.tables) == [table]
     assert bpf.owns(table)
+
+
+def test_samples_of_counts_are_no_records_of_a_program():
+    assert not bpf.owns("bpf_counts")
+    assert not bpf.owns("bpf_histograms")
+    assert spec_of("bpf_counts", None).name == "bpf_counts"
 
 
 def test_records_without_a_type_are_raw():

@@ -34,7 +34,7 @@ class Running:
     """The program `name`; `unpack` makes a record of its bytes. It is read in a thread until `finish`."""
 
     def __init__(self, name, unpack, threshold_us=0, ring_kib=16384, **settings):
-        config = Config(bpf=BpfConfig((BpfProgram(name, threshold_us, ring_kib, **settings),)))
+        config = Config(bpf=BpfConfig((BpfProgram(name, threshold_us, ring_kib, **settings),), snapshot_s=0))
         _, self.source = source_module.open_sources(Opening(_ME, {}, config, None))
         self.program = self.source._program
         self._unpack = unpack
