@@ -84,7 +84,6 @@ def test_a_wrong_command_line_is_exit_2_on_stderr(words, said, capsys):
         (["--log", "LOG", "--surface", "bpf", "--pinned", "a/b,c/b"], "pinned rings want a name each, none twice"),
         (["--log", "LOG", "--qmp", "a=/b"], "read from the surface qmp: give --surface qmp"),
         (["--log", "LOG", "--surface", "qmp", "--qmp", "a"], "--qmp is NAME=SOCKET, not 'a'"),
-        (["--log", "LOG", "--surface", "qmp"], "which VMs? give --qmp NAME=SOCKET"),
         (["--log", "LOG", "--spool", "x"], "--spool is where frames wait for Kafka"),
         (["--log", "LOG", "--config", "NONE"], "No such file or directory"),
         (["--kafka", "nohost"], "bootstrap is HOST:PORT"),
