@@ -222,6 +222,17 @@ static __always_inline void leave(struct task_struct *task, struct thread *its, 
 
 	if (!seen) {
 		MEASURE_ONE(missed);
+		if (!IS_RUNNING(stay) && task->sched_info.pcount == its->last.pcount + 1) {
+			/* It came unseen, and what it waited for that is booked. */
+			struct stay waited = {
+				.state = WAITS(stay),
+				.end_ns = now_ns - ended.duration_ns,
+				.duration_ns = task->sched_info.run_delay - its->last.run_delay_ns,
+				.letter = 'R',
+				.vcpu = its->vcpu,
+			};
+			finish(task, NULL, &waited);
+		}
 		its->last.run_delay_ns = task->sched_info.run_delay;
 		its->last.pcount = task->sched_info.pcount;
 	}
