@@ -17,6 +17,7 @@ from schemas.errors import BadInputError
 from schemas.frame import Frame, encode
 from schemas.segment import End, StreamPosition
 from schemas.segment_file import SegmentFile
+from schemas.stream import Stream
 
 log = logging.getLogger(__name__)
 # Gathered entries beyond this are written without waiting for a sync.
@@ -69,7 +70,10 @@ class PartitionWriter:
 
     def append(self, frame: Frame) -> None:
         """Gather `frame`; when this raises, it was not taken."""
-        payload = encode(frame)
+        self.append_encoded(encode(frame), frame.stream, StreamPosition(frame.next, frame.number))
+
+    def append_encoded(self, payload: bytes, stream: Stream, at: StreamPosition) -> None:
+        """Gather a frame that is encoded already, after which `stream` stands `at`."""
         size_bytes = segment.ENTRY_PREFIX_BYTES + len(payload)
         if self._pending_bytes + size_bytes > _PENDING_BYTES_MAX:
             self.sync()
@@ -81,8 +85,8 @@ class PartitionWriter:
         self._pending.append(segment.encode_entry(self._next, append_ns, payload))
         self._pending_bytes += size_bytes
         self._next, self._append_ns = self._next + 1, append_ns
-        self.streams.pop(frame.stream, None)
-        self.streams[frame.stream] = StreamPosition(frame.next, frame.number)
+        self.streams.pop(stream, None)
+        self.streams[stream] = at
         crash_point("log:appended")
 
     def sync(self) -> None:

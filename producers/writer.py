@@ -6,16 +6,23 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from producers.log import LogWriter
 from schemas.errors import StorageError
 from schemas.frame import Frame
+from schemas.segment import StreamPosition
+from schemas.stream import Stream
 from schemas.surfaces import SURFACES
 
 log = logging.getLogger(__name__)
 _RETRY_S: Final = 1.0
 _RETAIN_EVERY_NS: Final = 10_000_000_000
+
+
+class _Step(NamedTuple):
+    append: Callable[[], None]
+    size_bytes: int
 
 
 class WriterThread:
@@ -28,19 +35,24 @@ class WriterThread:
     def __init__(self, writer: LogWriter, on_durable: Callable[[], None]) -> None:
         self._writer = writer
         self._on_durable = on_durable
-        self._queue: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Step | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self.queued_bytes = 0
+        #: How many frames were queued since the start, and how many of them are durable.
+        self.queued = self.durable = 0
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
 
     def put(self, frame: Frame) -> None:
         """Queue one frame; never waits."""
-        with self._lock:
-            self.queued_bytes += len(frame.body)
-        self._queue.put(frame)
+        topic = SURFACES[frame.stream.surface].topic
+        self._push(_Step(partial(self._writer.append, topic, frame), len(frame.body)))
+
+    def put_encoded(self, topic: str, payload: bytes, stream: Stream, at: StreamPosition) -> None:
+        """Queue one frame that is encoded already; never waits."""
+        self._push(_Step(partial(self._writer.append_encoded, topic, payload, stream, at), len(payload)))
 
     def stop(self, timeout_s: float) -> bool:
         """Append what waits, sync, end the thread; False when the disk did not take it in time."""
@@ -48,6 +60,12 @@ class WriterThread:
         self._queue.put(None)
         self._thread.join(timeout_s)
         return not self._thread.is_alive() and self.queued_bytes == 0 and self.error is None
+
+    def _push(self, step: "_Step") -> None:
+        with self._lock:
+            self.queued_bytes += step.size_bytes
+        self.queued += 1
+        self._queue.put(step)
 
     def _run(self) -> None:
         try:
@@ -63,16 +81,16 @@ class WriterThread:
             group = [self._queue.get()]
             while not self._queue.empty():
                 group.append(self._queue.get())
-            frames = [frame for frame in group if frame is not None]
-            for frame in frames:
-                topic = SURFACES[frame.stream.surface].topic
-                if not self._retried(partial(self._writer.append, topic, frame)):
+            steps = [step for step in group if step is not None]
+            for step in steps:
+                if not self._retried(step.append):
                     return
             if not self._retried(self._writer.sync):
                 return
             with self._lock:
-                self.queued_bytes -= sum(len(frame.body) for frame in frames)
-            if frames:
+                self.queued_bytes -= sum(step.size_bytes for step in steps)
+            self.durable += len(steps)
+            if steps:
                 self._on_durable()
             if time.monotonic_ns() >= retain_at_ns:
                 self._retain()

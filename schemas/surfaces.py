@@ -36,6 +36,7 @@ SURFACES: Final = {
         Surface("kmsg", TOPIC_LOG, "kmsg", 1, "printk", "record", "the kernel log, from /dev/kmsg"),
         Surface("ftrace", TOPIC_TRACE, "ftrace", 1, "mono", "page", "trace events, as pages of the kernel's rings"),
         Surface("bpf", TOPIC_TRACE, "bpf", 1, "mono", "record", "records of BPF programs, from their ring buffers"),
+        Surface("relay", TOPIC_STATE, "relay", 1, "boot", "record", "what the relay on a host says of its guests"),
     ]
 }
 
