@@ -30,9 +30,7 @@ def add(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--vm", action="append", default=[], metavar="NAME=SOCKET", help="a guest; with ,uuid=UUID behind; repeatable"
     )
-    verb.add_argument(
-        "--vm-dir", type=Path, metavar="DIR", help="a guest for each NAME.sock there, at any time"
-    )
+    verb.add_argument("--vm-dir", type=Path, metavar="DIR", help="a guest for each NAME.sock there, at any time")
     verb.add_argument(
         "--libvirt-xml", type=Path, metavar="PATH", help="guests of libvirt's XML in this file, or in this folder"
     )

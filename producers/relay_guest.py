@@ -137,9 +137,10 @@ class Guest:
             return
         rtt_ns = (times.t3_ns - times.t0_ns) - (t2_ns - t1_ns)
         self._rtt_ns = rtt_ns if self._rtt_ns is None else min(rtt_ns, self._rtt_ns)
-        fields = {"t0_ns": times.t0_ns, "t1_ns": t1_ns, "t2_ns": t2_ns, "t3_ns": times.t3_ns}
-        fields |= {"generation": self.history.generation}
-        self._exchanged.append((self.claimed_boot, Record("clock_pings", t0_ns, self._named(fields))))
+        fields: dict[str, Any] = {"t0_ns": times.t0_ns, "t1_ns": t1_ns, "t2_ns": t2_ns, "t3_ns": times.t3_ns}
+        fields = {"vm": self.vm.name, "generation": self.history.generation, **fields}
+        fields |= {"host_machine": self._host.machine, "host_boot_id": self._host.boot_id}
+        self._exchanged.append((self.claimed_boot, Record("clock_pings", times.t3_ns, fields)))
 
     def account(self) -> list[Record]:
         """Return what there is to say of this guest since the last account."""

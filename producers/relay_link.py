@@ -44,8 +44,8 @@ class Link:
         self._on_frame, self._may_read = on_frame, may_read
         self._loop = asyncio.get_running_loop()
         now_s = self._loop.time()
-        self._byte_rate = Bucket(config.guest_bytes_per_s, now_s)
-        self._packet_rate = Bucket(config.guest_packets_per_s, now_s)
+        self._byte_rate = Bucket(config.guest_rate_bytes, now_s)
+        self._packet_rate = Bucket(config.guest_rate_packets, now_s)
         self._socket: socket.socket | None = None
         self._out = bytearray()
         self._acks: dict[str, tuple[int, int]] = {}

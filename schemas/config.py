@@ -39,8 +39,8 @@ class AgentConfig:
 class RelayConfig:
     """`[relay]`: what the relay on a host takes of its guests; of more it lets them wait, and they keep it."""
 
-    guest_bytes_per_s: int = key(64 << 20, within(1 << 16, 1 << 40, "bytes"))
-    guest_packets_per_s: int = key(4000, within(10, 10_000_000, "packets"))  # frames, pings, and what is neither
+    guest_rate_bytes: int = key(64 << 20, within(1 << 16, 1 << 40, "bytes"))
+    guest_rate_packets: int = key(4000, within(10, 10_000_000, "packets"))  # frames, pings, and what is neither
     #: Frames of all guests that wait for the disk; above it no guest is read.
     queue_bytes_max: int = key(32 << 20, within(1 << 21, 1 << 34, "bytes"))
     window_bytes: int = key(4 << 20, within(1 << 21, 1 << 26, "bytes"))  # what a guest sends ahead of the disk

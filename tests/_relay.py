@@ -103,7 +103,9 @@ class GuestLog:
         log = LogWriter(self.path, retention_ms=None, **self.kwargs)
         for n in numbers:
             first = n * each
-            records = [b"6,%d,%d,-;%s\n" % (i, 1000 + i, record_text(text, i).encode()) for i in range(first, first + each)]
+            records = [
+                b"6,%d,%d,-;%s\n" % (i, 1000 + i, record_text(text, i).encode()) for i in range(first, first + each)
+            ]
             values = {"stream": self.stream, "run": self.run, "number": n, "first": first, "next": first + each}
             values |= {"count": each, "encoding": "kmsg", "encoding_version": 1, "body": kmsg.pack(records)}
             log.append(TOPIC_LOG, Frame(**(values | {"realtime_ns": 1_700_000_000_000_000_000 + n} | changes)))

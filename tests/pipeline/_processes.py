@@ -29,9 +29,7 @@ class Running:
         env = {key: value for key, value in os.environ.items() if key != CRASH_AT}
         env |= {"PYTHONPATH": str(ROOT)} | ({CRASH_AT: crash_at} if crash_at else {})
         with self.out_path.open("wb") as out, self.err_path.open("wb") as err:
-            self.process = subprocess.Popen(
-                command, cwd=folder, env=env, stdin=stdin, stdout=out, stderr=err
-            )
+            self.process = subprocess.Popen(command, cwd=folder, env=env, stdin=stdin, stdout=out, stderr=err)
         self.pid = self.process.pid
 
     @property

@@ -68,7 +68,7 @@ def test_a_spool_keeps_its_own_defaults_when_one_key_is_given(tmp_path):
         ("[agent]\nqueue_bytes_max = 0", "agent.queue_bytes_max is "),
         (
             "[agent]\nsurfaces = ['kmesg']",
-            "agent.surfaces is a list of at least one of kmsg, ftrace, bpf, none twice, not ['kmesg']",
+            "agent.surfaces is a list of at least one of kmsg, ftrace, bpf, relay, none twice, not ['kmesg']",
         ),
         ("[agent]\nsurfaces = []", "agent.surfaces is "),
         ("[agent]\nsurfaces = ['kmsg', 'kmsg']", "agent.surfaces is "),
