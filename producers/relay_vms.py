@@ -41,7 +41,7 @@ def parse(text: str) -> Vm:
     name, equals, rest = text.partition("=")
     path, *options = rest.split(",")
     values = dict(option.partition("=")[::2] for option in options)
-    if not equals or not path or set(values) - {"uuid"} or len(values) < len(options):
+    if not equals or not path or set(values) - {"uuid"} or len(values) < len(options) or not all(values.values()):
         raise UsageError(f"--vm is NAME=SOCKET or NAME=SOCKET,uuid=UUID, not {text!r:.100}")
     return _vm(name, values.get("uuid", ""), Path(path), "--vm")
 
