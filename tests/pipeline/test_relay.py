@@ -1,12 +1,25 @@
 """Guests without a network, the relay on their host, and what the lake has at the end: exact, whatever breaks."""
 
+import random
 import shutil
 import signal
+import socket
+import subprocess
+import zlib
 
 import pytest
 
+from producers.identity import boot_id
+from schemas import kmsg, state
+from schemas.frame import Frame, decode, encode
+from schemas.log_cursor import LogCursor
+from schemas.relay import MAGIC, Hello
+from schemas.relay_guest import GuestEnd
+from schemas.stream import Stream
+from schemas.surfaces import TOPIC_LOG, TOPIC_STATE
 from tests._relay import BOOT, NOISE, GuestLog
-from tests.pipeline._processes import kill_all
+from tests.pipeline._kernel import until
+from tests.pipeline._processes import AGENT, Running, kill_all
 from tests.pipeline._relayed import Relayed, expected
 
 UUID = "5d1f8c1e-2b5c-4b6a-9a55-0f3a1c2d3e4f"
@@ -120,3 +133,120 @@ def test_a_guest_taken_back_to_a_snapshot_goes_on_as_another_history_of_its_boot
     ]
     assert guest.rows() == sorted(histories)
     assert relayed.query("select max(generation) from relay_guests") == [(2,)]
+
+
+def test_a_hostile_guest_costs_another_one_nothing(relayed):
+    web, evil = relayed.guest("web-1"), relayed.guest("evil")
+    web.spool.write(range(200), NOISE)
+    relay = relayed.start()
+    shipper = web.start()
+    with socket.socket(socket.AF_UNIX) as made:
+        made.connect(str(evil.port.guest))
+        end = GuestEnd()
+        made.sendall(end.opened())
+        until(lambda: end.feed(made.recv(4096)), "a greeting")
+        forged = Stream("web-1", BOOT, "host", "kmsg", "", "printk")
+        frames = [_frame(forged, n) for n in range(3)] + [_frame(forged._replace(boot_id=f"{BOOT}+1"), 3)]
+        claims = Hello("spool", "web-1", BOOT, "host", 0, {})
+        data = [end.hello(claims), *(end.frame(TOPIC_LOG, n, each) + each for n, each in enumerate(frames))]
+        broken = bytearray(_frame(forged, 4))
+        broken[6] = 0xC1  # a map that is none, under a checksum that holds
+        broken[-4:] = zlib.crc32(memoryview(broken)[:-5]).to_bytes(4, "big")
+        data.append(end.frame(TOPIC_LOG, 4, bytes(broken)) + bytes(broken))
+        made.sendall(b"".join(data) + random.Random(1).randbytes(3_000_000) + MAGIC * 20_000)
+        made.sendall(end.frame(TOPIC_LOG, 5, frames[0])[:20])  # and says no more
+        assert shipper.end(60) == 0, shipper.story()
+        sql = "select count(*) from relay_refused where vm = 'evil' and reason = 'header'"
+        until(lambda: relayed.collect() and relayed.query(sql)[0][0] > 0, relay.story, 60)
+    assert relay.stop() == 0
+    relayed.collect()
+    assert web.rows() == expected(range(200), NOISE)
+    assert evil.rows() == [(BOOT, n, "forged") for n in range(3)]
+    assert relayed.query("select distinct layer from kmsg") == [("guest-kernel",)]
+    refused, mismatches, claimed = relayed.query(
+        "select refused, mismatches, claimed_machine from relay_guests where vm = 'evil' order by ts_ns desc limit 1"
+    )[0]
+    assert (refused["boot-id"], refused["malformed"], mismatches, claimed) == (1, 1, 3, "web-1")
+    assert refused["header"] > 1000
+    assert refused["garbage"] >= 1
+    assert relayed.query("select count(*) from relay_refused where vm = 'evil'")[0][0] < 1000
+
+
+def _frame(stream, n):
+    body = kmsg.pack([b"6,%d,1,-;forged\n" % n])
+    return encode(Frame(stream, "run", n, n, n + 1, 1, "kmsg", 1, body))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    path = tmp_path / "small"
+    path.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", path], check=False, capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("needs root to mount a small tmpfs")
+    yield path
+    subprocess.run(["umount", "--lazy", path], check=True)
+
+
+@pytest.mark.kernel
+def test_guests_keep_what_the_hosts_disk_has_no_room_for(relayed, small_disk):
+    guest = relayed.guest("web-1")
+    guest.spool.write(range(300), NOISE)
+    relayed.log = small_disk / "log"
+    (small_disk / "ballast").write_bytes(bytes(14_000_000))
+    relay = relayed.start()
+    shipper = guest.start()
+    relay.said("No space left")
+    (small_disk / "ballast").unlink()
+    relay.said("can be written again")
+    assert shipper.end(60) == 0, shipper.story()
+    assert relay.stop() == 0, relay.story()
+    relayed.collect()
+    assert guest.rows() == expected(range(300), NOISE)
+
+
+def test_what_a_guests_spool_gave_up_is_a_loss_with_exact_positions(relayed):
+    guest = relayed.guest("web-1")
+    guest.spool.kwargs |= {"segment_bytes": 20_000, "retention_bytes": 200_000}
+    guest.spool.write(range(5), NOISE)
+    relay = relayed.start()
+    assert guest.start().end() == 0
+    guest.spool.write(range(5, 60), NOISE)
+    assert guest.start().end() == 0, guest.shipper.story()
+    assert relay.stop() == 0
+    relayed.collect()
+    losses = relayed.query("select kind, reason, first_position, count from losses where count > 0")
+    ((kind, reason, first, count),) = losses
+    assert (kind, reason, first) == ("drop", "spool-full", 50)
+    kept = range((first + count) // 10, 60)
+    assert guest.rows() == expected([*range(5), *kept], NOISE)
+
+
+@pytest.mark.kernel
+def test_an_agent_in_a_guest_gives_its_kernel_log_to_the_relay(relayed, kernel_log):
+    guest = relayed.guest("web-1")
+    relay = relayed.start()
+    words = ["run", "--relay", str(guest.port.guest), "--spool", str(guest.spool.path), "--layer", "guest-kernel"]
+    agent = Running(relayed.folder, [*AGENT, *words])
+    agent.said("relayed by the-host as web-1")
+    kernel_log.write(50)
+    assert agent.stop() == 0, agent.story()
+    assert relay.stop() == 0
+    relayed.collect()
+    found = [message for _, _, message in guest.rows() if kernel_log.tag in message]
+    assert len(found) == 50
+    pings = [each for each in _frames(relayed.log, TOPIC_STATE) if each.encoding == "clocks"]
+    times = [record.fields for each in pings for record in state.unpack(each.body)]
+    assert pings[0].stream == Stream("web-1", boot_id(), "guest-kernel", "clocks", "relay", "mono")
+    assert len(times) >= 10
+    assert all(each["t0_ns"] < each["t3_ns"] and each["t1_ns"] <= each["t2_ns"] for each in times)
+    assert {each["host_machine"] for each in times} == {"the-host"}
+
+
+def _frames(log, topic):
+    cursor = LogCursor(log, topic, 0)
+    while entries := cursor.read():
+        yield from (decode(payload) for _, _, payload in entries)
+    cursor.close()
