@@ -88,12 +88,12 @@ class Link:
         self.guest.connected = True
         self.guest.connections += 1
         self._loop.add_reader(made, self._readable)
-        self._begin()
+        self._greet(self.end.opened())
 
     # What is acknowledged from now on is of the new connection.
-    def _begin(self) -> None:
+    def _greet(self, greeting: bytes) -> None:
         self._acks = {}
-        self._send(self.end.opened())
+        self._send(greeting)
 
     def _disconnect(self) -> None:
         if self._socket is None:
@@ -153,9 +153,9 @@ class Link:
         elif isinstance(event, WentBack):
             log.warning("%s was restored from a snapshot: it sends what came before", self.guest.vm.name)
             self.guest.went_back()
-            self._begin()
+            self._greet(self.end.greeting())
         elif isinstance(event, Asked):
-            self._begin()
+            self._greet(self.end.greeting())
 
     # What does not go on while nobody reads it is not broken off.
     def _pause(self) -> None:

@@ -190,7 +190,7 @@ class Relay:
             self._thread.put_encoded(*taken)
             link.queued_bytes += size_bytes
         where = (arrived.topic, arrived.offset + 1, arrived.check)
-        self._tokens.append(_Token(self._thread.queued, link, link.end.link, *where, size_bytes))
+        self._tokens.append(_Token(self._thread.queued, link, arrived.link, *where, size_bytes))
         if taken is None:
             self._acknowledge()
 

@@ -14,6 +14,7 @@ import msgpack
 import zstandard
 
 from schemas import limits
+from schemas.crc import WORTH_BYTES, shifted
 from schemas.errors import BadInputError
 from schemas.loss import Loss, LossUnit
 from schemas.msgpack_reader import Reader
@@ -32,7 +33,8 @@ _COMPRESS_FROM_BYTES: Final = 512
 _UINT32: Final = 0xCE  # msgpack's first byte of a 32-bit unsigned integer
 _SHORT_CHARS: Final = limits.TEXT_BYTES_MAX // 4
 _CRC_BYTES: Final = 4
-_CRC_TAIL_BYTES: Final = 1 + _CRC_BYTES  # 0xce, then big endian
+#: A frame's last bytes: 0xce, then its checksum, big endian.
+CRC_TAIL_BYTES: Final = 1 + _CRC_BYTES
 #: So begin the runs of shippers, whose frames say what a spool gave up; how one is sent again may differ.
 SHIPPER_RUN: Final = "ship-"
 # Of what follows a frame's stream, enough to tell two frames apart: number, times, the beginning of the body.
@@ -128,7 +130,7 @@ def encode(frame: Frame, *, compress: bool = True) -> bytes:
         raise ValueError(
             f"refusing to encode: {len(data)} bytes with {len(frame.losses)} losses are more than a frame holds"
         )
-    head = memoryview(data)[:-_CRC_TAIL_BYTES]
+    head = memoryview(data)[:-CRC_TAIL_BYTES]
     return b"".join((head, bytes((_UINT32,)), zlib.crc32(head).to_bytes(4, "big")))
 
 
@@ -177,16 +179,20 @@ def stamp(data: bytes, tags: Tags, stream: Stream) -> bytes:
     """
     _check_texts(*stream)
     head = b"".join((data[: tags.stream_at], msgpack.packb(tuple(stream))))
-    rest = memoryview(data)[tags.stream_end : -_CRC_TAIL_BYTES]
-    if len(head) + len(rest) + _CRC_TAIL_BYTES > limits.FRAME_BYTES_MAX:
+    rest = memoryview(data)[tags.stream_end : -CRC_TAIL_BYTES]
+    if len(head) + len(rest) + CRC_TAIL_BYTES > limits.FRAME_BYTES_MAX:
         raise BadInputError("oversize", f"with its stream's name the frame is longer than {limits.FRAME_BYTES_MAX}")
-    crc = zlib.crc32(rest, zlib.crc32(head))
+    if len(rest) < WORTH_BYTES:
+        crc = zlib.crc32(rest, zlib.crc32(head))
+    else:
+        replaced = zlib.crc32(memoryview(data)[: tags.stream_end])
+        crc = checksum(data) ^ shifted(replaced ^ zlib.crc32(head), len(rest))
     return b"".join((head, rest, bytes((_UINT32,)), crc.to_bytes(_CRC_BYTES, "big")))
 
 
 def content(data: bytes, tags: Tags) -> int:
     """Return a checksum of what the frame in `data` says, whosever stream it is said to be of."""
-    end = min(tags.stream_end + _CONTENT_BYTES, len(data) - _CRC_TAIL_BYTES)
+    end = min(tags.stream_end + _CONTENT_BYTES, len(data) - CRC_TAIL_BYTES)
     return zlib.crc32(memoryview(data)[tags.stream_end : end])
 
 
@@ -239,9 +245,9 @@ def _unpack(
     read = read or _READ
     if len(data) > limits.FRAME_BYTES_MAX:
         raise BadInputError("oversize", f"{len(data)} bytes, at most {limits.FRAME_BYTES_MAX}")
-    if len(data) <= _CRC_TAIL_BYTES:
+    if len(data) <= CRC_TAIL_BYTES:
         raise BadInputError("truncated", f"{len(data)} bytes are no frame")
-    crc_start = len(data) - _CRC_TAIL_BYTES
+    crc_start = len(data) - CRC_TAIL_BYTES
     # The checksum first: nothing else of damaged bytes is worth a message.
     if data[crc_start] != _UINT32 or (
         not checked and zlib.crc32(memoryview(data)[:crc_start]) != int.from_bytes(data[crc_start + 1 :], "big")

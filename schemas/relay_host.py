@@ -21,8 +21,9 @@ class Greeted(NamedTuple):
 
 
 class Arrived(NamedTuple):
-    """A frame whose checksum holds, or with `damaged` what lay in the spool instead of one."""
+    """A frame whose checksum holds, or with `damaged` what lay in the spool instead of one; it came by `link`."""
 
+    link: int
     topic: str
     offset: int
     payload: bytes
@@ -46,14 +47,14 @@ class Timed(NamedTuple):
 
 
 class WentBack(NamedTuple):
-    """The guest sends an offset again within one connection: begin another, in a new epoch."""
+    """The guest sent an offset again within one connection: another has begun, for a new epoch; send its `greeting`."""
 
     topic: str
     offset: int
 
 
 class Asked(NamedTuple):
-    """The guest does not know this connection: begin another with `HostEnd.opened`."""
+    """The guest knows no connection: send the `greeting` of the one that there is now."""
 
 
 Event = Greeted | Arrived | Pinged | Timed | WentBack | Asked | Refused
@@ -76,19 +77,18 @@ class HostEnd:
         self.stale = 0  # packets of an earlier connection
 
     def opened(self) -> bytes:
-        """Begin a connection: return the host's greeting, which names it; what comes may still be of the one before.
+        """Begin a connection: return the host's greeting, which names it; what comes may still be of the one before."""
+        self._renew()
+        return self.greeting()
 
-        One that the guest has not answered is offered again: it may have asked before our greeting got there.
-        """
-        if self.greeted or not self.link:
-            self.link = self._draw()
-        self.greeted, self._offsets = False, {}
+    def greeting(self) -> bytes:
+        """Return the greeting of the connection that there is now."""
         return relay.encode(Kind.HELLO, self.link, payload=relay.pack_hello(self._host))
 
     def closed(self) -> Refused | None:
         """Forget what had begun: the guest's bytes end here."""
         lost, self._packets = self._packets.give_up(), Packets()
-        self.greeted, self.link = False, 0
+        self.greeted = False
         return lost
 
     @property
@@ -130,10 +130,15 @@ class HostEnd:
     def _arrived(self, packet: Packet) -> Arrived | WentBack:
         # The last offset may be there again: what a spool says of its losses comes right before what it still has.
         if packet.value + 1 < self._offsets.get(packet.topic, 0):
+            self._renew()
             return WentBack(packet.topic, packet.value)
         self._offsets[packet.topic] = packet.value + 1
         damaged = packet.kind == Kind.DAMAGED
-        return Arrived(packet.topic, packet.value, packet.payload, packet.check, damaged)
+        return Arrived(packet.link, packet.topic, packet.value, packet.payload, packet.check, damaged)
+
+    def _renew(self) -> None:
+        self.link = self._draw()
+        self.greeted, self._offsets = False, {}
 
     def _hello(self, packet: Packet) -> Event | None:
         try:
@@ -141,6 +146,9 @@ class HostEnd:
         except BadInputError as e:
             return Refused(e.reason, packet.payload, len(packet.payload) + relay.HEADER_BYTES)
         if packet.link == 0:
+            # One that was not answered is offered again: the guest may have asked before our greeting got there.
+            if self.greeted:
+                self._renew()
             return Asked()
         if packet.link != self.link or self.greeted:
             self.stale += 1

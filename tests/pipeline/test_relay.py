@@ -53,7 +53,7 @@ def test_frames_of_guests_reach_the_lake_under_the_names_that_the_host_gives_the
         "select uuid, frames, duplicates, mismatches, claimed_machine, claimed_boot_id from relay_guests "
         "where vm = 'web-1' order by ts_ns desc limit 1"
     )
-    assert row == (UUID, 50, 0, 0, "id-of-web-1", BOOT)
+    assert row == (UUID, 50, 0, 0, "id-of-web-1", BOOT), web.shipper.story() + relay.story()
 
 
 def test_a_connection_that_breaks_again_and_again_loses_and_doubles_nothing(relayed):

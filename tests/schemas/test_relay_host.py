@@ -1,25 +1,27 @@
 from schemas import relay
 from schemas.relay import Kind, Refused
+from schemas.relay_guest import GuestEnd
 from schemas.relay_host import Arrived, Asked, Greeted, HostEnd, WentBack
 from schemas.surfaces import TOPIC_LOG
 from tests.schemas.test_relay_guest import CLAIMS, HOST, connected, sent
 
 
-def test_a_greeting_that_was_not_answered_is_offered_again_and_an_answered_one_is_another():
-    host = HostEnd(HOST)
-    host.opened()
-    first = host.link
-    host.opened()
-    assert host.link == first
-    _, host = connected()
-    first = host.link
-    host.opened()
-    assert host.link not in (0, first)
+def test_a_guest_that_asks_before_it_answers_is_offered_the_same_connection():
+    guest, host = GuestEnd(), HostEnd(HOST)
+    greeting, asked = host.opened(), guest.opened()
+    guest.feed(greeting)
+    events = host.feed(asked + guest.hello(CLAIMS) + sent(guest, 0))
+    assert [type(each) for each in events] == [Asked, Greeted, Arrived]
+    assert guest.feed(host.greeting()) == []
 
 
-def test_a_guest_without_a_connection_asks_for_one():
+def test_a_guest_that_lost_its_connection_gets_another():
     guest, host = connected()
-    assert host.feed(guest.opened()) == [Asked()]
+    first, late = host.link, sent(guest, 0)
+    assert host.feed(guest.opened() + late) == [Asked()]
+    assert host.link != first
+    assert len(guest.feed(host.greeting())) == 1
+    assert guest.link == host.link
 
 
 def test_a_frame_before_the_answer_is_left_alone():
@@ -37,7 +39,8 @@ def test_a_guest_whose_offsets_go_back_was_restored():
     guest, host = connected()
     frames = [sent(guest, n) for n in range(5)]
     host.feed(b"".join(frames))
-    assert host.feed(frames[2]) == [WentBack(TOPIC_LOG, 2)]
+    assert host.feed(frames[2] + frames[3]) == [WentBack(TOPIC_LOG, 2)]
+    assert len(guest.feed(host.greeting())) == 1
 
 
 def test_what_only_a_host_may_send_is_refused():
