@@ -73,7 +73,7 @@ class Relay:
         self._config, self._host, self._find, self._writer = config.relay, host, find, writer
         self._for_s = config.agent.for_s
         self._hold_bytes = hold_bytes
-        self._held = False
+        self._log_bytes = 0  # counted on from what it was a second ago
         self._shipper_command = shipper
         self._run = str(uuid.uuid4())
         self._links: dict[str, Link] = {}
@@ -139,11 +139,13 @@ class Relay:
 
     def _hold(self) -> None:
         if self._hold_bytes is not None:
-            held = self._writer.size_bytes() > self._hold_bytes
-            if held and not self._held:
+            self._log_bytes = self._writer.size_bytes() + self._thread.queued_bytes
+            if self._held():
                 log.warning("the spool is full: guests keep their frames until some of it is shipped")
-            self._held = held
         self._resume()
+
+    def _held(self) -> bool:
+        return self._hold_bytes is not None and self._log_bytes > self._hold_bytes
 
     def _open_and_close(self) -> None:
         try:
@@ -170,13 +172,13 @@ class Relay:
 
     def _may_read(self, link: Link) -> bool:
         full = self._thread.queued_bytes > self._config.queue_bytes_max
-        if self._held or full or link.queued_bytes > self._config.window_bytes:
+        if self._held() or full or link.queued_bytes > self._config.window_bytes:
             self._waiting.setdefault(link)
             return False
         return True
 
     def _resume(self) -> None:
-        if self._held or self._thread.queued_bytes > self._config.queue_bytes_max // 2:
+        if self._held() or self._thread.queued_bytes > self._config.queue_bytes_max // 2:
             return
         waiting, self._waiting = self._waiting, {}
         for link in waiting:
@@ -189,6 +191,7 @@ class Relay:
             size_bytes = len(taken.payload)
             self._thread.put_encoded(*taken)
             link.queued_bytes += size_bytes
+            self._log_bytes += size_bytes
         where = (arrived.topic, arrived.offset + 1, arrived.check)
         self._tokens.append(_Token(self._thread.queued, link, arrived.link, *where, size_bytes))
         if taken is None:

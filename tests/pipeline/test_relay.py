@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import uuid
 import zlib
 
 import pytest
@@ -19,7 +20,7 @@ from schemas.stream import Stream
 from schemas.surfaces import TOPIC_LOG, TOPIC_STATE
 from tests._relay import BOOT, NOISE, GuestLog
 from tests.pipeline._kernel import until
-from tests.pipeline._processes import AGENT, Running, kill_all
+from tests.pipeline._processes import AGENT, COLLECTOR, Running, kill_all
 from tests.pipeline._relayed import Relayed, expected
 
 UUID = "5d1f8c1e-2b5c-4b6a-9a55-0f3a1c2d3e4f"
@@ -232,17 +233,21 @@ def test_an_agent_in_a_guest_gives_its_kernel_log_to_the_relay(relayed, kernel_l
     agent = Running(relayed.folder, [*AGENT, *words])
     agent.said("relayed by the-host as web-1")
     kernel_log.write(50)
+    relayed.until(lambda: len(_pings(relayed.log)) >= 10, "a burst of pings")
     assert agent.stop() == 0, agent.story()
     assert relay.stop() == 0
     relayed.collect()
     found = [message for _, _, message in guest.rows() if kernel_log.tag in message]
     assert len(found) == 50
-    pings = [each for each in _frames(relayed.log, TOPIC_STATE) if each.encoding == "clocks"]
-    times = [record.fields for each in pings for record in state.unpack(each.body)]
-    assert pings[0].stream == Stream("web-1", boot_id(), "guest-kernel", "clocks", "relay", "mono")
-    assert len(times) >= 10
-    assert all(each["t0_ns"] < each["t3_ns"] and each["t1_ns"] <= each["t2_ns"] for each in times)
-    assert {each["host_machine"] for each in times} == {"the-host"}
+    for stream, times in _pings(relayed.log):
+        assert stream == Stream("web-1", boot_id(), "guest-kernel", "clocks", "relay", "mono")
+        assert times["t0_ns"] < times["t3_ns"] and times["t1_ns"] <= times["t2_ns"]
+        assert (times["host_machine"], times["host_boot_id"], times["vm"]) == ("the-host", boot_id(), "web-1")
+
+
+def _pings(log):
+    found = [each for each in _frames(log, TOPIC_STATE) if each.encoding == "clocks"]
+    return [(each.stream, record.fields) for each in found for record in state.unpack(each.body)]
 
 
 def _frames(log, topic):
@@ -250,3 +255,31 @@ def _frames(log, topic):
     while entries := cursor.read():
         yield from (decode(payload) for _, _, payload in entries)
     cursor.close()
+
+
+def test_a_spool_that_is_full_deletes_nothing_and_guests_wait(relayed):
+    guest = relayed.guest("web-1")
+    guest.spool.write(range(600), NOISE)
+    relayed.config.write_text("[relay]\nwindow_bytes = 2097152\n[spool]\nretention_bytes = 100000\n")
+    relay = relayed.start("--kafka", "127.0.0.1:1", "--spool", str(relayed.log))
+    shipper = guest.start()
+    relay.said("the spool is full")
+    assert shipper.end() == 69, shipper.story()
+    assert relay.stop(40) == 69, relay.story()
+    relay = relayed.start()
+    assert guest.start().end(60) == 0, guest.shipper.story()
+    assert relay.stop() == 0
+    relayed.collect()
+    assert guest.rows() == expected(range(600), NOISE)
+
+
+@pytest.mark.broker
+def test_what_guests_send_goes_on_to_kafka_under_their_names(relayed, kafka):
+    guest = relayed.guest(f"vm-{uuid.uuid4().hex[:12]}")
+    guest.spool.write(range(30))
+    relay = relayed.start("--kafka", kafka, "--spool", str(relayed.log))
+    assert guest.start().end() == 0, guest.shipper.story()
+    assert relay.stop() == 0, relay.story()
+    words = ["--kafka", kafka, "--lake", str(relayed.lake), "--until-end"]
+    assert Running(relayed.folder, [*COLLECTOR, "collect", *words]).wait(60) == 0
+    assert guest.rows() == expected(range(30))
