@@ -291,7 +291,7 @@ class Agent:
         if not stopped:
             raise StorageError("the log's disk refused the last frames; the kernel still holds what its ring can keep")
         if not shipped:
-            raise UnavailableError("the broker did not take everything: the rest waits in the spool for the next run")
+            raise UnavailableError("not everything was taken: the rest waits in the spool for the next run")
 
     # All surfaces first, so that one is not long over while another one still fills.
     async def _drain_to_the_end(self) -> None:
@@ -333,3 +333,9 @@ def run_agent(config: Config, identity: Identity, writer: LogWriter, shipper: li
 def shipper_command(log_dir: Path, config_json: str) -> list[str]:
     """Return the command of the child that ships `log_dir` to Kafka."""
     return [sys.executable, "-m", "producers.ship", "--log", os.fspath(log_dir), "--config-json", config_json]
+
+
+def relay_command(log_dir: Path, port: str, identity: Identity) -> list[str]:
+    """Return the command of the child that ships `log_dir` through `port` to the relay on the host."""
+    claims = ["--machine", identity.machine, "--boot-id", identity.boot_id, "--layer", identity.layer]
+    return [sys.executable, "-m", "producers.relay_ship", "--log", os.fspath(log_dir), "--port", port, *claims]

@@ -3,14 +3,13 @@
 import argparse
 import dataclasses
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from producers import identity, registry
-from producers.agent import run_agent, shipper_command
-from producers.log import LogWriter
+from producers import identity, registry, relay_cli
+from producers.agent import relay_command, run_agent, shipper_command
+from producers.targets import broker, default_spool, open_log
 from schemas import logs, toml_config
 from schemas.command_line import Parser, add_version
 from schemas.config import (
@@ -20,13 +19,11 @@ from schemas.config import (
     BpfProgram,
     Config,
     FtraceConfig,
-    LogConfig,
     TraceSet,
     Vm,
     VmsConfig,
 )
 from schemas.errors import HypocenterError, UsageError
-from schemas.kafka_config import KafkaConfig
 from schemas.surfaces import NAMES, SURFACES
 
 _EPILOG = """\
@@ -40,12 +37,14 @@ examples:
     --filter 'sched:sched_switch=prev_pid != 0'
   hypocenter-agent run --log DIR --surface bpf --program sched-delay
   hypocenter-agent run --log DIR --surface bpf --pinned /sys/fs/bpf/events --struct event
+  hypocenter-agent run --relay /dev/virtio-ports/org.hypocenter.0
+  hypocenter-agent relay --vm web-1=/run/vm/web-1.sock --log DIR
 
 exit codes:
   0   stopped as asked
   1   a bug
   2   wrong flag, config or directory
-  69  the broker did not take everything before the stop; the rest waits in the spool
+  69  the broker or the relay did not take everything before the stop; the rest waits in the spool
   74  the disk refuses
   75  another agent owns the directory
   77  a surface may not be read: it takes root, CAP_SYSLOG or kernel.dmesg_restrict=0; for BPF CAP_BPF and CAP_PERFMON
@@ -63,7 +62,7 @@ Say who this machine is and, for each surface, whether it can be read or what is
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser with both verbs."""
+    """Return the parser with all verbs."""
     top = Parser(
         prog="hypocenter-agent",
         description="Stream what this machine's kernel emits into a log, and count what is lost on the way.",
@@ -72,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
     add_version(top)
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     _add_run(verbs.add_parser("run", help="read surfaces until stopped", description=_RUN))
+    relay_cli.add(verbs.add_parser("relay", help="take what guests send, on their host", description=relay_cli.ABOUT))
     check = verbs.add_parser("check", help="say which surfaces this machine offers", description=_CHECK)
     check.add_argument("--config", type=Path, metavar="FILE", help="also read this TOML file and say what is wrong")
     check.set_defaults(func=_check)
@@ -83,7 +83,12 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     target = run.add_mutually_exclusive_group()
     target.add_argument("--log", type=Path, metavar="DIR", help="append to the embedded log in DIR [log.dir]")
     target.add_argument("--kafka", metavar="HOST:PORT", help="ship to this Kafka [kafka.bootstrap]")
-    run.add_argument("--spool", type=Path, metavar="DIR", help="spool in front of Kafka [spool.dir]")
+    target.add_argument(
+        "--relay",
+        metavar="PORT",
+        help="ship through this port, or vsock:CID:PORT, to the relay [agent.relay]",
+    )
+    run.add_argument("--spool", type=Path, metavar="DIR", help="spool in front of Kafka or a relay [spool.dir]")
     run.add_argument(
         "--surface", action="append", metavar="NAME", help=f"one of {', '.join(NAMES)}; repeatable [agent.surfaces]"
     )
@@ -137,28 +142,35 @@ def _run(args: argparse.Namespace) -> int:
         vms=_vms_config(args.qmp, agent.surfaces, config.vms),
     )
     me = _identity(agent)
-    kafka = _kafka(args, config)
+    kafka = broker(args.kafka, config, unless=args.log or args.relay)
     for name in agent.surfaces:
         registry.check(name)
-    if kafka is None:
+    if agent.relay is not None and kafka is None and args.log is None:
+        where = args.spool or config.spool.dir or default_spool()
+        run_agent(config, me, open_log(where, config.spool), relay_command(where, agent.relay, me))
+    elif kafka is None:
         where = args.log or config.log.dir
         if where is None:
             raise UsageError(
-                "where to? give --log DIR, --kafka HOST:PORT, or a config file with [log] dir or [kafka] bootstrap"
+                "where to? give --log DIR, --kafka HOST:PORT, --relay PORT, or a config file that names one of them"
             )
         if args.spool:
             raise UsageError("--spool is where frames wait for Kafka; with --log there is none")
-        run_agent(config, me, _open(where, config.log), None)
+        run_agent(config, me, open_log(where, config.log), None)
     else:
-        where = args.spool or config.spool.dir or _default_spool()
+        where = args.spool or config.spool.dir or default_spool()
         command = shipper_command(where, json.dumps(dataclasses.asdict(kafka)))
-        run_agent(config, me, _open(where, config.spool), command)
+        run_agent(config, me, open_log(where, config.spool), command)
     return 0
 
 
 def _agent_config(args: argparse.Namespace, base: AgentConfig) -> AgentConfig:
     flags = {"machine": args.machine, "layer": args.layer, "for_s": args.for_s, "linger_ms": args.linger_ms}
-    flags |= {"heartbeat_s": args.heartbeat_s, "surfaces": tuple(args.surface) if args.surface else None}
+    flags |= {
+        "relay": args.relay,
+        "heartbeat_s": args.heartbeat_s,
+        "surfaces": tuple(args.surface) if args.surface else None,
+    }
     return dataclasses.replace(base, **{key: value for key, value in flags.items() if value is not None})
 
 
@@ -222,31 +234,6 @@ def _listed(lists: list[str]) -> tuple[str, ...]:
 def _identity(agent: AgentConfig) -> registry.Identity:
     machine, layer = agent.machine or identity.machine_id(), agent.layer or identity.kernel_layer()
     return registry.Identity(machine, identity.boot_id(), layer)
-
-
-# The broker to ship to, None for the embedded log.
-def _kafka(args: argparse.Namespace, config: Config) -> KafkaConfig | None:
-    kafka = None if args.log else config.kafka
-    if args.kafka:
-        kafka = dataclasses.replace(kafka, bootstrap=args.kafka) if kafka else KafkaConfig(bootstrap=args.kafka)
-    if kafka is not None:
-        kafka.client_kwargs()  # a secret that is not there is said now, not by each shipper that fails for it
-    return kafka
-
-
-def _open(path: Path, config: LogConfig) -> LogWriter:
-    return LogWriter(
-        path,
-        retention_bytes=config.retention_bytes,
-        retention_ms=int(config.retention_hours * 3_600_000) if config.retention_hours is not None else None,
-        segment_bytes=config.segment_bytes,
-    )
-
-
-def _default_spool() -> Path:
-    if os.geteuid() == 0:
-        return Path("/var/lib/hypocenter/spool")
-    return Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local/state")) / "hypocenter/spool"
 
 
 def _check(args: argparse.Namespace) -> int:

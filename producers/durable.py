@@ -9,6 +9,8 @@ from typing import Final
 from schemas.errors import StorageError
 
 PART: Final = ".part"
+# As many as one call takes: IOV_MAX of writev(2).
+_PARTS_MAX: Final = 1024
 # Kernel logs are not for everybody.
 _FILE_MODE: Final = 0o640
 _DIR_MODE: Final = 0o750
@@ -54,6 +56,17 @@ def write_file(path: Path, data: bytes) -> None:
         os.close(fd)
     part.replace(path)
     sync_path(path.parent)
+
+
+def write_all_at(fd: int, parts: list[bytes], position: int) -> None:
+    """Write all of `parts`, one behind the other, at byte `position`."""
+    for at in range(0, len(parts), _PARTS_MAX):
+        some = parts[at : at + _PARTS_MAX]
+        size_bytes = sum(map(len, some))
+        written = os.pwritev(fd, some, position)
+        if written < size_bytes:
+            write_at(fd, b"".join(some)[written:], position + written)
+        position += size_bytes
 
 
 def write_at(fd: int, data: bytes, position: int) -> None:

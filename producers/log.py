@@ -91,6 +91,17 @@ class LogWriter:
         with self._busy:
             self._partition(topic).append(frame)
 
+    def append_encoded(self, topic: str, payload: bytes, stream: Stream, at: StreamPosition) -> None:
+        """Take a frame that is encoded already as the next entry of `topic`; `stream` stands `at` behind it."""
+        with self._busy:
+            self._partition(topic).append_encoded(payload, stream, at)
+
+    def size_bytes(self) -> int:
+        """Return what all segments take, with what is not yet synced."""
+        with self._busy:
+            closed = sum(each.size_bytes for part in self._partitions.values() for each in part.closed_segments())
+            return closed + sum(part.size_bytes() for part in self._partitions.values())
+
     def sync(self) -> None:
         """Make everything appended durable and show it to readers, then keep the log to its size."""
         with self._busy:

@@ -4,19 +4,22 @@ import contextlib
 import logging
 import os
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from producers.durable import make_folder, refusals, write_at, write_file
+from producers.durable import make_folder, refusals, write_all_at, write_at, write_file
 from producers.log_recovery import recover
 from schemas import log_dir, segment
 from schemas.crashpoints import crash_point
+from schemas.crc import WORTH_BYTES
 from schemas.errors import BadInputError
-from schemas.frame import Frame, encode
+from schemas.frame import CRC_TAIL_BYTES, Frame, checksum, encode
 from schemas.segment import End, StreamPosition
 from schemas.segment_file import SegmentFile
+from schemas.stream import Stream
 
 log = logging.getLogger(__name__)
 # Gathered entries beyond this are written without waiting for a sync.
@@ -69,7 +72,10 @@ class PartitionWriter:
 
     def append(self, frame: Frame) -> None:
         """Gather `frame`; when this raises, it was not taken."""
-        payload = encode(frame)
+        self.append_encoded(encode(frame), frame.stream, StreamPosition(frame.next, frame.number))
+
+    def append_encoded(self, payload: bytes, stream: Stream, at: StreamPosition) -> None:
+        """Gather a frame that is encoded already, its checksum known to hold, after which `stream` stands `at`."""
         size_bytes = segment.ENTRY_PREFIX_BYTES + len(payload)
         if self._pending_bytes + size_bytes > _PENDING_BYTES_MAX:
             self.sync()
@@ -78,11 +84,11 @@ class PartitionWriter:
         if self._rolling or (full and self._next > self._base):
             self._roll()
         append_ns = max(self._clock(), self._append_ns)
-        self._pending.append(segment.encode_entry(self._next, append_ns, payload))
+        self._pending += (segment.encode_prefix(self._next, append_ns, payload, _frame_crc(payload)), payload)
         self._pending_bytes += size_bytes
         self._next, self._append_ns = self._next + 1, append_ns
-        self.streams.pop(frame.stream, None)
-        self.streams[frame.stream] = StreamPosition(frame.next, frame.number)
+        self.streams.pop(stream, None)
+        self.streams[stream] = at
         crash_point("log:appended")
 
     def sync(self) -> None:
@@ -130,7 +136,7 @@ class PartitionWriter:
         path = log_dir.segment_path(self.folder, self._base)
         with refusals(path):
             try:
-                write_at(self._fd, b"".join(self._pending), self._position)
+                write_all_at(self._fd, self._pending, self._position)
                 crash_point("log:written")
                 os.fdatasync(self._fd)
                 crash_point("log:synced")
@@ -185,6 +191,11 @@ class PartitionWriter:
         finally:
             file.close()
         return Closed(path, closed_ns, found.st_size)
+
+
+# That of the whole frame: all but its end is what the frame's own checksum is of.
+def _frame_crc(payload: bytes) -> int | None:
+    return zlib.crc32(payload[-CRC_TAIL_BYTES:], checksum(payload)) if len(payload) >= WORTH_BYTES else None
 
 
 # Overwritten in place where it exists: a full disk still has that room, and readers see no moment without it.

@@ -6,19 +6,25 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final, NamedTuple
 
 from producers.log import LogWriter
 from schemas.errors import StorageError
 from schemas.frame import Frame
+from schemas.segment import StreamPosition
+from schemas.stream import Stream
 from schemas.surfaces import SURFACES
-
-if TYPE_CHECKING:
-    from schemas.stream import Stream
 
 log = logging.getLogger(__name__)
 _RETRY_S: Final = 1.0
 _RETAIN_EVERY_NS: Final = 10_000_000_000
+
+
+class _Step(NamedTuple):
+    append: Callable[[], None]
+    size_bytes: int
+    stream: Stream
+    next: int
 
 
 class WriterThread:
@@ -32,20 +38,27 @@ class WriterThread:
     def __init__(self, writer: LogWriter, on_durable: Callable[[], None]) -> None:
         self._writer = writer
         self._on_durable = on_durable
-        self._queue: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Step | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self.queued_bytes = 0
         self.durable: dict[Stream, int] = {}
+        #: How many frames were queued since the start, and how many of them are synced.
+        self.queued = self.synced = 0
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
 
     def put(self, frame: Frame) -> None:
         """Queue one frame; never waits."""
-        with self._lock:
-            self.queued_bytes += len(frame.body)
-        self._queue.put(frame)
+        topic = SURFACES[frame.stream.surface].topic
+        self._push(_Step(partial(self._writer.append, topic, frame), len(frame.body), frame.stream, frame.next))
+
+    def put_encoded(self, topic: str, payload: bytes, stream: Stream, at: StreamPosition) -> None:
+        """Queue one frame that is encoded already; never waits."""
+        self._push(
+            _Step(partial(self._writer.append_encoded, topic, payload, stream, at), len(payload), stream, at.next)
+        )
 
     def stop(self, timeout_s: float) -> bool:
         """Append what waits, sync, end the thread; False when the disk did not take it in time."""
@@ -53,6 +66,12 @@ class WriterThread:
         self._queue.put(None)
         self._thread.join(timeout_s)
         return not self._thread.is_alive() and self.queued_bytes == 0 and self.error is None
+
+    def _push(self, step: "_Step") -> None:
+        with self._lock:
+            self.queued_bytes += step.size_bytes
+        self.queued += 1
+        self._queue.put(step)
 
     def _run(self) -> None:
         try:
@@ -68,18 +87,18 @@ class WriterThread:
             group = [self._queue.get()]
             while not self._queue.empty():
                 group.append(self._queue.get())
-            frames = [frame for frame in group if frame is not None]
-            for frame in frames:
-                topic = SURFACES[frame.stream.surface].topic
-                if not self._retried(partial(self._writer.append, topic, frame)):
+            steps = [step for step in group if step is not None]
+            for step in steps:
+                if not self._retried(step.append):
                     return
             if not self._retried(self._writer.sync):
                 return
             with self._lock:
-                self.queued_bytes -= sum(len(frame.body) for frame in frames)
-            for frame in frames:
-                self.durable[frame.stream] = frame.next
-            if frames:
+                self.queued_bytes -= sum(step.size_bytes for step in steps)
+            for step in steps:
+                self.durable[step.stream] = step.next
+            self.synced += len(steps)
+            if steps:
                 self._on_durable()
             if time.monotonic_ns() >= retain_at_ns:
                 self._retain()

@@ -31,6 +31,23 @@ class AgentConfig:
     heartbeat_s: float = key(10.0, within(0.1, 3600, "seconds"))
     #: Frames waiting for the disk; above it the kernel's ring is left to fill.
     queue_bytes_max: int = key(32 << 20, within(1 << 20, 1 << 34, "bytes"))
+    #: Of a guest without a network: the virtio-serial port, or the vsock as "vsock:CID:PORT".
+    relay: str | None = key(None, matching(r"[^\0]+", "the path of a port, or vsock:CID:PORT"))
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
+
+
+@dataclass(frozen=True, slots=True)
+class RelayConfig:
+    """`[relay]`: what the relay on a host takes of its guests; of more it lets them wait, and they keep it."""
+
+    guest_rate_bytes: int = key(64 << 20, within(1 << 16, 1 << 40, "bytes"))
+    guest_rate_packets: int = key(4000, within(10, 10_000_000, "packets"))  # frames, pings, and what is neither
+    #: Frames of all guests that wait for the disk; above it no guest is read.
+    queue_bytes_max: int = key(32 << 20, within(1 << 21, 1 << 34, "bytes"))
+    window_bytes: int = key(4 << 20, within(1 << 21, 1 << 26, "bytes"))  # what a guest sends ahead of the disk
+    report_s: float = key(10.0, within(0.1, 3600, "seconds"))  # between two accounts of every guest
 
     def __post_init__(self) -> None:
         bounds.check(self)
@@ -227,6 +244,7 @@ class Config:
     clocks: ClocksConfig = field(default_factory=ClocksConfig)
     vms: VmsConfig = field(default_factory=VmsConfig)
     procfs: ProcfsConfig = field(default_factory=ProcfsConfig)
+    relay: RelayConfig = field(default_factory=RelayConfig)
     log: LogConfig = field(default_factory=LogConfig)
     spool: LogConfig = field(default_factory=lambda: LogConfig(retention_hours=None, retention_bytes=512 << 20))
     kafka: KafkaConfig | None = None

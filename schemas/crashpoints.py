@@ -22,6 +22,8 @@ CRASH_POINTS: Final = {
         "ship:acked",
         "ship:saved",
         "ship:evicted",
+        "relay:durable",
+        "relay:acked",
     ),
     "consumer": (
         "collector:added",

@@ -8,12 +8,13 @@ import threading
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgpack
 import zstandard
 
 from schemas import limits
+from schemas.crc import WORTH_BYTES, shifted
 from schemas.errors import BadInputError
 from schemas.loss import Loss, LossUnit
 from schemas.msgpack_reader import Reader
@@ -32,7 +33,12 @@ _COMPRESS_FROM_BYTES: Final = 512
 _UINT32: Final = 0xCE  # msgpack's first byte of a 32-bit unsigned integer
 _SHORT_CHARS: Final = limits.TEXT_BYTES_MAX // 4
 _CRC_BYTES: Final = 4
-_CRC_TAIL_BYTES: Final = 1 + _CRC_BYTES  # 0xce, then big endian
+#: A frame's last bytes: 0xce, then its checksum, big endian.
+CRC_TAIL_BYTES: Final = 1 + _CRC_BYTES
+#: So begin the runs of shippers, whose frames say what a spool gave up; how one is sent again may differ.
+SHIPPER_RUN: Final = "ship-"
+# Of what follows a frame's stream, enough to tell two frames apart: number, times, the beginning of the body.
+_CONTENT_BYTES: Final = 1024
 
 
 class _Zstd:
@@ -69,6 +75,18 @@ class Frame:
     realtime_ns: int = 0
     snapshot: str | None = None
     descriptor: bytes | None = None
+
+
+class Tags(NamedTuple):
+    """What a frame says of itself without its body; its stream's bytes are those from `stream_at` to `stream_end`."""
+
+    stream: Stream
+    run: str
+    number: int
+    first: int
+    next: int
+    stream_at: int
+    stream_end: int
 
 
 def encode(frame: Frame, *, compress: bool = True) -> bytes:
@@ -112,7 +130,7 @@ def encode(frame: Frame, *, compress: bool = True) -> bytes:
         raise ValueError(
             f"refusing to encode: {len(data)} bytes with {len(frame.losses)} losses are more than a frame holds"
         )
-    head = memoryview(data)[:-_CRC_TAIL_BYTES]
+    head = memoryview(data)[:-CRC_TAIL_BYTES]
     return b"".join((head, bytes((_UINT32,)), zlib.crc32(head).to_bytes(4, "big")))
 
 
@@ -126,8 +144,60 @@ def decode(data: bytes) -> Frame:
             `limit` (a value out of its bounds), `codec` (the body is not what its codec and size say).
     """
     fields = _unpack(data)
+    return _frame(fields, lambda: _unpack_body(fields[K_BODY], fields[K_CODEC], fields[K_BODY_BYTES]))
+
+
+def decode_tags(data: bytes, *, checked: bool = False) -> Tags:
+    """Return the tags of the frame in `data`, everything but its body verified; `checked` says its checksum was.
+
+    Raises:
+        BadInputError: as `decode`, but for what only a look into the body tells.
+    """
+    span: list[int] = []
+
+    def read_stream(reader: Reader) -> Stream:
+        start = reader.at
+        stream = _read_stream(reader)
+        span.extend((start, reader.at))
+        return stream
+
+    fields = _unpack(data, {**_READ, K_STREAM: read_stream, K_BODY: _read_body_size}, checked=checked)
+    frame = _frame(fields, lambda: b"")
+    size_bytes, codec = fields[K_BODY_BYTES], fields[K_CODEC]
+    if not 0 <= size_bytes <= limits.BODY_BYTES_MAX:
+        raise BadInputError("limit", f"a body of {size_bytes} bytes, at most {limits.BODY_BYTES_MAX}")
+    if codec not in (CODEC_NONE, CODEC_ZSTD) or (codec == CODEC_NONE and fields[K_BODY] != size_bytes):
+        raise BadInputError("codec", f"{fields[K_BODY]} bytes of body with codec {codec}, {size_bytes} stated")
+    return Tags(frame.stream, frame.run, frame.number, frame.first, frame.next, *span)
+
+
+def stamp(data: bytes, tags: Tags, stream: Stream) -> bytes:
+    """Return the frame in `data`, whose tags are `tags`, as one of `stream`; nothing else of it is changed or opened.
+
+    Raises:
+        BadInputError: `reason` is `oversize` or `limit`: the result would be no frame.
+    """
+    _check_texts(*stream)
+    head = b"".join((data[: tags.stream_at], msgpack.packb(tuple(stream))))
+    rest = memoryview(data)[tags.stream_end : -CRC_TAIL_BYTES]
+    if len(head) + len(rest) + CRC_TAIL_BYTES > limits.FRAME_BYTES_MAX:
+        raise BadInputError("oversize", f"with its stream's name the frame is longer than {limits.FRAME_BYTES_MAX}")
+    if len(rest) < WORTH_BYTES:
+        crc = zlib.crc32(rest, zlib.crc32(head))
+    else:
+        replaced = zlib.crc32(memoryview(data)[: tags.stream_end])
+        crc = checksum(data) ^ shifted(replaced ^ zlib.crc32(head), len(rest))
+    return b"".join((head, rest, bytes((_UINT32,)), crc.to_bytes(_CRC_BYTES, "big")))
+
+
+def content(data: bytes, tags: Tags) -> int:
+    """Return a checksum of what the frame in `data` says, whosever stream it is said to be of."""
+    end = min(tags.stream_end + _CONTENT_BYTES, len(data) - CRC_TAIL_BYTES)
+    return zlib.crc32(memoryview(data)[tags.stream_end : end])
+
+
+def _frame(fields: dict[int, Any], body: Callable[[], bytes]) -> Frame:
     try:
-        size_bytes = fields[K_BODY_BYTES]
         frame = Frame(
             stream=fields[K_STREAM],
             run=fields[K_RUN],
@@ -143,7 +213,7 @@ def decode(data: bytes) -> Frame:
             encoding=fields[K_ENCODING],
             encoding_version=fields[K_ENCODING_VERSION],
             descriptor=fields.get(K_DESCRIPTOR),
-            body=_unpack_body(fields[K_BODY], fields[K_CODEC], size_bytes),
+            body=body(),
         )
     except KeyError as e:
         raise BadInputError("malformed", f"field {e} is missing") from None
@@ -169,15 +239,19 @@ def checksum(data: bytes) -> int:
     return int.from_bytes(data[-_CRC_BYTES:], "big")
 
 
-def _unpack(data: bytes) -> dict[int, Any]:
+def _unpack(
+    data: bytes, read: dict[int, Callable[[Reader], Any]] | None = None, *, checked: bool = False
+) -> dict[int, Any]:
+    read = read or _READ
     if len(data) > limits.FRAME_BYTES_MAX:
         raise BadInputError("oversize", f"{len(data)} bytes, at most {limits.FRAME_BYTES_MAX}")
-    if len(data) <= _CRC_TAIL_BYTES:
+    if len(data) <= CRC_TAIL_BYTES:
         raise BadInputError("truncated", f"{len(data)} bytes are no frame")
-    crc_start = len(data) - _CRC_TAIL_BYTES
+    crc_start = len(data) - CRC_TAIL_BYTES
     # The checksum first: nothing else of damaged bytes is worth a message.
-    crc = zlib.crc32(memoryview(data)[:crc_start])
-    if data[crc_start] != _UINT32 or crc != int.from_bytes(data[crc_start + 1 :], "big"):
+    if data[crc_start] != _UINT32 or (
+        not checked and zlib.crc32(memoryview(data)[:crc_start]) != int.from_bytes(data[crc_start + 1 :], "big")
+    ):
         raise BadInputError("checksum", "the frame's CRC-32 does not match its bytes")
     reader = Reader(data, "malformed")
     entries = reader.map_header(limits.FRAME_FIELDS_MAX)
@@ -193,7 +267,7 @@ def _unpack(data: bytes) -> dict[int, Any]:
         key, start = reader.integer(), reader.at
         if key in fields:
             raise BadInputError("malformed", f"field {key} is there twice")
-        fields[key] = _READ.get(key, Reader.skip)(reader)
+        fields[key] = read.get(key, Reader.skip)(reader)
     # The five bytes behind `crc_start` are one integer, so nothing can follow it.
     if key != K_CRC or start != crc_start:
         raise BadInputError("malformed", "a frame's last field is its checksum")
@@ -232,6 +306,10 @@ def _fixed(reader: Reader, length: int, what: str) -> None:
 
 def _read_body(reader: Reader) -> bytes:
     return reader.binary(limits.FRAME_BYTES_MAX)
+
+
+def _read_body_size(reader: Reader) -> int:
+    return reader.binary_size(limits.FRAME_BYTES_MAX)
 
 
 def _read_descriptor(reader: Reader) -> bytes | None:

@@ -41,3 +41,6 @@ STATE_FIELDS_MAX: Final = 256
 STATE_ELEMENTS_MAX: Final = 1 << 14
 #: Bytes of a bad input kept in a dead letter.
 DEAD_LETTER_BYTES_MAX: Final = 256
+#: Longest greeting of the relay protocol, and the most bytes that a guest sends ahead of what is acknowledged.
+RELAY_HELLO_BYTES_MAX: Final = 1 << 12
+RELAY_WINDOW_BYTES_MAX: Final = 1 << 26

@@ -105,6 +105,14 @@ class Reader:
         size_bytes = self._length(_BINARIES, self._first(), "a bin")
         return self._bytes(self._at_most(bytes_max, size_bytes, "bytes of bin"))
 
+    def binary_size(self, bytes_max: int) -> int:
+        """Pass over a bin of at most `bytes_max` bytes and return how many it has."""
+        size_bytes = self._at_most(bytes_max, self._length(_BINARIES, self._first(), "a bin"), "bytes of bin")
+        if self.at + size_bytes > len(self._data):
+            self._refuse("cut short")
+        self.at += size_bytes
+        return size_bytes
+
     def optional_binary(self, bytes_max: int) -> bytes | None:
         """Take a bin, or nil for None."""
         return None if self._nil() else self.binary(bytes_max)

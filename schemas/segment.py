@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple
 import msgpack
 
 from schemas import limits
+from schemas.crc import shifted
 from schemas.errors import BadInputError
 from schemas.stream import Stream
 
@@ -132,9 +133,15 @@ def decode_header(data: bytes) -> Header:
 
 def encode_entry(offset: int, append_ns: int, payload: bytes) -> bytes:
     """Return the entry that holds `payload`, 1 to FRAME_BYTES_MAX bytes."""
+    return encode_prefix(offset, append_ns, payload) + payload
+
+
+def encode_prefix(offset: int, append_ns: int, payload: bytes, payload_crc: int | None = None) -> bytes:
+    """Return what an entry has in front of `payload`, whose CRC-32 may be known."""
     assert 0 < len(payload) <= limits.FRAME_BYTES_MAX
-    crc = zlib.crc32(payload, zlib.crc32(_ENTRY_COVERED.pack(offset, append_ns)))
-    return _ENTRY.pack(len(payload), crc, offset, append_ns) + payload
+    covered = zlib.crc32(_ENTRY_COVERED.pack(offset, append_ns))
+    crc = zlib.crc32(payload, covered) if payload_crc is None else shifted(covered, len(payload)) ^ payload_crc
+    return _ENTRY.pack(len(payload), crc, offset, append_ns)
 
 
 def split(data: bytes, offset: int) -> Split:

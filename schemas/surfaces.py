@@ -18,8 +18,8 @@ class Surface(NamedTuple):
     """One place that bytes come from.
 
     `encoding` and `encoding_version` name the body's format on the wire; `position_unit` is what a stream position
-    counts; `clock` is the domain of its native timestamps; `part_of` names the surface that it comes with, which is
-    the one to ask for.
+    counts; `clock` is the domain of its native timestamps; `part_of` names what it comes with where it cannot be
+    asked for: another surface, or a verb of the agent's.
     """
 
     name: str
@@ -44,6 +44,7 @@ SURFACES: Final = {
         Surface("qmp", TOPIC_STATE, "qmp", 1, "boot", "record", "QEMU's events, run states and disks of each VM"),
         Surface("procfs", TOPIC_STATE, "procfs", 1, "boot", "record", "files of /proc, and the counters of hangs"),
         Surface("bpf-counts", TOPIC_STATE, "bpf-counts", 1, "mono", "record", "what BPF programs count", part_of="bpf"),
+        Surface("relay", TOPIC_STATE, "relay", 1, "boot", "record", "what a relay says of its guests", part_of="relay"),
     ]
 }
 #: Those that can be asked for.

@@ -110,7 +110,7 @@ def test_the_readme_names_every_verb_and_flag():
         assert re.search(rf"hypocenter {verb}\b", readme), f"README lacks `hypocenter {verb}`"
         for flag in _flags(parser(verb), verb):
             assert flag in readme, f"README lacks {flag} of `hypocenter {verb}`"
-    for verb in ("run", "check"):
+    for verb in ("run", "relay", "check"):
         assert f"hypocenter-agent {verb}" in readme
         for flag in _flags(agent_parser(), verb):
             assert flag in readme, f"README lacks {flag} of `hypocenter-agent {verb}`"

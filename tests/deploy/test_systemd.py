@@ -39,6 +39,16 @@ def test_exec_start_is_a_command_that_the_parser_takes(name):
     assert args.config == Path("/etc/hypocenter/hypocenter.toml")
 
 
+def test_the_relay_starts_with_a_configuration_that_loads_and_writes_where_it_may():
+    unit = settings("hypocenter-relay.service")
+    args = producer_parser().parse_args(unit["ExecStart"][0].split()[1:])
+    assert (args.verb, args.config) == ("relay", Path("/etc/hypocenter/relay.toml"))
+    config = toml_config.load(FOLDER / "relay.toml", Config)
+    assert config.log.dir.parent == Path("/var/lib") / unit["StateDirectory"][0]
+    assert unit["CapabilityBoundingSet"] == unit["AmbientCapabilities"] == ["CAP_DAC_OVERRIDE"]
+    assert unit["KillMode"] == ["mixed"]
+
+
 @pytest.mark.parametrize("name", ["hypocenter.toml", "hypocenter-kafka.toml"])
 def test_a_configuration_loads_and_names_all_that_both_services_need(name, monkeypatch):
     config = toml_config.load(FOLDER / name, Config)

@@ -22,16 +22,14 @@ _numbers = itertools.count()
 class Running:
     """One process, started in `folder`, which holds its output; `crash_at` names its crash point."""
 
-    def __init__(self, folder, command, crash_at=None):
+    def __init__(self, folder, command, crash_at=None, stdin=subprocess.DEVNULL):
         name = f"{next(_numbers)}-{re.sub('[^a-z-]+', '_', ' '.join(command[2:])[-60:])}"
         self.out_path, self.err_path = folder / f"{name}.out", folder / f"{name}.err"
         self.command = command
         env = {key: value for key, value in os.environ.items() if key != CRASH_AT}
         env |= {"PYTHONPATH": str(ROOT)} | ({CRASH_AT: crash_at} if crash_at else {})
         with self.out_path.open("wb") as out, self.err_path.open("wb") as err:
-            self.process = subprocess.Popen(
-                command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err
-            )
+            self.process = subprocess.Popen(command, cwd=folder, env=env, stdin=stdin, stdout=out, stderr=err)
         self.pid = self.process.pid
 
     @property

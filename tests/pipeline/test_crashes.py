@@ -12,7 +12,7 @@ pytestmark = pytest.mark.kernel
 #: At which passing: in mid-work where there is one, not at the start.
 FIRST = ("agent:opened", "ship:evicted", "chain:checkpoint", "compact:file", "compact:files", "compact:manifest")
 SECOND = ("log:created", "log:rolled", "log:deleted", "ship:saved", "expire:deleted")
-AGENT_POINTS = [point for point in CRASH_POINTS["producer"] if not point.startswith("ship:")]
+AGENT_POINTS = [point for point in CRASH_POINTS["producer"] if not point.startswith(("ship:", "relay:"))]
 SHIPPER_POINTS = [point for point in CRASH_POINTS["producer"] if point.startswith("ship:")]
 COLLECTOR_POINTS = [point for point in CRASH_POINTS["consumer"] if not point.startswith(("compact:", "expire:"))]
 COMPACT_POINTS = [point for point in CRASH_POINTS["consumer"] if point.startswith(("compact:", "expire:"))]

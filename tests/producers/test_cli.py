@@ -202,14 +202,6 @@ def test_a_broker_that_never_came_is_exit_69_and_the_records_wait(readable, tmp_
     assert list((tmp_path / "spool" / "hypocenter.log" / "0").glob("*.seg"))
 
 
-def test_the_default_spool_is_below_the_users_state(monkeypatch, tmp_path):
-    monkeypatch.setattr(cli.os, "geteuid", lambda: 1000)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    assert cli._default_spool() == tmp_path / "hypocenter" / "spool"
-    monkeypatch.setattr(cli.os, "geteuid", lambda: 0)
-    assert str(cli._default_spool()) == "/var/lib/hypocenter/spool"
-
-
 def test_interrupted_while_starting_is_exit_130(monkeypatch):
     def interrupt(*_args):
         raise KeyboardInterrupt

@@ -107,7 +107,7 @@ def test_what_is_published_was_synced_before(tmp_path):
     calls = []
 
     def watch(_frame, event, arg):
-        if event == "c_call" and arg in (os.pwrite, os.fdatasync, os.fsync):
+        if event == "c_call" and arg in (os.pwrite, os.pwritev, os.fdatasync, os.fsync):
             calls.append(arg.__name__)
 
     sys.setprofile(watch)
@@ -116,7 +116,7 @@ def test_what_is_published_was_synced_before(tmp_path):
     finally:
         sys.setprofile(None)
     log.close()
-    assert calls == ["pwrite", "fdatasync", "pwrite"]
+    assert calls == ["pwritev", "fdatasync", "pwrite"]
 
 
 def test_the_files_of_a_log_are_not_for_everybody(tmp_path):

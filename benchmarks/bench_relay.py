@@ -1,0 +1,99 @@
+"""The relay: CPU for each MB from a guest's socket to the durable log beside a bare copy, and 200 guests at once.
+
+Guests are simulated by one other process (benchmarks/relay_load.py) at UNIX sockets, as QEMU's chardevs are. CPU is
+user and system of the relay alone. The copy reads as much at once, writes to a file, and syncs it every 4 MiB.
+"""
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.base import Options, Reach, Row, median, scratch
+from benchmarks.processes import cpu_s, finish, ours, rss_mib, start, tree
+
+_MB = 1_000_000
+_COPY = """
+import os, socket, sys
+made = socket.socket(socket.AF_UNIX)
+made.connect(sys.argv[1])
+fd, unsynced = os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT), 0
+while data := made.recv(128 << 10):
+    os.write(fd, data)
+    unsynced += len(data)
+    if unsynced > 4 << 20:
+        os.fdatasync(fd)
+        unsynced = 0
+"""
+
+
+def run(options: Options) -> list[Row]:
+    """Return ms per MB, the ratio, the fairness between guests, and MiB."""
+    repeats, seconds = (2, 3) if options.quick else (4, 8)
+    relayed, copied = [], []
+    for _ in range(repeats):
+        with scratch() as root:
+            relayed.append(_relayed(root, 1, 256 << 10, 0, seconds)[0])
+        with scratch() as root:
+            copied.append(_copied(root, 256 << 10, 800))
+    with scratch() as root:
+        _, acked, memory = _relayed(root, 200, 64 << 10, 50 * _MB, seconds)
+    with scratch() as root:
+        _, crowded, most = _relayed(root, 200, 64 << 10, 0, seconds)
+    rate = sum(acked) / seconds / _MB
+    many = f"200 guests, 64 KiB frames, {seconds} s"
+    return [
+        Row("relay CPU, guest to durable log", relayed, "ms/MB", None, f"one guest, 256 KiB frames, {seconds} s"),
+        Row("bare copy, socket to synced file", copied, "ms/MB", None, "200 MiB, 128 KiB reads"),
+        Row("relay CPU to bare copy", [median(relayed) / median(copied)], "ratio", Reach(2.0), "medians of this run"),
+        Row("relay, bytes of 200 guests", [rate], "MB/s", None, f"{many}, 50 MB/s offered"),
+        Row("relay, guests' shares", [_spread(acked)], "%", Reach(10.0), "largest to smallest, 50 MB/s offered"),
+        Row("relay, shares in a crowd", [_spread(crowded)], "%", Reach(10.0), f"{many}, as fast as they can"),
+        Row("relay memory", [memory, most], "MiB", Reach(200.0), f"{many}; in both runs"),
+    ]
+
+
+def _spread(shares: list[int]) -> float:
+    return (max(shares) / max(1, min(shares)) - 1) * 100
+
+
+def _load(root: Path, *words: int) -> "subprocess.Popen[bytes]":
+    load = start(ours("benchmarks.relay_load", str(root), *map(str, words)), stdin=-1, stdout=-1)
+    assert load.stdout
+    assert load.stdout.readline() == b"ready\n"
+    return load
+
+
+def _relayed(root: Path, guests: int, frame_bytes: int, rate: int, seconds: int) -> tuple[float, list[int], float]:
+    (root / "relay.toml").write_text(f"[relay]\nguest_rate_bytes = {1 << 34}\n[log]\nretention_bytes = {256 << 20}\n")
+    load = _load(root, guests, frame_bytes, rate, seconds)
+    words = ["relay", "--config", str(root / "relay.toml"), "--vm-dir", str(root), "--log", str(root / "log")]
+    relay = start(ours("producers.cli", *words), stderr=subprocess.DEVNULL)
+    try:
+        time.sleep(1.0)  # its start is not what is measured
+        before_s, most = cpu_s([relay.pid]), 0.0
+        while load.poll() is None and not _ready(load):
+            most = max(most, rss_mib(tree(relay.pid)))
+        assert load.stdout
+        acked = json.loads(load.stdout.readline())
+        used_s = cpu_s([relay.pid]) - before_s
+    finally:
+        load.kill()
+        load.communicate()
+        relay.terminate()
+        finish(relay)
+    return used_s * 1000 / (sum(acked) / _MB), acked, most
+
+
+def _ready(load: "subprocess.Popen[bytes]") -> bool:
+    return bool(select.select([load.stdout], [], [], 0.2)[0])
+
+
+def _copied(root: Path, size_bytes: int, count: int) -> float:
+    load = _load(root, 0, size_bytes, 0, count)
+    used_s = finish(start([sys.executable, "-c", _COPY, os.fspath(root / "g0.sock"), os.fspath(root / "copy")])).cpu_s
+    load.communicate()
+    return used_s * 1000 / (size_bytes * count / _MB)

@@ -1,0 +1,74 @@
+"""The verb `hypocenter-agent relay`: its flags, and the start of the relay."""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Final
+
+from producers import identity, relay_vms
+from producers.agent import shipper_command
+from producers.relay_guest import Host
+from producers.relay_server import Relay, run_relay
+from producers.relay_vms import Vm
+from producers.targets import broker, default_spool, open_log
+from schemas import logs, toml_config
+from schemas.config import Config
+from schemas.errors import UsageError
+
+ABOUT: Final = """\
+Take the frames of this host's guests from their virtio-serial ports, stamp each with the guest it came from, and append
+them to a log: the embedded one, or a spool that is shipped to Kafka. A guest forgets a frame when it is durable here.
+"""
+# What a spool may hold beyond what makes guests wait: nothing that is not shipped is ever deleted.
+_UNBOUNDED_BYTES: Final = 1 << 50
+
+
+def add(verb: argparse.ArgumentParser) -> None:
+    """Add the flags to the parser of the verb."""
+    verb.add_argument("--config", type=Path, metavar="FILE", help="TOML file; flags override its keys")
+    verb.add_argument(
+        "--vm", action="append", default=[], metavar="NAME=SOCKET", help="a guest; with ,uuid=UUID behind; repeatable"
+    )
+    verb.add_argument("--vm-dir", type=Path, metavar="DIR", help="a guest for each NAME.sock there, at any time")
+    verb.add_argument(
+        "--libvirt-xml", type=Path, metavar="PATH", help="guests of libvirt's XML in this file, or in this folder"
+    )
+    target = verb.add_mutually_exclusive_group()
+    target.add_argument("--log", type=Path, metavar="DIR", help="append to the embedded log in DIR [log.dir]")
+    target.add_argument("--kafka", metavar="HOST:PORT", help="ship to this Kafka [kafka.bootstrap]")
+    verb.add_argument("--spool", type=Path, metavar="DIR", help="spool in front of Kafka [spool.dir]")
+    verb.add_argument("--machine", metavar="ID", help="name of this host; default its machine-id [agent.machine]")
+    verb.add_argument("--for", dest="for_s", type=float, metavar="SECONDS", help="stop after so long [agent.for_s]")
+    verb.add_argument("--verbose", action="store_true", help="log more")
+    verb.set_defaults(func=_relay)
+
+
+def _relay(args: argparse.Namespace) -> int:
+    logs.setup(verbose=args.verbose)
+    config = toml_config.load(args.config, Config) if args.config else Config()
+    given = {"machine": args.machine, "for_s": args.for_s}
+    agent = dataclasses.replace(config.agent, **{key: each for key, each in given.items() if each is not None})
+    config = dataclasses.replace(config, agent=agent)
+    if not (args.vm or args.vm_dir or args.libvirt_xml):
+        raise UsageError("whose frames? give --vm NAME=SOCKET, --vm-dir DIR or --libvirt-xml PATH")
+
+    def find() -> list[Vm]:
+        vms = [relay_vms.parse(text) for text in args.vm]
+        vms += relay_vms.in_folder(args.vm_dir) if args.vm_dir else []
+        return relay_vms.together(vms + (relay_vms.in_xml(args.libvirt_xml) if args.libvirt_xml else []))
+
+    find()
+    host = Host(agent.machine or identity.machine_id(), identity.boot_id())
+    kafka = broker(args.kafka, config, unless=args.log)
+    where = (args.log or config.log.dir) if kafka is None else (args.spool or config.spool.dir or default_spool())
+    if where is None:
+        raise UsageError("where to? give --log DIR, --kafka HOST:PORT, or a config file that names one of them")
+    if kafka is None:
+        writer, command, hold_bytes = open_log(where, config.log), None, None
+    else:
+        hold_bytes = config.spool.retention_bytes
+        writer = open_log(where, dataclasses.replace(config.spool, retention_bytes=_UNBOUNDED_BYTES))
+        command = shipper_command(where, json.dumps(dataclasses.asdict(kafka)))
+    run_relay(Relay(config, host, find, writer, shipper=command, hold_bytes=hold_bytes), writer)
+    return 0

@@ -1,0 +1,207 @@
+"""The socket of one guest: connected to, read in turns with all others, and written to as far as it takes bytes."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from producers.relay_guest import Bucket, Guest, boottime_ns
+from schemas.config import RelayConfig
+from schemas.relay import Hello, Refused
+from schemas.relay_host import Arrived, Asked, Event, Greeted, HostEnd, Pinged, Timed, WentBack
+
+log = logging.getLogger(__name__)
+#: What is read of one guest before it is the next one's turn.
+_READ_BYTES: Final = 128 << 10
+#: What waits for a guest that does not read; of acknowledgements only the newest of each topic waits beside it.
+_OUT_BYTES_MAX: Final = 16 << 10
+_CONNECT_S: Final = 1.0
+#: A packet that has begun and does not go on for so long: its sender went away in the middle of it.
+_BROKEN_OFF_S: Final = 2.0
+
+
+class Link:
+    """Serves `guest`; `on_frame` gets each frame that arrived, and `may_read` is asked before each read.
+
+    Who was told no is read again after `resume`.
+    """
+
+    def __init__(
+        self,
+        guest: Guest,
+        hello: Hello,
+        config: RelayConfig,
+        on_frame: Callable[["Link", Arrived], None],
+        may_read: Callable[["Link"], bool],
+    ) -> None:
+        self.guest = guest
+        self.end = HostEnd(hello)
+        #: Bytes of frames that are not yet durable; a guest that keeps to its window has no more than that.
+        self.queued_bytes = 0
+        self._config = config
+        self._on_frame, self._may_read = on_frame, may_read
+        self._loop = asyncio.get_running_loop()
+        now_s = self._loop.time()
+        self._byte_rate = Bucket(config.guest_rate_bytes, now_s)
+        self._packet_rate = Bucket(config.guest_rate_packets, now_s)
+        self._socket: socket.socket | None = None
+        self._out = bytearray()
+        self._acks: dict[str, tuple[int, int]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._broken_off: asyncio.TimerHandle | None = None
+        self._said = ""
+        self._connect()
+
+    def close(self) -> None:
+        """Let go of the socket for good."""
+        self._disconnect()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def resume(self) -> None:
+        """Read again."""
+        if self._socket is not None:
+            self._loop.add_reader(self._socket, self._readable)
+            self._watch_for_the_rest()
+
+    def ack(self, topic: str, offset: int, check: int) -> None:
+        """Say that all frames of `topic` below `offset` are durable."""
+        self._acks[topic] = (offset, check)
+        self._send(b"")
+
+    def _connect(self) -> None:
+        self._timer = None
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            made.connect(str(self.guest.vm.socket))
+        except OSError as e:
+            made.close()
+            if str(e) != self._said:
+                self._said = str(e)
+                log.warning("%s at %s: %s; trying again", self.guest.vm.name, self.guest.vm.socket, e.strerror)
+            self._timer = self._loop.call_later(_CONNECT_S, self._connect)
+            return
+        self._said = ""
+        self._socket = made
+        self.guest.connected = True
+        self.guest.connections += 1
+        self._loop.add_reader(made, self._readable)
+        self._greet(self.end.opened())
+
+    # What is acknowledged from now on is of the new connection.
+    def _greet(self, greeting: bytes) -> None:
+        self._acks = {}
+        self._send(greeting)
+
+    def _disconnect(self) -> None:
+        if self._socket is None:
+            return
+        self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
+        self._socket.close()
+        self._socket, self._out, self._acks = None, bytearray(), {}
+        self._watch_for_the_rest()
+        self.guest.connected = False
+        lost = self.end.closed()
+        if lost is not None:
+            self.guest.refused[lost.reason] += 1
+
+    def _lost(self, why: str) -> None:
+        log.info("%s: disconnected: %s", self.guest.vm.name, why)
+        self._disconnect()
+        self._timer = self._loop.call_later(_CONNECT_S, self._connect)
+
+    def _readable(self) -> None:
+        assert self._socket is not None
+        if not self._may_read(self):
+            self._pause()
+            return
+        try:
+            data = self._socket.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as e:
+            self._lost(e.strerror or str(e))
+            return
+        t1_ns = boottime_ns()
+        if not data:
+            self._lost("the other end is closed")
+            return
+        self.guest.bytes += len(data)
+        events = self.end.feed(data)
+        for event in events:
+            self._heard(event, t1_ns)
+        self._watch_for_the_rest()
+        self._keep_to_the_rates(len(data), len(events))
+
+    def _heard(self, event: Event, t1_ns: int) -> None:
+        if isinstance(event, Arrived):
+            self._on_frame(self, event)
+        elif isinstance(event, Pinged):
+            if not self._out:
+                t2_ns = boottime_ns()
+                self.guest.pinged(event.number, event.t0_ns, t1_ns, t2_ns)
+                self._send(self.end.pong(event.number, event.t0_ns, t1_ns, t2_ns))
+        elif isinstance(event, Timed):
+            self.guest.timed(event)
+        elif isinstance(event, Refused):
+            self.guest.refuse(event)
+        elif isinstance(event, Greeted):
+            self.guest.greeted(event.guest)
+        elif isinstance(event, WentBack):
+            log.warning("%s was restored from a snapshot: it sends what came before", self.guest.vm.name)
+            self.guest.went_back()
+            self._greet(self.end.greeting())
+        elif isinstance(event, Asked):
+            self._greet(self.end.greeting())
+
+    # What does not go on while nobody reads it is not broken off.
+    def _pause(self) -> None:
+        assert self._socket is not None
+        self._loop.remove_reader(self._socket)
+        self._watch_no_longer()
+
+    def _watch_for_the_rest(self) -> None:
+        self._watch_no_longer()
+        if self._socket is not None and self.end.open:
+            self._broken_off = self._loop.call_later(_BROKEN_OFF_S, self._give_up)
+
+    def _watch_no_longer(self) -> None:
+        if self._broken_off is not None:
+            self._broken_off.cancel()
+            self._broken_off = None
+
+    def _give_up(self) -> None:
+        self._broken_off = None
+        lost = self.end.give_up()
+        if lost is not None:
+            self.guest.refuse(lost)
+
+    def _keep_to_the_rates(self, size_bytes: int, packets: int) -> None:
+        now_s = self._loop.time()
+        rest_s = max(self._byte_rate.take(size_bytes, now_s), self._packet_rate.take(packets, now_s))
+        if rest_s > 0 and self._socket is not None:
+            self._pause()
+            self._timer = self._loop.call_later(rest_s, self.resume)
+
+    def _send(self, data: bytes) -> None:
+        if self._socket is None:
+            return
+        if len(self._out) + len(data) <= _OUT_BYTES_MAX:
+            self._out += data
+        self._writable()
+
+    def _writable(self) -> None:
+        assert self._socket is not None
+        if not self._out:
+            for topic, (offset, check) in self._acks.items():
+                self._out += self.end.ack(topic, offset, check)
+            self._acks = {}
+        with contextlib.suppress(OSError):  # a socket that is broken says so to its reader
+            del self._out[: self._socket.send(self._out)]
+        if self._out:
+            self._loop.add_writer(self._socket, self._writable)
+        else:
+            self._loop.remove_writer(self._socket)

@@ -1,0 +1,263 @@
+"""The agent's child that ships the spool to the relay on its host: `python -m producers.relay_ship --log DIR ...`.
+
+Standard input is a pipe from the agent: a byte says that there is new data, end of file that the agent is gone. Only
+what the relay says to be durable on its host is acknowledged in the spool; after every break it goes on from there.
+"""
+
+import argparse
+import gc
+import itertools
+import logging
+import os
+import select
+import sys
+import time
+from collections import deque
+from pathlib import Path
+from typing import Final
+
+from producers.relay_port import Port
+from producers.spool import GOODBYE_S, Shipment, Spool
+from schemas import limits, logs
+from schemas.errors import HypocenterError, UnavailableError
+from schemas.relay import Hello
+from schemas.relay_guest import Acked, Diverged, Event, Greeted, GuestEnd, Ponged
+
+log = logging.getLogger(__name__)
+_READ_BYTES: Final = 256 << 10
+#: What waits for the port at most, before another frame is taken.
+_OUT_BYTES: Final = 256 << 10
+_OPEN_S: Final = 0.5
+_ASK_S: Final = 1.0
+#: So long without an acknowledgement of what was sent: something got lost on the way.
+_STALL_S: Final = 15.0
+_PING_S: Final = 5.0
+_PINGS: Final = 10
+_IDLE_S: Final = 5.0
+
+
+class RelayShipper:
+    """Ships the spool in `directory` over the port `where`; `claims` is what this guest says of itself.
+
+    Raises:
+        UnavailableError: there is no such spool.
+        LockedError: another shipper reads it.
+        StorageError: the disk refuses.
+    """
+
+    def __init__(self, directory: Path, where: str, claims: Hello) -> None:
+        self._spool = Spool(directory)
+        self._where = where
+        self._claims = claims._replace(name=self._spool.id)
+        self._end = GuestEnd()
+        self._port: Port | None = None
+        self._out: deque[memoryview] = deque()
+        self._out_bytes = 0
+        self._read: deque[Shipment] = deque()
+        self._sent: dict[str, deque[Shipment]] = {}
+        self._hinted = True
+        self._open_s = self._ask_s = self._ping_s = 0.0  # not before
+        self._progress_s = 0.0
+        self._numbers = itertools.count(1)
+        self._pinged = 0  # of the burst under way
+        self._said = ""
+
+    def run(self) -> None:
+        """Ship until standard input ends, then what is left for some seconds.
+
+        Raises:
+            UnavailableError: the relay did not take all of it.
+        """
+        deadline_s = None
+        while deadline_s is None or time.monotonic() < deadline_s:
+            self._step()
+            self._spool.save_if_due()
+            if deadline_s is not None and self._done():
+                break
+            if self._wait(deadline_s) and not os.read(0, 65536):
+                deadline_s = time.monotonic() + GOODBYE_S
+                self._hinted = True
+        else:
+            self._spool.save()
+            raise UnavailableError("not all of the spool was acknowledged by the relay")
+        self._spool.save()
+
+    def close(self) -> None:
+        """Release port, files and lock."""
+        if self._port is not None:
+            self._port.close()
+        self._spool.close()
+
+    def _done(self) -> bool:
+        return self._end.link > 0 and not (self._hinted or self._read or self._out or self._end.waiting)
+
+    def _step(self) -> None:
+        now_s = time.monotonic()
+        try:
+            if self._port is None and now_s >= self._open_s:
+                self._open(now_s)
+            if self._port is not None:
+                self._receive(self._port)
+                self._ask(now_s)
+                self._fill()
+                self._ping(now_s)
+                self._flush(self._port)
+        except OSError as e:
+            self._broken(e)
+
+    def _open(self, now_s: float) -> None:
+        self._open_s = now_s + _OPEN_S
+        self._port = Port(self._where)
+        self._begin(now_s)
+        log.info("%s is open", self._where)
+        self._said = ""
+
+    # Everything that was under way counts as not sent.
+    def _begin(self, now_s: float) -> None:
+        self._put(self._end.opened())
+        self._ask_s = now_s + _ASK_S
+        self._progress_s = now_s
+
+    def _broken(self, error: OSError) -> None:
+        if self._port is not None:
+            self._port.close()
+        self._port, self._open_s = None, time.monotonic() + _OPEN_S
+        self._out.clear()
+        self._out_bytes = 0
+        self._end.opened()
+        text = f"{self._where}: {error.strerror or error}; frames wait in the spool"
+        if text != self._said:
+            log.warning("%s", text)
+            self._said = text
+
+    def _ask(self, now_s: float) -> None:
+        if self._end.link:
+            if self._end.waiting and now_s - self._progress_s > _STALL_S:
+                log.warning("%s: nothing was acknowledged for %.0f s, beginning anew", self._where, _STALL_S)
+                self._begin(now_s)
+        elif now_s >= self._ask_s and not self._out:
+            self._begin(now_s)
+
+    def _receive(self, port: Port) -> None:
+        while (data := port.read()) is not None:
+            t3_ns = time.monotonic_ns()
+            for event in self._end.feed(data):
+                self._heard(event, t3_ns)
+
+    def _heard(self, event: Event, t3_ns: int) -> None:
+        if isinstance(event, Greeted):
+            self._put(self._end.hello(self._claims._replace(ends=self._spool.ends())))
+            self._spool.rewind()
+            self._read.clear()
+            self._sent.clear()
+            self._hinted, self._pinged, self._ping_s = True, 0, 0.0
+            self._progress_s = time.monotonic()
+            log.info("relayed by %s as %s", event.host.machine, event.host.name)
+        elif isinstance(event, Acked):
+            sent = self._sent[event.topic]
+            for _ in range(event.frames):
+                self._spool.acknowledge(sent.popleft())
+            self._progress_s = time.monotonic()
+        elif isinstance(event, Ponged):
+            self._put(self._end.times(event.number, event.t0_ns, t3_ns))
+            self._send_ping()
+        elif isinstance(event, Diverged):
+            log.warning("%s: frames were acknowledged that were never sent: a snapshot was restored", self._where)
+            self._begin(time.monotonic())
+
+    def _fill(self) -> None:
+        while self._end.room() and self._out_bytes < _OUT_BYTES:
+            if not self._read:
+                if not self._hinted:
+                    return
+                self._read.extend(self._spool.read(_READ_BYTES, lambda: True))
+                self._hinted = bool(self._read)
+                continue
+            each = self._read.popleft()
+            # What a spool says of its losses has no offset of its own: it has the last of those that are gone.
+            self._put(self._end.frame(each.topic, each.before - 1, each.payload))
+            self._put(each.payload)
+            if not self._sent.get(each.topic) and not self._end.waiting:
+                self._progress_s = time.monotonic()
+            self._sent.setdefault(each.topic, deque()).append(each)
+
+    # A burst, because paced pings take several times as long; behind no frames, because they would be waited for.
+    def _ping(self, now_s: float) -> None:
+        if self._end.link and now_s >= self._ping_s and not self._out:
+            self._ping_s, self._pinged = now_s + _PING_S, 0
+            self._send_ping()
+
+    def _send_ping(self) -> None:
+        if self._pinged < _PINGS:
+            self._pinged += 1
+            self._put(self._end.ping(next(self._numbers), time.monotonic_ns()))
+
+    def _put(self, data: bytes) -> None:
+        self._out.append(memoryview(data))
+        self._out_bytes += len(data)
+
+    def _flush(self, port: Port) -> None:
+        while self._out:
+            taken = port.write(self._out[0])
+            if not taken:
+                return
+            self._out_bytes -= taken
+            if taken == len(self._out[0]):
+                self._out.popleft()
+            else:
+                self._out[0] = self._out[0][taken:]
+
+    # Returns whether standard input has something to say.
+    def _wait(self, deadline_s: float | None) -> bool:
+        poll = select.poll()
+        if deadline_s is None:
+            poll.register(0, select.POLLIN)
+        if self._port is not None:
+            poll.register(self._port.fileno(), select.POLLIN | (select.POLLOUT if self._out else 0))
+        busy = self._hinted and self._port is not None and self._end.room() and self._out_bytes < _OUT_BYTES
+        ready = dict(poll.poll(0 if busy else self._pause_ms(deadline_s)))
+        self._hinted = self._hinted or 0 in ready
+        return 0 in ready
+
+    def _pause_ms(self, deadline_s: float | None) -> int:
+        now_s = time.monotonic()
+        if self._port is None:
+            until_s = self._open_s
+        elif not self._end.link:
+            until_s = self._ask_s
+        else:
+            until_s = min(now_s + _IDLE_S, self._ping_s)
+            if self._end.waiting:
+                until_s = min(until_s, now_s + _ASK_S)
+        if self._spool.dirty:
+            until_s = min(until_s, now_s + _ASK_S)
+        if deadline_s is not None:
+            until_s = min(until_s, now_s + 0.2)
+        return max(10, int((until_s - now_s) * 1000))
+
+
+def main() -> int:
+    """Run the shipper; the exit code is that of the error that ended it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--log", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--port", required=True, metavar="PORT")
+    for claim in ("machine", "boot-id", "layer"):
+        parser.add_argument(f"--{claim}", required=True, metavar="NAME")
+    args = parser.parse_args()
+    logs.setup()
+    claims = Hello("", args.machine, args.boot_id, args.layer, limits.RELAY_WINDOW_BYTES_MAX, {})
+    try:
+        shipper = RelayShipper(args.log, args.port, claims)
+        gc.freeze()
+        try:
+            shipper.run()
+        finally:
+            shipper.close()
+    except HypocenterError as e:
+        log.error("%s", e)  # noqa: TRY400
+        return e.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

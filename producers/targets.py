@@ -1,0 +1,44 @@
+"""Where frames go: a log directory, or a spool in front of a broker."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+from producers.log import LogWriter
+from schemas.config import Config, LogConfig
+from schemas.kafka_config import KafkaConfig
+
+
+def broker(bootstrap: str | None, config: Config, *, unless: object) -> KafkaConfig | None:
+    """Return the broker to ship to, at `bootstrap` where that is given; None where there is none, or `unless` holds.
+
+    Raises:
+        UsageError: a secret that it needs is not there: said now, and not by each shipper that fails for it.
+    """
+    kafka = None if unless else config.kafka
+    if bootstrap:
+        kafka = dataclasses.replace(kafka, bootstrap=bootstrap) if kafka else KafkaConfig(bootstrap=bootstrap)
+    if kafka is not None:
+        kafka.client_kwargs()
+    return kafka
+
+
+def open_log(path: Path, config: LogConfig) -> LogWriter:
+    """Return the writer of the log in `path`, as `config` says.
+
+    Raises:
+        LockedError, UsageError, StorageError: as `LogWriter`.
+    """
+    return LogWriter(
+        path,
+        retention_bytes=config.retention_bytes,
+        retention_ms=int(config.retention_hours * 3_600_000) if config.retention_hours is not None else None,
+        segment_bytes=config.segment_bytes,
+    )
+
+
+def default_spool() -> Path:
+    """Return where the spool lies when nobody says so."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/hypocenter/spool")
+    return Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local/state")) / "hypocenter/spool"

@@ -1,0 +1,43 @@
+"""CRC-32 of bytes that are joined, from those of their parts: nobody reads the bytes again.
+
+`crc(a + b) = shifted(crc(a), len(b)) ^ crc(b)`, and what follows from it: the checksum is linear over GF(2), a shift by
+n bytes a multiplication by x^(8n) modulo the polynomial. Source: crc32_combine() of zlib, crc32.c.
+"""
+
+from functools import cache
+from typing import Final
+
+_POLYNOMIAL: Final = 0xEDB88320
+_ONE: Final = 1 << 31
+#: Of so many bytes on it is less work than to read them.
+WORTH_BYTES: Final = 1 << 15
+
+
+def shifted(crc: int, size_bytes: int) -> int:
+    """Return the share that bytes of this `crc` have in the checksum of them and `size_bytes` behind them."""
+    place = 0
+    while size_bytes:
+        if size_bytes & 0xFF:
+            crc = _product(crc, _power(place, size_bytes & 0xFF))
+        size_bytes >>= 8
+        place += 1
+    return crc
+
+
+# x to the power of 8 * count * 256^place.
+@cache
+def _power(place: int, count: int) -> int:
+    if count > 1:
+        return _product(_power(place, count - 1), _power(place, 1))
+    return _ONE >> 8 if place == 0 else _product(_power(place - 1, 255), _power(place - 1, 1))
+
+
+# Of two polynomials whose highest powers are in the lowest bits.
+def _product(a: int, b: int) -> int:
+    found = 0
+    while a:
+        if a & _ONE:
+            found ^= b
+        a = a << 1 & 0xFFFFFFFF
+        b = b >> 1 ^ _POLYNOMIAL if b & 1 else b >> 1
+    return found
