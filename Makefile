@@ -6,9 +6,10 @@ BROKER = $(PYTHON) deploy/kafka/broker.py
 FOR ?= 10
 
 BPF = producers/bpf_programs
-BPF_BUILT = $(patsubst %.c,%.o,$(wildcard $(BPF)/*.bpf.c)) $(BPF)/ring-x86_64.so $(BPF)/ring-aarch64.so
+BPF_TESTS = tests/producers
+BPF_BUILT = $(patsubst %.c,%.o,$(wildcard $(BPF)/*.bpf.c $(BPF_TESTS)/*.bpf.c)) $(BPF)/ring-x86_64.so $(BPF)/ring-aarch64.so
 
-.PHONY: help setup setup-kafka setup-trace bpf run test bench kafka kafka-stop
+.PHONY: help setup setup-kafka setup-trace setup-guest bpf run test bench kafka kafka-stop
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +41,15 @@ setup-trace: ## install trace-cmd where missing (root on Debian); elsewhere the 
 	    apt-get update -q && apt-get install -y -q --no-install-recommends trace-cmd; \
 	  else echo "trace-cmd is not there: tests against it will be skipped" >&2; fi; fi
 
+GUEST = qemu-system-x86_64 busybox cpio depmod mkfs.ext4
+
+setup-guest: ## install QEMU and fetch Debian's kernel for guests (root on Debian); elsewhere the tests in guests are skipped
+	@if ! for p in $(GUEST); do command -v $$p >/dev/null || exit 1; done; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -q && \
+	    apt-get install -y -q --no-install-recommends qemu-system-x86 busybox-static cpio kmod e2fsprogs; \
+	  else echo "QEMU or a tool of its guests is not there: tests in guests will be skipped" >&2; fi; fi
+	@$(PYTHON) -m tests.guest._kernel || echo "tests in guests will be skipped" >&2
+
 # What is built is in the wheel and not in git: a machine that runs the agent needs no compiler, and a reader of the source
 # sees no bytes that could differ from it. Both kinds are for any machine of their architecture, whatever builds them.
 bpf: ## compile the BPF programs and the reader of their rings; install clang, lld and libbpf where missing (root)
@@ -55,6 +65,10 @@ $(BPF)/%.bpf.o: $(BPF)/%.bpf.c $(wildcard $(BPF)/*.h)
 	clang -target bpf -mcpu=v3 -O2 -g -Wall -Werror -idirafter /usr/include/$$(uname -m)-linux-gnu -c $< -o $@
 	llvm-strip -g $@
 
+$(BPF_TESTS)/%.bpf.o: $(BPF_TESTS)/%.bpf.c
+	clang -target bpf -mcpu=v3 -O2 -g -Wall -Werror -idirafter /usr/include/$$(uname -m)-linux-gnu -c $< -o $@
+	llvm-strip -g $@
+
 # No C library is linked: memcpy is found in the process that loads it, so one machine can build for both.
 $(BPF)/ring-%.so: $(BPF)/ring.c
 	clang --target=$*-linux-gnu -std=c11 -O2 -Wall -Wextra -Werror -ffreestanding -fPIC -shared -nostdlib -fuse-ld=lld $< -o $@
@@ -62,7 +76,7 @@ $(BPF)/ring-%.so: $(BPF)/ring.c
 run: setup ## agent, collector and audit on this machine for FOR=10 seconds; KAFKA=host:port goes through a broker
 	.venv/bin/hypocenter trial --for $(FOR) $(if $(KAFKA),--kafka $(KAFKA))
 
-test: setup setup-kafka setup-trace ## lint, types and every test
+test: setup setup-kafka setup-trace setup-guest ## lint, types and every test
 	@$(MAKE) --no-print-directory bpf || echo "tests of BPF programs will be skipped" >&2
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .

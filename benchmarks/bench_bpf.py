@@ -69,7 +69,7 @@ def _load(rounds: int) -> None:
 
 
 def _open(program: BpfProgram) -> Source:
-    config = Config(bpf=BpfConfig((program,)))
+    config = Config(bpf=BpfConfig((program,), snapshot_s=0))
     return bpf.open_sources(Opening(Identity("bench", "boot", "host"), {}, config))[1]
 
 

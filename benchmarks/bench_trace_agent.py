@@ -8,7 +8,6 @@ and a short one, so without its start.
 """
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -19,12 +18,11 @@ from typing import Final
 
 from benchmarks.base import Options, Reach, Row, Skipped, log, median, scratch
 from benchmarks.processes import broker, cpu_s, finish, ours, rss_mib, start, tree
+from benchmarks.spools import acknowledged, ends, until
 from benchmarks.traces import EVENTS, PAGE_BYTES, TRACEFS, apart, instance, load
-from schemas import log_dir
 
 _SET: Final = "bench-agent"
 _SPECS: Final = [spec.replace("/", ":") if "/" in spec else f"{spec}:*" for spec in EVENTS]
-_WAIT_S: Final = 60.0
 
 
 def run(options: Options) -> list[Row]:
@@ -71,16 +69,16 @@ def _agent(root: Path, bootstrap: str, seconds: float) -> tuple[float, int, floa
     with errors.open("wb") as file:
         process = start(command, stderr=file)
     try:
-        _until(lambda: b"watching" in errors.read_bytes(), process, "start")
+        until(lambda: b"watching" in errors.read_bytes(), process, "start")
         (path,) = (each for each in (TRACEFS / "instances").iterdir() if each.name.endswith(f"-{process.pid}"))
-        _until(lambda: len(tree(process.pid)) == 2, process, "start its shipper")
+        until(lambda: len(tree(process.pid)) == 2, process, "start its shipper")
         time.sleep(1.0)  # the shipper's own start
         before, used_s = _stats(path), cpu_s(tree(process.pid))
         with load():
             time.sleep(seconds)
         time.sleep(0.5)  # a tick, and the last frame
-        wanted = _ends(spool)
-        _until(lambda: _acknowledged(spool, wanted), process, "get everything acknowledged")
+        wanted = ends(spool)  # it goes on: what little the machine itself does is traced too
+        until(lambda: acknowledged(spool, wanted), process, "get everything acknowledged")
         used_s, after = cpu_s(tree(process.pid)) - used_s, _stats(path)
         mib = rss_mib(tree(process.pid))
         events = after["read events"] - before["read events"]
@@ -89,30 +87,6 @@ def _agent(root: Path, bootstrap: str, seconds: float) -> tuple[float, int, floa
     finally:
         process.send_signal(signal.SIGTERM)
         finish(process)
-
-
-# Where each partition of the spool ends now. It goes on: what little the machine itself does is traced too.
-def _ends(spool: Path) -> dict[str, int]:
-    found = {
-        f"{end.parent.parent.name}/{end.parent.name}": log_dir.read_end(end.parent) for end in spool.glob("*/*/end")
-    }
-    return {where: end.offset for where, end in found.items() if end}
-
-
-def _acknowledged(spool: Path, wanted: dict[str, int]) -> bool:
-    try:
-        shipped = json.loads((spool / "shipped.json").read_bytes())["offsets"]
-    except FileNotFoundError:
-        return False
-    return all(shipped.get(where, 0) >= offset for where, offset in wanted.items())
-
-
-def _until(done, process, what: str) -> None:  # type: ignore[no-untyped-def]
-    deadline_s = time.monotonic() + _WAIT_S
-    while not done():
-        if process.poll() is not None or time.monotonic() > deadline_s:
-            raise RuntimeError(f"the agent does not {what}")
-        time.sleep(0.02)
 
 
 def _stats(path: Path) -> dict[str, int]:

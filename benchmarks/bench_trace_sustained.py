@@ -9,12 +9,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from benchmarks.base import Options, Reach, Row, Skipped, log, scratch
+from benchmarks.calls import Callers
 from benchmarks.processes import broker, cpu_s, ours, rss_mib, start, tree
 from benchmarks.traces import TRACEFS
 from consumers.lake.layout import open_lake
@@ -23,21 +23,6 @@ from consumers.views import run_query
 _RATE: Final = 1_000_000
 _EVENTS: Final = ("raw_syscalls:sys_enter", "raw_syscalls:sys_exit")
 _START_S: Final = 60
-# As many calls of getppid(2) every 5 ms as the pace asks for, from the first line of standard input on; says how many.
-_LOAD: Final = """
-import itertools, os, sys, time
-per_s, seconds = int(sys.argv[1]), float(sys.argv[2])
-print(os.getpid(), flush=True)
-sys.stdin.readline()
-start, made = time.monotonic(), 0
-while (passed := time.monotonic() - start) < seconds:
-    due = int(passed * per_s) - made
-    for _ in itertools.repeat(None, due):
-        os.getppid()
-    made += due
-    time.sleep(0.005)
-print(made, flush=True)
-"""
 
 
 class _Sample(NamedTuple):
@@ -52,19 +37,18 @@ def run(options: Options) -> list[Row]:
         raise Skipped("needs root and tracefs")
     seconds = 15.0 if options.quick else 60.0
     with broker() as bootstrap, scratch() as root:
-        loads = [_load(cpu, seconds) for cpu in sorted(os.sched_getaffinity(0))[:2]]
+        load = Callers(_RATE // len(_EVENTS), seconds)
         collector = start(ours("consumers.cli", "collect", "--kafka", bootstrap, "--lake", str(root / "lake")))
-        agent = _agent(root, bootstrap, [pid for _, pid in loads])
+        agent = _agent(root, bootstrap, load.pids)
         try:
-            samples = _watch(loads, collector.pid, agent.pid)
+            samples = _watch(load, collector.pid, agent.pid)
         finally:
-            for process, _ in loads:
-                process.kill()
+            load.kill()
             agent.send_signal(signal.SIGTERM)
             agent.wait()
             collector.send_signal(signal.SIGTERM)
             collector.wait()
-        calls = sum(int(process.communicate()[0]) for process, _ in loads)
+        calls = load.made()
         before = _stored(root / "lake", calls)
         subprocess.run(
             ours("consumers.cli", "collect", "--kafka", bootstrap, "--lake", str(root / "lake"), "--until-end"),
@@ -97,14 +81,6 @@ def _rows(seconds: float, calls: int, before: int, stored: int, told: float, sam
     ]
 
 
-def _load(cpu: int, seconds: float) -> tuple["subprocess.Popen[str]", int]:
-    command = [sys.executable, "-c", _LOAD, str(_RATE // 2 // len(_EVENTS)), str(seconds)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    os.sched_setaffinity(process.pid, {cpu})
-    assert process.stdout is not None
-    return process, int(process.stdout.readline())
-
-
 def _agent(root: Path, bootstrap: str, pids: list[int]) -> "subprocess.Popen[bytes]":
     only = " || ".join(f"common_pid == {pid}" for pid in pids)
     command = ["run", "--surface", "ftrace", "--kafka", bootstrap, "--spool", str(root / "spool")]
@@ -122,18 +98,11 @@ def _agent(root: Path, bootstrap: str, pids: list[int]) -> "subprocess.Popen[byt
     return agent
 
 
-# One sample each second until the loads have ended.
-def _watch(loads: list[tuple["subprocess.Popen[str]", int]], collector: int, agent: int) -> list[_Sample]:
-    for process, _ in loads:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    samples = []
-    next_s = time.monotonic()
-    while any(process.poll() is None for process, _ in loads):
-        samples.append(_Sample(rss_mib([collector]), cpu_s([collector]), cpu_s(tree(agent))))
-        next_s += 1
-        time.sleep(max(0.0, next_s - time.monotonic()))
+# One sample each second until the load has ended.
+def _watch(load: Callers, collector: int, agent: int) -> list[_Sample]:
+    samples: list[_Sample] = []
+    load.go()
+    load.each_second(lambda: samples.append(_Sample(rss_mib([collector]), cpu_s([collector]), cpu_s(tree(agent)))))
     return samples
 
 

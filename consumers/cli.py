@@ -23,6 +23,7 @@ VERBS: Final = {
     "tail": "follow decoded records as text",
     "import": "store an archive: a dump of the kernel log, or trace events that were saved",
     "export": "write trace events as a file that Perfetto opens",
+    "clocks": "how far one clock is ahead of another, how exactly that is known",
     "compact": "merge the small files of past hours",
     "topics": "create or verify Kafka's topics",
     "trial": "agent, collector and audit together for some seconds",

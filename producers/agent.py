@@ -1,6 +1,7 @@
 """The agent: one asyncio loop waits on every source, drains, cuts frames, and hands them to the writer thread."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -13,12 +14,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from producers import memory
-from producers.clocks import read_clocks
+from producers.clock_readings import read_clocks
 from producers.log import LogWriter
 from producers.pacing import Pace
 from producers.registry import Identity, Known, Opening, open_sources
 from producers.ship_child import ShipperChild
-from producers.source import Batch, Source
+from producers.source import Batch, Holding, Source
 from producers.writer import WriterThread
 from schemas.config import Config
 from schemas.crashpoints import crash_point
@@ -63,6 +64,7 @@ class Agent:
         self._shipper_command = shipper
         self._shipper: ShipperChild | None = None
         self._watched: list[_Watched] = []
+        self._holding: list[tuple[_Watched, Holding]] = []
         self._error: BaseException | None = None
 
     def close(self) -> None:
@@ -117,6 +119,7 @@ class Agent:
             for source in open_sources(name, opening):
                 number = known[source.stream].number + 1 if source.stream in known else 0
                 self._watched.append(_Watched(source, number, clocks.realtime_ns, source.next_position()))
+        self._holding = [(each, each.source) for each in self._watched if isinstance(each.source, Holding)]
         crash_point("agent:opened")
 
     def _listen(self, watched: _Watched) -> None:
@@ -257,9 +260,22 @@ class Agent:
         crash_point("agent:durable")
         if self._shipper is not None:
             self._shipper.hint()
+        if self._holding:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: a disk took its time
+                self._loop.call_soon_threadsafe(self._let_go)
+
+    # What was held for the log leaves room, and what came meanwhile may have woken nobody.
+    def _let_go(self) -> None:
+        for watched, source in self._holding:
+            position = self._thread.durable.get(watched.source.stream)
+            if position is not None:
+                source.durable(position)
+                if not self._stop.is_set():
+                    self._drain(watched)
 
     async def _close(self, beating: asyncio.Task[None]) -> None:
         beating.cancel()
+        self._stop.set()
         for watched in self._watched:
             self._ignore(watched)
             if watched.rest is not None:
@@ -267,6 +283,7 @@ class Agent:
         await self._drain_to_the_end()
         self._heartbeat()
         stopped = await asyncio.to_thread(self._thread.stop, _STOP_S)
+        self._let_go()
         shipped = self._shipper is None or await self._shipper.stop()
         records = sum(watched.source.counters().get("records", 0) for watched in self._watched)
         self.close()

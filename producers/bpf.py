@@ -1,4 +1,4 @@
-"""Records of BPF programs that come with the agent: for each program one source of what its ring holds, as it lies.
+"""Records of BPF programs, those that come with the agent and others: for each ring one source of what it holds.
 
 No record is looked into, apart from the time it begins with. What a program could not write, it counted itself; the
 samples of those counters become losses. Source: Documentation/bpf/ringbuf.rst; `bpf_programs/` has the programs.
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from producers import bpf_libbpf, bpf_program, journal
+from producers import bpf_counts, bpf_libbpf, bpf_pinned, bpf_program, journal
 from producers.bpf_program import Program
 from producers.bpf_records import ENDED, NEXT, SLOTS, RecordsSource
 from producers.bpf_ring import MappedRing, Ring, load_helper
@@ -37,22 +37,28 @@ def open_sources(opening: Opening) -> list[Source]:
     """Return the sources of all programs, which run from now on: for each its description, then its records.
 
     Raises:
-        UsageError: no program is configured, or there is none of that name.
-        AccessError: the kernel does not take one, or it is not built.
+        UsageError: no program is configured, or there is none of that name; a pinned ring is refused.
+        AccessError: the kernel does not take one, or it is not built; a pinned ring may not be opened.
     """
-    wanted = opening.config.bpf.programs
-    if not wanted:
-        raise UsageError("which programs? give --program NAME,... or a config file with [[bpf.programs]]")
+    wanted, pinned = opening.config.bpf.programs, opening.config.bpf.pinned
+    if not wanted and not pinned:
+        raise UsageError(
+            "which programs? give --program NAME,... or a config file with [[bpf.programs]]; or a ring by --pinned"
+        )
     sources: list[Source] = []
     programs: list[Program] = []
     with contextlib.ExitStack() as undo:
-        for each in wanted:
-            program = Program(each.name, each.ring_kib << 10, _settings(each))
+        for own in wanted:
+            ring_bytes = own.ring_kib << 10 if own.records else limits.BPF_RING_BYTES_LEAST
+            program = Program(own.name, ring_bytes, _settings(own))
             undo.callback(program.close)
             programs.append(program)
             ring = MappedRing(program.ring_fd)
             undo.callback(ring.close)
-            sources += _open(opening, program, ring)
+            sources += _open(opening, program, ring, records=own.records)
+        rings: dict[int, Path] = {}
+        for each in pinned:
+            sources += bpf_pinned.open_pinned(opening, each, undo, rings)
         for program in programs:
             program.attach()
             if program.missing:
@@ -60,10 +66,13 @@ def open_sources(opening: Opening) -> list[Source]:
             if program.active:
                 log.info("bpf %s: with %s", program.name, ", ".join(program.active))
         undo.pop_all()
+    snapshot_s = opening.config.bpf.snapshot_s
+    if programs and snapshot_s:
+        sources.append(bpf_counts.source(opening, programs, snapshot_s))
     return sources
 
 
-def _open(opening: Opening, program: Program, ring: Ring) -> list[Source]:
+def _open(opening: Opening, program: Program, ring: Ring, *, records: bool) -> list[Source]:
     types = bpf.pack_types(
         bpf.Types(
             program=program.name,
@@ -92,8 +101,9 @@ def _open(opening: Opening, program: Program, ring: Ring) -> list[Source]:
         # Its ring went with it, and its counters since they were last told.
         losses.append(Loss(LossKind.DROP, position, None, "agent-died", _FOUND_BY, LossUnit.EVENT))
     tick_s = opening.config.bpf.tick_ms / 1000
-    records = RecordsSource(stream, program, ring, bpf.descriptor(types), position, losses, tick_s, noted)
-    return [TypesSource(described, types, sent.next if sent else 0), records]
+    what = (stream, program, ring, bpf.descriptor(types), position, losses, tick_s, noted)
+    source = RecordsSource(*what, watched=records)
+    return [TypesSource(described, types, sent.next if sent else 0), source] if records else [source]
 
 
 # The journal of a program's stream, and whether the agent that had it before came to its end.
@@ -112,8 +122,29 @@ def _open_journal(opening: Opening, name: str) -> tuple[Journal | None, bool]:
         return None, False
 
 
-def _settings(wanted: BpfProgram) -> dict[str, int]:
-    return {} if wanted.threshold_us is None else {"threshold_ns": wanted.threshold_us * 1000}
+def _settings(wanted: BpfProgram) -> dict[str, int | bytes]:
+    found: dict[str, int | bytes] = {} if wanted.records else {"records": 0}
+    if wanted.threshold_us is not None:
+        found["threshold_ns"] = wanted.threshold_us * 1000
+    if wanted.look_ms is not None:
+        found["look_ns"] = wanted.look_ms * 1_000_000
+    if wanted.pids:
+        found["pids"] = struct.pack(f"={len(wanted.pids)}I", *wanted.pids)
+    if wanted.cgroup is not None:
+        found["cgroup_id"] = _cgroup_id(wanted.cgroup)
+    if wanted.pids or wanted.cgroup is not None:
+        found["by_name"] = 0
+    return found
+
+
+# The number that the kernel knows it by is that of its directory: fs/kernfs, on machines of 64 bits.
+def _cgroup_id(path: Path) -> int:
+    try:
+        if not (path / "cgroup.controllers").exists():
+            raise UsageError(f"cgroup {path} is none of version 2")
+        return path.stat().st_ino
+    except OSError as e:
+        raise UsageError(f"cgroup {path}: {e.strerror}") from None
 
 
 def check() -> str:

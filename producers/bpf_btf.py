@@ -39,6 +39,15 @@ class Btf:
         """Return the offset in bytes of each member of the struct `name`; KeyError where there is none."""
         return {self._name(name_off): bits // 8 for name_off, _, bits in self._entries(name, _KIND_STRUCT)}
 
+    def widths(self, name: str) -> dict[str, tuple[int, int]]:
+        """Return offset and bytes, with the padding behind, of each member of the struct `name`, in its order."""
+        starts = sorted((at, member) for member, at in self.members(name).items())
+        found = self._find(name, _KIND_STRUCT)
+        assert found is not None
+        _, _, size_bytes = _TYPE.unpack(ctypes.string_at(self._type(found), _TYPE.size))
+        ends = [at for at, _ in starts[1:]] + [size_bytes]
+        return {member: (at, end - at) for (at, member), end in zip(starts, ends, strict=True)}
+
     def variables(self, section: str) -> dict[str, tuple[int, int]]:
         """Return offset and size in bytes of each variable of `section`; KeyError where there is none."""
         found = {}

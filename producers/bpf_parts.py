@@ -2,11 +2,13 @@
 
 A part whose section begins with `?` is optional: libbpf does not load it by itself. It is loaded where the kernel has
 its tracepoint, and if its name ends in `__N`, where that gives N arguments: so a program can have a part for each form
-that a tracepoint had. A part in the section `syscall` is the agent's to run. Source: libbpf.h (bpf_program__autoload).
+that a tracepoint had. Parts in the sections `syscall` and `iter/...` are the agent's to run: the latter walks something
+of the kernel's. Source: libbpf.h (bpf_program__autoload), Documentation/bpf/bpf_iterators.rst.
 """
 
 import contextlib
 import ctypes
+import os
 import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
@@ -16,18 +18,22 @@ from producers.bpf_libbpf import Libbpf
 
 _TYPE_SYSCALL: Final = 31  # BPF_PROG_TYPE_SYSCALL, include/uapi/linux/bpf.h
 _TRACEPOINT: Final = "tp_btf/"
+_WALK: Final = "iter/"
+#: A walk that writes nothing is read in one call; the kernel lets go of one that is too long by EAGAIN.
+_READS_MAX: Final = 64
 _FORM: Final = re.compile(r"__(\d+)$")
 
 
 class Parts(NamedTuple):
     """Handles of a program's parts, and the tracepoints of the optional ones, sorted.
 
-    `attached` and `own` (run by the agent) are loaded; `active` are the optional tracepoints that this kernel has,
-    `missing` the others.
+    `attached`, `own` and `walks` (both run by the agent) are loaded; `active` are the optional tracepoints that this
+    kernel has, `missing` the others.
     """
 
     attached: list[int]
     own: list[int]
+    walks: list[int]
     active: list[str]
     missing: list[str]
 
@@ -40,10 +46,12 @@ class TestRun(ctypes.Structure):
 
 def choose(libbpf: Libbpf, program: int) -> Parts:
     """Return the parts of the open object `program`; optional ones that this kernel can take are set to be loaded."""
-    parts, optional = Parts([], [], [], []), []
+    parts, optional = Parts([], [], [], [], []), []
     for part in each(libbpf, program):
         if libbpf.bpf_program__type(part) == _TYPE_SYSCALL:
             parts.own.append(part)
+        elif libbpf.bpf_program__section_name(part).decode().startswith(_WALK):
+            parts.walks.append(part)
         elif libbpf.bpf_program__autoload(part):
             parts.attached.append(part)
         else:
@@ -81,6 +89,21 @@ def run(libbpf: Libbpf, part: int) -> bool:
     """Run a loaded part that is the agent's to run, once, to its end; False where the kernel refuses."""
     options = TestRun(sz=ctypes.sizeof(TestRun))
     return not libbpf.bpf_prog_test_run_opts(libbpf.bpf_program__fd(part), ctypes.byref(options))
+
+
+def walk(libbpf: Libbpf, link: int) -> bool:
+    """Let the walk that is attached by `link` go over all of its things, once; False where the kernel refuses."""
+    fd = libbpf.bpf_iter_create(libbpf.bpf_link__fd(link))
+    if fd < 0:
+        return False
+    try:
+        for _ in range(_READS_MAX):
+            with contextlib.suppress(BlockingIOError, InterruptedError):
+                if not os.read(fd, 1):
+                    return True
+        return False
+    finally:
+        os.close(fd)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import ctypes
 import difflib
 import os
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -21,11 +22,13 @@ FOLDER: Final = Path(__file__).parent / "bpf_programs"
 SUFFIX: Final = ".bpf.o"
 _RING: Final = "ring"
 _COUNTS: Final = "counts"
+_MEASURES: Final = "measures"
 _SETTINGS: Final = ".rodata"
 #: The reader is woken when so much of the ring is full: the rest is headroom for its own delay.
 _WAKE_SHARE: Final = 4
-#: How often the agent runs what is its to run.
+#: How often the agent runs what is its to run, if a setting of this name (in ns) does not say otherwise.
 OWN_PARTS_S: Final = 1.0
+_OWN_SETTING: Final = "look_ns"
 #: In struct bpf_prog_info (include/uapi/linux/bpf.h): run_time_ns, run_cnt and recursion_misses, one behind the other.
 _INFO_RUNS: Final = 192
 _INFO_BYTES: Final = _INFO_RUNS + 3 * 8
@@ -54,20 +57,25 @@ class Runs(NamedTuple):
 class Program:
     """The program `name`, loaded with a ring of `ring_bytes` and `settings` (its variables, by name); not yet attached.
 
-    `ring_fd` is the ring's map, `type_name` the struct of a record, `btf` what describes it; `active` and `missing` are
-    the tracepoints of its optional parts that this kernel has, and those it has not.
+    A setting is a number, or the first bytes of an array. `ring_fd` is the ring's map, `type_name` the struct of a
+    record, `btf` what describes it; `active` and `missing` are the tracepoints of its optional parts that this kernel
+    has, and those it has not. `loaded_ns` is when it began to run (CLOCK_MONOTONIC), from where it counts.
 
     Raises:
         UsageError: there is no such program, or it has no such setting.
         AccessError: it is not built, or the kernel does not take it; the message has the reason.
     """
 
-    def __init__(self, name: str, ring_bytes: int, settings: Mapping[str, int]) -> None:
+    def __init__(self, name: str, ring_bytes: int, settings: Mapping[str, int | bytes]) -> None:
         self.name = name
         self.type_name = name.replace("-", "_")
         self.ring_bytes = ring_bytes
         self._links: list[int] = []
+        self._walks: list[int] = []
         self._own_due_s = 0.0
+        looks = settings.get(_OWN_SETTING)
+        self._own_every_s = looks / 1e9 if isinstance(looks, int) else OWN_PARTS_S
+        self.loaded_ns = 0
         self._libbpf = bpf_libbpf.load()
         self._object = self._libbpf.bpf_object__open_file(os.fsencode(_path(name)), None)
         if not self._object:
@@ -83,25 +91,30 @@ class Program:
         Raises:
             AccessError: the kernel has not got what it attaches to.
         """
-        for part in self._parts.attached:
-            link = self._libbpf.bpf_program__attach(part)
-            if not link:
-                name = self._libbpf.bpf_program__name(part).decode()
-                raise self._libbpf.refusal(f"BPF program {self.name} cannot be attached ({name})")
-            self._links.append(link)
+        self.loaded_ns = time.monotonic_ns()
+        for parts, links in ((self._parts.attached, self._links), (self._parts.walks, self._walks)):
+            for part in parts:
+                link = self._libbpf.bpf_program__attach(part)
+                if not link:
+                    name = self._libbpf.bpf_program__name(part).decode()
+                    raise self._libbpf.refusal(f"BPF program {self.name} cannot be attached ({name})")
+                links.append(link)
 
     def run_own(self, now_s: float) -> None:
         """Run the parts that are the agent's to run, if that is due at `now_s`: they tell what no event does."""
         if now_s < self._own_due_s:
             return
-        self._own_due_s = now_s + OWN_PARTS_S
+        self._own_due_s = now_s + self._own_every_s
         for part in self._parts.own:
             ran = bpf_parts.run(self._libbpf, part)
             assert ran, f"{self.name}: its own parts cannot be run"
+        for link in self._walks:
+            walked = bpf_parts.walk(self._libbpf, link)
+            assert walked, f"{self.name}: its walks cannot be run"
 
     def detach(self) -> None:
         """Let it run no more, apart from runs that are under way on other CPUs; idempotent."""
-        links, self._links = self._links, []
+        links, self._links, self._walks = self._links + self._walks, [], []
         for link in links:
             self._libbpf.bpf_link__destroy(link)
 
@@ -114,11 +127,27 @@ class Program:
         starts = range(0, len(words), self._stride)
         return [Counts(*(words[start + at] for at in self._offsets)) for start in starts]
 
+    def measures(self) -> dict[str, list[int]]:
+        """Return what it measured on all CPUs together: of a count one number, of a histogram one for each slot.
+
+        Slot 0 has zeros, slot n what lies in [2^(n-1), 2^n), the last one all that is more.
+        """
+        if not self._measured:
+            return {}
+        key = ctypes.c_uint32(0)
+        failed = self._libbpf.bpf_map_lookup_elem(self._measures_fd, ctypes.byref(key), self._measures)
+        assert not failed, f"{self.name}: its measures cannot be read"
+        words, stride = list(self._measures), self._measures_stride
+        return {
+            name: [sum(words[at + slot :: stride]) for slot in range(slots)]
+            for name, (at, slots) in self._measured.items()
+        }
+
     def runs(self) -> Runs:
         """Return what the kernel counted of it since it was loaded."""
         info = (ctypes.c_uint64 * (_INFO_BYTES // 8))()
         found = []
-        for part in self._parts.attached + self._parts.own:
+        for part in self._parts.attached + self._parts.own + self._parts.walks:
             size_bytes = ctypes.c_uint32(_INFO_BYTES)
             fd = self._libbpf.bpf_program__fd(part)
             ctypes.memset(info, 0, _INFO_BYTES)
@@ -133,7 +162,7 @@ class Program:
         if loaded:
             self._libbpf.bpf_object__close(loaded)
 
-    def _load(self, settings: Mapping[str, int]) -> None:
+    def _load(self, settings: Mapping[str, int | bytes]) -> None:
         btf = Btf(self._libbpf, self._libbpf.bpf_object__btf(self._object))
         self.btf = btf.raw()
         assert btf.has_struct(self.type_name), f"{self.name}: its BTF does not describe a record"
@@ -153,11 +182,22 @@ class Program:
         self._counts_fd = int(self._libbpf.bpf_map__fd(self._map(_COUNTS)))
         members = btf.members(_COUNTS)
         self._offsets = [members[name] // 8 for name in Counts._fields]
+        self._load_measures(btf)
         # One value behind the other, each CPU's rounded up to 8 bytes.
         self._stride = len(members)
         self._values = (ctypes.c_uint64 * (self._stride * self._libbpf.libbpf_num_possible_cpus()))()
 
-    def _set(self, btf: Btf, settings: Mapping[str, int]) -> None:
+    # Of each member of struct measures its first word, and how many it has.
+    def _load_measures(self, btf: Btf) -> None:
+        self._measured: dict[str, tuple[int, int]] = {}
+        found = self._libbpf.bpf_object__find_map_by_name(self._object, _MEASURES.encode())
+        if found:
+            self._measured = {name: (at // 8, size // 8) for name, (at, size) in btf.widths(_MEASURES).items()}
+            self._measures_fd = int(self._libbpf.bpf_map__fd(found))
+            self._measures_stride = sum(slots for _, slots in self._measured.values())
+            self._measures = (ctypes.c_uint64 * (self._measures_stride * self._libbpf.libbpf_num_possible_cpus()))()
+
+    def _set(self, btf: Btf, settings: Mapping[str, int | bytes]) -> None:
         size_bytes = ctypes.c_size_t()
         at = self._libbpf.bpf_map__initial_value(self._map(_SETTINGS), ctypes.byref(size_bytes))
         variables = btf.variables(_SETTINGS)
@@ -166,7 +206,9 @@ class Program:
                 raise UsageError(f"BPF program {self.name} has no {name}")
             offset, width_bytes = variables[name]
             assert offset + width_bytes <= size_bytes.value
-            ctypes.memmove(at + offset, value.to_bytes(width_bytes, sys.byteorder), width_bytes)
+            data = value if isinstance(value, bytes) else value.to_bytes(width_bytes, sys.byteorder)
+            assert len(data) <= width_bytes
+            ctypes.memmove(at + offset, data, len(data))
 
     def _map(self, name: str) -> int:
         found = self._libbpf.bpf_object__find_map_by_name(self._object, name.encode())

@@ -4,30 +4,25 @@ Source: Documentation/bpf/ringbuf.rst; `bpf_programs/record.h` has the counters.
 """
 
 import contextlib
-import ctypes
 import logging
-import sys
 import time
 from typing import Final
 
 from producers.bpf_program import Counts, Program, Runs
 from producers.bpf_ring import Ring, Status
+from producers.bpf_stretches import Stretches
 from producers.journal import Journal
 from producers.source import Batch
-from schemas import bpf, limits
+from schemas import bpf
 from schemas.errors import BadInputError
-from schemas.loss import Loss, LossKind, LossUnit
+from schemas.loss import Loss, LossKind
 from schemas.stream import Stream
 
 log = logging.getLogger(__name__)
-_FOUND_BY: Final = "agent"
-#: About as many bytes of ring fill one body.
-_BODY_BYTES: Final = 256 << 10
 #: Bytes that one drain reads before other sources have their turn.
 _DRAIN_BYTES_MAX: Final = 1 << 20
 #: How long a program that was detached may still run on some CPU.
 _SETTLE_S: Final = 1.0
-_TIME_BYTES: Final = 8
 #: Slots of the journal: the next position, and whether the agent came to its end.
 NEXT, ENDED, SLOTS = range(3)
 #: Counters of records that were not written, as reasons of a loss.
@@ -35,7 +30,10 @@ _REASONS: Final = {"ring_full": "ring-full", "ring_busy": "ring-busy"}
 
 
 class RecordsSource:
-    """What the ring of `program` holds; `position` is the number of the next record, `losses` those known before it."""
+    """What the ring of `program` holds; `position` is the number of the next record, `losses` those known before it.
+
+    A program that is not `watched` writes no records: the source only keeps it running, and says nothing of silence.
+    """
 
     encoding = bpf.RECORDS_ENCODING
     encoding_version = bpf.RECORDS_VERSION
@@ -50,25 +48,17 @@ class RecordsSource:
         losses: list[Loss],
         tick_s: float,
         noted: Journal | None,
+        *,
+        watched: bool = True,
     ) -> None:
         self.stream = stream
         self.tick_s: float | None = tick_s
         self._program = program
         self._ring = ring
-        self._descriptor = descriptor
-        self._next = position  # of what is cut
-        self._read = position  # of what is read
-        self._losses = list(losses)
+        self._begin = position
+        self._watched = watched
+        self._stretches = Stretches(ring, descriptor, position, losses, timed=True)
         self._journal = noted
-        self._batches: list[Batch] = []
-        self._sealed_bytes = 0
-        self._buffer = bytearray(bpf.HEAD_BYTES + _BODY_BYTES)
-        self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer))
-        self._filled = bpf.HEAD_BYTES
-        self._first = position  # of the records in the buffer
-        self._ring_first = ring.position
-        self._ts_first_ns = self._ts_last_ns = 0
-        self._counters = {"records": 0, "discarded": 0, "ring_bytes_read": 0, "busy": 0}
         self._parts = {f"has_{name}": 1 for name in program.active} | {f"has_{name}": 0 for name in program.missing}
         self._counts = [Counts(0, 0, 0, 0)] * len(program.counts())
         self._runs = Runs(0, 0, 0)
@@ -82,8 +72,8 @@ class RecordsSource:
         return -1 if self._busy or self._broken else self._program.ring_fd
 
     def alive(self) -> bool:
-        """Return whether the ring can be read."""
-        return not self._broken
+        """Return whether records come and the ring can be read."""
+        return self._watched and not self._broken
 
     def drain(self) -> bool:
         """Read until the ring is empty, or a bounded number of bytes; True where there may be more at once."""
@@ -95,30 +85,22 @@ class RecordsSource:
             read_bytes += self._ring.taken.bytes
             if status is Status.EMPTY or status is Status.STILL_BUSY:
                 return self._unsettled()
-            if status is Status.TOO_LONG and self._filled == bpf.HEAD_BYTES:
-                self._break(f"its next record has {self._ring.taken.last_bytes} bytes, a body at most {_BODY_BYTES}")
-            self._seal()
+            self._stretches.seal()
         return not self._broken
 
     def pending_bytes(self) -> int:
         """Return the bytes of ring that were read and not yet cut."""
-        return self._sealed_bytes + self._filled - bpf.HEAD_BYTES
+        return self._stretches.pending_bytes()
 
     def cut(self) -> list[Batch]:
         """Return what was read as batches; one without a record where losses are left over."""
-        self._seal()
+        self._stretches.seal()
         self._sample()
-        batches, self._batches, self._sealed_bytes = self._batches, [], 0
-        if batches and not batches[-1].losses:
-            batches[-1] = batches[-1]._replace(losses=self._take_losses())
-        while self._losses:
-            batches.append(Batch(self._read, self._read, 0, b"", self._take_losses(), 0, 0))
-        self._next = self._read
-        return batches
+        return self._stretches.cut()
 
     def next_position(self) -> int:
         """Return the number of the next record to be cut."""
-        return self._next
+        return self._stretches.next
 
     def counters(self) -> dict[str, int]:
         """Return records read and discarded ones passed over, and what the program counted on all CPUs since its load.
@@ -134,7 +116,7 @@ class RecordsSource:
         if self._stopped_s is None and not self._broken:
             self._runs = self._program.runs()
         final = int(self._stopped_s is not None)
-        return {**self._counters, **sums._asdict(), **self._runs._asdict(), **self._parts, "final": final}
+        return {**self._stretches.counters, **sums._asdict(), **self._runs._asdict(), **self._parts, "final": final}
 
     def stop(self) -> None:
         """Let the program run no more; what the ring holds can be drained to its end."""
@@ -144,16 +126,17 @@ class RecordsSource:
 
     def give_up(self) -> None:
         """Count the records that the ring still holds as dropped: it goes with the program."""
-        self._seal()
+        self._stretches.seal()
+        room = self._stretches.room()
         count = 0
         with contextlib.suppress(BadInputError):
-            while not self._broken and self._ring.read(*self._room()) not in (Status.EMPTY, Status.STILL_BUSY):
+            while not self._broken and self._ring.read(*room) not in (Status.EMPTY, Status.STILL_BUSY):
                 if not self._ring.taken.bytes:
                     break
                 count += self._ring.taken.records
             count += self._ring.taken.records
         if count:
-            self._lose(LossKind.DROP, count, "stopped-before-read")
+            self._stretches.lose(LossKind.DROP, count, "stopped-before-read")
 
     def close(self) -> None:
         """Detach and unload the program; idempotent."""
@@ -168,52 +151,19 @@ class RecordsSource:
     # One stretch into the buffer. Its room in the ring is given back at once: the ring goes with this process, so what
     # waited there would be no safer than here, and what finds no room is lost for certain.
     def _read_some(self) -> Status:
-        address, room_bytes, records_max = self._room()
+        before = self._stretches.read
         if self._journal is not None:
-            self._journal.note(NEXT, self._read, self._read + records_max)
+            self._journal.note(NEXT, before, before + self._stretches.records_max())
         try:
-            status = self._ring.read(address, room_bytes, records_max)
+            status = self._stretches.take()
         except BadInputError as e:
             self._break(e.detail)
             return Status.EMPTY
-        taken = self._ring.taken
-        if taken.records:
-            if self._read == self._first:
-                self._ts_first_ns = self._time_at(taken.first_at)
-            self._ts_last_ns = self._time_at(taken.last_at)
-        self._filled += taken.bytes
-        self._read += taken.records
-        self._counters["discarded"] += taken.discarded
-        self._counters["ring_bytes_read"] += taken.bytes
         if self._journal is not None:
-            self._journal.note(NEXT, self._read, self._read)
+            self._journal.note(NEXT, self._stretches.read, self._stretches.read)
         self._ring.release()
         self._busy = status is Status.STILL_BUSY
-        self._counters["busy"] += self._busy
         return status
-
-    # Address and bytes of the free part of the buffer, and how many records a frame still takes.
-    def _room(self) -> tuple[int, int, int]:
-        records_max = limits.FRAME_RECORDS_MAX - (self._read - self._first)
-        return self._address + self._filled, len(self._buffer) - self._filled, records_max
-
-    def _time_at(self, offset: int) -> int:
-        at = self._filled + offset
-        return min(int.from_bytes(self._buffer[at : at + _TIME_BYTES], sys.byteorder), limits.INT64_MAX)
-
-    def _seal(self) -> None:
-        count, data_bytes = self._read - self._first, self._filled - bpf.HEAD_BYTES
-        if count:
-            self._buffer[: bpf.HEAD_BYTES] = bpf.head(count, data_bytes, self._ring_first)
-            body = bytes(memoryview(self._buffer)[: self._filled])
-            times = (self._ts_first_ns, self._ts_last_ns)
-            batch = Batch(self._first, self._read, count, body, self._take_losses(), *times, self._descriptor)
-            self._batches.append(batch)
-            self._sealed_bytes += len(body)
-            self._counters["records"] += count
-        # Bytes of discarded records alone are not sent.
-        self._ring_first += data_bytes
-        self._first, self._filled = self._read, bpf.HEAD_BYTES
 
     # Which records of the ring the refused ones stood between, their numbers on each CPU say; here they are behind all
     # that was read.
@@ -227,7 +177,7 @@ class RecordsSource:
             for name, reason in _REASONS.items():
                 count = getattr(now, name) - getattr(before, name)
                 if count:
-                    self._lose(LossKind.DROP, count, f"{reason}-cpu{cpu}")
+                    self._stretches.lose(LossKind.DROP, count, f"{reason}-cpu{cpu}")
         self._counts = counts
 
     # A program that was detached may be at work on another CPU: everything that it attempted is waited for.
@@ -237,19 +187,12 @@ class RecordsSource:
         self._sample()
         attempts = sum(each.attempts for each in self._counts)
         refused = sum(each.ring_full + each.ring_busy for each in self._counts)
-        read = self._counters["records"] + self._read - self._first
-        return attempts != read + self._counters["discarded"] + refused
+        read = self._stretches.read - self._begin
+        return attempts != read + self._stretches.counters["discarded"] + refused
 
     def _break(self, why: str) -> None:
         log.error("bpf %s: its ring is read no more: %s", self.stream.instance, why)
         self._sample()
         self._broken = True
-        self._lose(LossKind.DROP, None, "ring-broken")
+        self._stretches.lose(LossKind.DROP, None, "ring-broken")
         self._program.detach()
-
-    def _lose(self, kind: LossKind, count: int | None, reason: str) -> None:
-        self._losses.append(Loss(kind, self._read, count, reason, _FOUND_BY, LossUnit.EVENT))
-
-    def _take_losses(self) -> list[Loss]:
-        losses, self._losses = self._losses[: limits.FRAME_LOSSES_MAX], self._losses[limits.FRAME_LOSSES_MAX :]
-        return losses

@@ -19,7 +19,7 @@ from schemas.errors import AccessError, BadInputError, UsageError
 #: How often the header of a record that is not committed is looked at again: some tens of us, a commit takes one.
 SPINS_MAX: Final = 1000
 _MAP_TYPE_RING: Final = 27
-#: Since Linux 6.19: the oldest records vanish under the reader, by other rules than those here.
+#: BPF_F_RB_OVERWRITE: the oldest records vanish under the reader, by other rules than those here.
 _OVERWRITES: Final = 1 << 19
 _MAP_FAILED: Final = ctypes.c_void_p(-1).value
 
@@ -58,7 +58,7 @@ class _Pointers(ctypes.Structure):
     )
 
 
-class _MapInfo(ctypes.Structure):
+class MapInfo(ctypes.Structure):
     """The beginning of struct bpf_map_info."""
 
     _fields_ = tuple((name, ctypes.c_uint32) for name in ("type", "id", "key", "value", "max_entries", "map_flags"))
@@ -106,6 +106,14 @@ class Ring:
         """Give the room of everything that was read back to the writers."""
         self._helper.ring_release(self._ring, self.position)
 
+    def consumed(self) -> int:
+        """Return the byte up to which the writers have room."""
+        return int(self._helper.ring_consumed(self._ring))
+
+    def produced(self) -> int:
+        """Return the byte at which the writers stand."""
+        return int(self._helper.ring_produced(self._ring))
+
     def close(self) -> None:
         """Do nothing: the memory is somebody else's."""
 
@@ -144,18 +152,67 @@ class MappedRing(Ring):
         return int(at)
 
 
+class SoleRing(MappedRing):
+    """The ring of a map that others can have too, to be read by this object alone: it notices when another one reads.
+
+    `released` is the byte up to which room was given back.
+    """
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
+        self.released = self.position
+
+    def read(self, address: int, room_bytes: int, records_max: int) -> Status:
+        """Read as any ring.
+
+        Raises:
+            BadInputError: as of any ring; or `reason` is `reader`: another one reads it, and what was copied may be
+                anything.
+        """
+        self._check()
+        status = super().read(address, room_bytes, records_max)
+        self._check()
+        return status
+
+    def release_until(self, position: int) -> None:
+        """Give the room up to byte `position` back to the writers.
+
+        Raises:
+            BadInputError: `reason` is `reader`: another one reads it, and nothing was given back.
+        """
+        if not self._helper.ring_release_from(self._ring, self.released, position):
+            self._check()
+        self.released = position
+
+    def _check(self) -> None:
+        consumed = self.consumed()
+        if consumed != self.released:
+            where = f"its reader's position was left at {self.released} and is {consumed}"
+            raise BadInputError("reader", f"another process reads it too: {where}")
+
+
 def ring_bytes_of(fd: int) -> int:
     """Return the size of the ring whose map is `fd`.
 
     Raises:
         UsageError: it is no ring, or one whose writers overwrite what was not read.
     """
-    info = _MapInfo()
+    info = map_info(fd)
+    return check_kind(info.type, info.map_flags, info.max_entries)
+
+
+def map_info(fd: int) -> MapInfo:
+    """Return what the kernel says of the map `fd`.
+
+    Raises:
+        AccessError: it says nothing.
+    """
+    info = MapInfo()
     size_bytes = ctypes.c_uint32(ctypes.sizeof(info))
     libbpf = bpf_libbpf.load()
     if libbpf.bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size_bytes)):
         raise libbpf.refusal("a BPF ring cannot be looked at")
-    return check_kind(info.type, info.map_flags, info.max_entries)
+    return info
 
 
 def check_kind(map_type: int, map_flags: int, max_entries: int) -> int:
@@ -189,6 +246,7 @@ def load_helper() -> ctypes.CDLL:
     helper.ring_read.argtypes = [pointer, word, pointer, word, word, ctypes.c_uint32, pointer]
     helper.ring_release.argtypes = [pointer, word]
     helper.ring_release.restype = None
+    helper.ring_release_from.argtypes = [pointer, word, word]
     for function in (helper.ring_consumed, helper.ring_produced):
         function.argtypes, function.restype = [pointer], word
     return helper

@@ -12,9 +12,19 @@ from producers.agent import relay_command, run_agent, shipper_command
 from producers.targets import broker, default_spool, open_log
 from schemas import logs, toml_config
 from schemas.command_line import Parser, add_version
-from schemas.config import AgentConfig, BpfConfig, BpfProgram, Config, FtraceConfig, TraceSet
+from schemas.config import (
+    AgentConfig,
+    BpfConfig,
+    BpfPinned,
+    BpfProgram,
+    Config,
+    FtraceConfig,
+    TraceSet,
+    Vm,
+    VmsConfig,
+)
 from schemas.errors import HypocenterError, UsageError
-from schemas.surfaces import SURFACES
+from schemas.surfaces import NAMES, SURFACES
 
 _EPILOG = """\
 `hypocenter-agent VERB --help` shows a verb's flags.
@@ -26,6 +36,7 @@ examples:
   hypocenter-agent run --log DIR --surface ftrace --events 'sched:sched_switch,irq:*' \\
     --filter 'sched:sched_switch=prev_pid != 0'
   hypocenter-agent run --log DIR --surface bpf --program sched-delay
+  hypocenter-agent run --log DIR --surface bpf --pinned /sys/fs/bpf/events --struct event
   hypocenter-agent run --relay /dev/virtio-ports/org.hypocenter.0
   hypocenter-agent relay --vm web-1=/run/vm/web-1.sock --log DIR
 
@@ -79,7 +90,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     )
     run.add_argument("--spool", type=Path, metavar="DIR", help="spool in front of Kafka or a relay [spool.dir]")
     run.add_argument(
-        "--surface", action="append", metavar="NAME", help=f"one of {', '.join(SURFACES)}; repeatable [agent.surfaces]"
+        "--surface", action="append", metavar="NAME", help=f"one of {', '.join(NAMES)}; repeatable [agent.surfaces]"
     )
     run.add_argument("--for", dest="for_s", type=float, metavar="SECONDS", help="stop after so long [agent.for_s]")
     run.add_argument("--machine", metavar="ID", help="name of this machine; default its machine-id [agent.machine]")
@@ -93,6 +104,14 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     group = run.add_argument_group("BPF programs", "of the surface bpf; their thresholds and rings: [[bpf.programs]]")
     group.add_argument(
         "--program", action="append", metavar="LIST", help="NAME[,...] of programs to load; repeatable [bpf.programs]"
+    )
+    group.add_argument(
+        "--pinned", action="append", metavar="LIST", help="PATH[,...] of pins: rings of others; repeatable [bpf.pinned]"
+    )
+    group.add_argument("--struct", metavar="TYPE", help="C struct of a record of --pinned; default: raw bytes [struct]")
+    group = run.add_argument_group("virtual machines", "of the surfaces topology, vcpu-time and qmp: [[vms.machines]]")
+    group.add_argument(
+        "--qmp", action="append", metavar="NAME=SOCKET", help="monitor of the VM NAME; repeatable [vms.machines]"
     )
     run.set_defaults(func=_run)
 
@@ -119,7 +138,8 @@ def _run(args: argparse.Namespace) -> int:
         config,
         agent=agent,
         ftrace=_ftrace_config(args, agent.surfaces, config.ftrace),
-        bpf=_bpf_config(args.program, agent.surfaces, config.bpf),
+        bpf=_bpf_config(args, agent.surfaces, config.bpf),
+        vms=_vms_config(args.qmp, agent.surfaces, config.vms),
     )
     me = _identity(agent)
     kafka = broker(args.kafka, config, unless=args.log or args.relay)
@@ -169,15 +189,41 @@ def _ftrace_config(args: argparse.Namespace, surfaces: tuple[str, ...], base: Ft
     return dataclasses.replace(base, sets=(*(each for each in base.sets if each.name != wanted.name), wanted))
 
 
-# The programs of the flag, set up as the file says of those that it has.
-def _bpf_config(lists: list[str] | None, surfaces: tuple[str, ...], base: BpfConfig) -> BpfConfig:
-    if lists is None:
+# The programs of the flag, and its pins, set up as the file says of those that it has.
+def _bpf_config(args: argparse.Namespace, surfaces: tuple[str, ...], base: BpfConfig) -> BpfConfig:
+    if args.struct is not None and args.pinned is None:
+        raise UsageError("--struct says what a record of --pinned is: give --pinned")
+    for flag, given in (("--program", args.program), ("--pinned", args.pinned)):
+        if given is not None and "bpf" not in surfaces:
+            raise UsageError(f"a {flag} is read from the surface bpf: give --surface bpf")
+    programs = {each.name: each for each in base.programs}
+    pins = {each.pin: each for each in base.pinned}
+    found = base
+    if args.program is not None:
+        wanted = tuple(programs.get(name) or BpfProgram(name) for name in _listed(args.program))
+        found = dataclasses.replace(found, programs=wanted)
+    if args.pinned is not None:
+        rings = [BpfPinned(path) for path in _listed(args.pinned)]
+        rings = [pins.get(each.pin, each) for each in rings]
+        if args.struct is not None:
+            rings = [dataclasses.replace(each, struct=args.struct) for each in rings]
+        found = dataclasses.replace(found, pinned=tuple(rings))
+    return found
+
+
+# A socket of the flag takes the place of the one that the file has for that VM.
+def _vms_config(sockets: list[str] | None, surfaces: tuple[str, ...], base: VmsConfig) -> VmsConfig:
+    if sockets is None:
         return base
-    if "bpf" not in surfaces:
-        raise UsageError("a --program is read from the surface bpf: give --surface bpf")
-    known = {each.name: each for each in base.programs}
-    programs = tuple(known.get(name) or BpfProgram(name) for name in _listed(lists))
-    return dataclasses.replace(base, programs=programs)
+    if "qmp" not in surfaces:
+        raise UsageError("a --qmp is read from the surface qmp: give --surface qmp")
+    machines = {each.name: each for each in base.machines}
+    for each in sockets:
+        name, _, path = each.partition("=")
+        if not name or not path:
+            raise UsageError(f"--qmp is NAME=SOCKET, not {each!r:.60}")
+        machines[name] = dataclasses.replace(machines.get(name) or Vm(name), qmp=Path(path))
+    return dataclasses.replace(base, machines=tuple(machines.values()))
 
 
 # The words of flags that take several, with commas between, each once.
@@ -195,9 +241,9 @@ def _check(args: argparse.Namespace) -> int:
     for name, value in zip(registry.Identity._fields, _identity(config.agent), strict=True):
         print(f"{name:8} {value}")
     code = 0
-    for name, row in SURFACES.items():
+    for name in NAMES:
         try:
-            print(f"{name:8} available: {registry.check(name)} ({row.summary})")
+            print(f"{name:8} available: {registry.check(name)} ({SURFACES[name].summary})")
         except HypocenterError as e:
             print(f"{name:8} missing: {e}")
             # What nobody wants to read may be missing.

@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 from producers.source import Source
@@ -45,7 +46,7 @@ def open_sources(name: str, opening: Opening) -> list[Source]:
         UsageError: no such surface, or its configuration is refused.
         AccessError: the machine does not let us read it.
     """
-    module = importlib.import_module(f"producers.{surface(name).name}")
+    module = _module(name)
     sources: list[Source] = module.open_sources(opening)
     return sources
 
@@ -56,6 +57,10 @@ def check(name: str) -> str:
     Raises:
         AccessError: not available; the message says what is missing and how to get it.
     """
-    module = importlib.import_module(f"producers.{surface(name).name}")
+    module = _module(name)
     sentence: str = module.check()
     return sentence
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"producers.{surface(name).name.replace('-', '_')}")

@@ -8,10 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from producers.registry import Opening
-from producers.source import Source
 from schemas import limits, state
-from schemas.errors import UsageError
 from schemas.frame import Frame
 from schemas.segment import StreamPosition
 from schemas.state import Record
@@ -22,20 +19,6 @@ SURFACE: Final = "relay"
 CLOCKS: Final = "clocks"
 # Records of one frame: with the longest fields a body still holds them.
 _RECORDS_MAX: Final = 256
-
-
-def open_sources(opening: Opening) -> list[Source]:
-    """Raise: there is nothing that `run` could read.
-
-    Raises:
-        UsageError: always.
-    """
-    raise UsageError(f"the surface {SURFACE} is written by `hypocenter-agent relay`, run on {opening.identity.machine}")
-
-
-def check() -> str:
-    """Return one sentence."""
-    return "`hypocenter-agent relay` writes it, `run` does not read it"
 
 
 class StateStream:

@@ -43,9 +43,9 @@ _CLOCKS_MAX: Final = 4096
 
 
 class _Token(NamedTuple):
-    """To be acknowledged when so many frames are durable, if the connection is still the same."""
+    """To be acknowledged when so many frames are synced, if the connection is still the same."""
 
-    durable: int
+    queued: int
     link: Link
     number: int
     topic: str
@@ -209,8 +209,8 @@ class Relay:
 
     def _acknowledge(self) -> None:
         newest: dict[tuple[Link, str], _Token] = {}
-        durable = self._thread.durable
-        while self._tokens and self._tokens[0].durable <= durable:
+        synced = self._thread.synced
+        while self._tokens and self._tokens[0].queued <= synced:
             token = self._tokens.popleft()
             token.link.queued_bytes -= token.size_bytes
             newest[token.link, token.topic] = token

@@ -1,6 +1,6 @@
 """What the agent needs of a surface: a descriptor to wait on, a drain that never waits, and batches to frame."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from schemas.loss import Loss
 from schemas.stream import Stream
@@ -74,4 +74,13 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Release the surface; everything is as it was found. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class Holding(Protocol):
+    """What a source has too whose surface outlives the agent: records stay in the kernel until the log has them."""
+
+    def durable(self, position: int) -> None:
+        """Let go of every record below `position`: the log holds them, whatever happens to this process."""
         ...

@@ -21,8 +21,8 @@ _WAITING_MAX: Final = limits.FRAME_RECORDS_MAX
 class StateSource:
     """Samples of the surface `encoding`, taken by `sample` every `interval_s`; `position` is the first one's number.
 
-    Without an `interval_s` they come by `fileno_of`, a function that gives the descriptor to wait on, or -1. `on_close`
-    releases what the samples are taken from.
+    They come also by `fileno_of`, a function that gives the descriptor to wait on, or -1. `alive_of` says whether
+    there is anything to watch, `on_close` releases what the samples are taken from, and `count` adds to the counters.
     """
 
     encoding_version = state.VERSION
@@ -35,6 +35,7 @@ class StateSource:
         *,
         interval_s: float | None,
         fileno_of: Callable[[], int] = lambda: -1,
+        alive_of: Callable[[], bool] = lambda: True,
         on_close: Callable[[], None] = lambda: None,
     ) -> None:
         self.stream = stream
@@ -42,9 +43,10 @@ class StateSource:
         self.tick_s = interval_s
         self._sample = sample
         self._fileno_of = fileno_of
+        self._alive_of = alive_of
         self._on_close = on_close
         self._next = position
-        self._waiting: list[Record] = []
+        self._waiting: list[tuple[int, bytes]] = []  # the time of each, and its bytes in a body
         self._waiting_bytes = 0
         self._counters = {"records": 0, "refused": 0}
         self._stopped = False
@@ -54,20 +56,20 @@ class StateSource:
         return self._fileno_of()
 
     def alive(self) -> bool:
-        """Return True: what cannot be read gives fewer records, not none for ever."""
-        return True
+        """Return whether there is anything to watch."""
+        return self._alive_of()
 
     def drain(self) -> bool:
         """Take a sample; False: there is never more at once."""
         if self._stopped:
             return False
         for record in self._sample():
-            size_bytes = len(state.pack([record]))
-            if size_bytes > _RECORD_BYTES_MAX or len(self._waiting) >= _WAITING_MAX:
-                self._counters["refused"] += 1
+            packed = state.pack_record(record)
+            if len(packed) > _RECORD_BYTES_MAX or len(self._waiting) >= _WAITING_MAX:
+                self.count("refused")
                 continue
-            self._waiting.append(record)
-            self._waiting_bytes += size_bytes
+            self._waiting.append((record.ts_ns, packed))
+            self._waiting_bytes += len(packed)
         return False
 
     def pending_bytes(self) -> int:
@@ -81,23 +83,27 @@ class StateSource:
         while records:
             count, size_bytes = 0, 0
             while count < len(records) and (count == 0 or size_bytes < _BODY_BYTES):
-                size_bytes += len(state.pack(records[count : count + 1]))
+                size_bytes += len(records[count][1])
                 if count and size_bytes > _RECORD_BYTES_MAX:
                     break
                 count += 1
             taken, records = records[:count], records[count:]
             first, self._next = self._next, self._next + count
-            times = (taken[0].ts_ns, taken[-1].ts_ns)
-            batches.append(Batch(first, self._next, count, state.pack(taken), [], *times))
-            self._counters["records"] += count
+            body = state.join([packed for _, packed in taken])
+            batches.append(Batch(first, self._next, count, body, [], taken[0][0], taken[-1][0]))
+            self.count("records", count)
         return batches
+
+    def count(self, name: str, more: int = 1) -> None:
+        """Add `more` to the counter `name`."""
+        self._counters[name] = self._counters.get(name, 0) + more
 
     def next_position(self) -> int:
         """Return the number of the next record to be cut."""
         return self._next
 
     def counters(self) -> dict[str, int]:
-        """Return the records cut, and those refused because they were too long or too many."""
+        """Return the records cut, those refused because they were too long or too many, and the surface's own."""
         return dict(self._counters)
 
     def stop(self) -> None:

@@ -23,13 +23,16 @@ _RETAIN_EVERY_NS: Final = 10_000_000_000
 class _Step(NamedTuple):
     append: Callable[[], None]
     size_bytes: int
+    stream: Stream
+    next: int
 
 
 class WriterThread:
     """Appends frames to `writer` in order; `queued_bytes` bounds what waits, by the caller's hand.
 
     A disk that refuses is retried for ever: what waits stays in memory, and the caller stops reading at its bound, so
-    the kernel's ring counts what does not fit. `on_durable` is called from the thread after each sync.
+    the kernel's ring counts what does not fit. `on_durable` is called from the thread after each sync; `durable` is
+    the next position of each stream that was put here, as far as it is synced.
     """
 
     def __init__(self, writer: LogWriter, on_durable: Callable[[], None]) -> None:
@@ -39,8 +42,9 @@ class WriterThread:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self.queued_bytes = 0
-        #: How many frames were queued since the start, and how many of them are durable.
-        self.queued = self.durable = 0
+        self.durable: dict[Stream, int] = {}
+        #: How many frames were queued since the start, and how many of them are synced.
+        self.queued = self.synced = 0
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
@@ -48,11 +52,13 @@ class WriterThread:
     def put(self, frame: Frame) -> None:
         """Queue one frame; never waits."""
         topic = SURFACES[frame.stream.surface].topic
-        self._push(_Step(partial(self._writer.append, topic, frame), len(frame.body)))
+        self._push(_Step(partial(self._writer.append, topic, frame), len(frame.body), frame.stream, frame.next))
 
     def put_encoded(self, topic: str, payload: bytes, stream: Stream, at: StreamPosition) -> None:
         """Queue one frame that is encoded already; never waits."""
-        self._push(_Step(partial(self._writer.append_encoded, topic, payload, stream, at), len(payload)))
+        self._push(
+            _Step(partial(self._writer.append_encoded, topic, payload, stream, at), len(payload), stream, at.next)
+        )
 
     def stop(self, timeout_s: float) -> bool:
         """Append what waits, sync, end the thread; False when the disk did not take it in time."""
@@ -89,7 +95,9 @@ class WriterThread:
                 return
             with self._lock:
                 self.queued_bytes -= sum(step.size_bytes for step in steps)
-            self.durable += len(steps)
+            for step in steps:
+                self.durable[step.stream] = step.next
+            self.synced += len(steps)
             if steps:
                 self._on_durable()
             if time.monotonic_ns() >= retain_at_ns:

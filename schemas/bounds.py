@@ -74,6 +74,18 @@ def each_matching(pattern: str, says: str) -> Rule:
     )
 
 
+def each_within(low: int, high: int, count_max: int, what: str) -> Rule:
+    """Return the rule for a list of at most `count_max` whole numbers from `low` to `high`, none twice."""
+    return Rule(
+        lambda values: (
+            len(values) <= count_max
+            and all(low <= value <= high for value in values)
+            and len(set(values)) == len(values)
+        ),
+        f"a list of at most {count_max} {what}, none twice",
+    )
+
+
 def tag() -> Rule:
     """Return the rule for a text that becomes a tag of a stream: what a frame can carry, and not empty."""
     return Rule(

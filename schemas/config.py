@@ -1,16 +1,19 @@
 """The one configuration file: every table and key, with its default and bounds. Flags override their keys."""
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from schemas import bounds
-from schemas.bounds import each_matching, key, matching, one_of, some_of, within
+from schemas.bounds import each_matching, each_within, key, matching, one_of, some_of, within
 from schemas.errors import UsageError
 from schemas.kafka_config import KafkaConfig
 from schemas.stream import Layer
-from schemas.surfaces import SURFACES
+from schemas.surfaces import NAMES
 
+#: Where a pin is whose path has no folder.
+PINS: Final = Path("/sys/fs/bpf")
 _NAME: Final = matching(r"[A-Za-z0-9._-]{1,128}", "1 to 128 letters, digits, dots, dashes or _")
 
 
@@ -20,7 +23,7 @@ class AgentConfig:
 
     machine: str | None = key(None, bounds.tag())  # default: /etc/machine-id, else the host name
     layer: str | None = key(None, one_of(Layer))  # default: guest-kernel on a virtual machine, else host
-    surfaces: tuple[str, ...] = key(("kmsg",), some_of(SURFACES))
+    surfaces: tuple[str, ...] = key(("kmsg",), some_of(NAMES))
     for_s: float | None = key(
         None, within(0.001, 1e9, "seconds")
     )  # stop after so long; default: run until told to stop
@@ -92,9 +95,38 @@ class BpfProgram:
     name: str = key("", matching(r"[a-z0-9-]{1,32}", "1 to 32 small letters, digits or dashes"))
     threshold_us: int | None = key(None, within(0, 10**12, "us"))  # default: the program's own
     ring_kib: int = key(4096, one_of(1 << power for power in range(2, 21)))
+    #: Of processes or threads to follow, as the initial namespace numbers them.
+    pids: tuple[int, ...] = key((), each_within(1, (1 << 31) - 1, 64, "numbers of processes"))
+    cgroup: Path | None = None  # follow the threads in it and below; of version 2
+    look_ms: int | None = key(None, within(50, 3_600_000, "ms"))  # default: the program's own
+    records: bool = True  # false: it counts and measures, and writes no record
 
     def __post_init__(self) -> None:
         bounds.check(self)
+
+
+@dataclass(frozen=True, slots=True)
+class BpfPinned:
+    """`[[bpf.pinned]]`: a ring that somebody else's program fills, by its pin."""
+
+    path: str = key("", matching(r"[^\0]*[^\0/]", "the path of a pin"))
+    name: str | None = key(None, matching(r"[A-Za-z0-9_-]{1,64}", "1 to 64 letters, digits, dashes or _"))
+    struct: str | None = key(None, matching(r"[A-Za-z_][A-Za-z0-9_]{0,127}", "the name of a C struct"))  # default: raw
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
+        if self.name is None:
+            dataclasses.replace(self, name=self.pin.name)  # which may be no name for a stream
+
+    @property
+    def pin(self) -> Path:
+        """Where it is pinned; a path without a folder is that of `PINS`."""
+        return PINS / self.path
+
+    @property
+    def named(self) -> str:
+        """The name of its stream: `name`, else the last part of its path."""
+        return self.name or self.pin.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +135,65 @@ class BpfConfig:
 
     programs: tuple[BpfProgram, ...] = ()
     tick_ms: int = key(250, within(10, 60_000, "ms"))  # how long a record waits in a ring that does not fill
+    pinned: tuple[BpfPinned, ...] = ()
+    snapshot_s: float = key(10.0, within(0, 3600, "seconds"))  # between samples of all counts and histograms; 0: none
 
     def __post_init__(self) -> None:
         bounds.check(self)
         names = [each.name for each in self.programs]
         if len(set(names)) < len(names):
             raise UsageError(f"programs want a name each, none twice, not {', '.join(names)}")
+        rings = [each.named for each in self.pinned]
+        if len(set(rings)) < len(rings):
+            raise UsageError(f"pinned rings want a name each, none twice, not {', '.join(rings)}: give them a name")
+
+
+@dataclass(frozen=True, slots=True)
+class ClocksConfig:
+    """`[clocks]`: readings of the clocks; one more comes whenever somebody sets one."""
+
+    interval_s: float = key(10.0, within(0.1, 3600, "seconds"))
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Vm:
+    """`[[vms.machines]]`: what a VM's own process does not tell."""
+
+    name: str = key("", bounds.tag())
+    pid: int | None = key(None, within(1, 1 << 22, "as a process id"))  # default: found by the names of its threads
+    qmp: Path | None = None  # a socket of QEMU's monitor that nobody else uses
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
+
+
+@dataclass(frozen=True, slots=True)
+class VmsConfig:
+    """`[vms]`: the virtual machines of this host."""
+
+    machines: tuple[Vm, ...] = ()
+    scan_interval_s: float = key(5.0, within(0.1, 3600, "seconds"))  # how often new VMs and threads are looked for
+    vcpu_interval_s: float = key(1.0, within(0.01, 3600, "seconds"))  # between two samples of a vCPU's thread
+    qmp_interval_s: float = key(10.0, within(0.1, 3600, "seconds"))  # between two questions to a VM's monitor
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
+        names = [each.name for each in self.machines]
+        if len(set(names)) < len(names):
+            raise UsageError(f"machines want a name each, none twice, not {', '.join(names)}")
+
+
+@dataclass(frozen=True, slots=True)
+class ProcfsConfig:
+    """`[procfs]`: files of /proc that are read again and again."""
+
+    interval_s: float = key(5.0, within(0.1, 3600, "seconds"))
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +241,9 @@ class Config:
     agent: AgentConfig = field(default_factory=AgentConfig)
     ftrace: FtraceConfig = field(default_factory=FtraceConfig)
     bpf: BpfConfig = field(default_factory=BpfConfig)
+    clocks: ClocksConfig = field(default_factory=ClocksConfig)
+    vms: VmsConfig = field(default_factory=VmsConfig)
+    procfs: ProcfsConfig = field(default_factory=ProcfsConfig)
     relay: RelayConfig = field(default_factory=RelayConfig)
     log: LogConfig = field(default_factory=LogConfig)
     spool: LogConfig = field(default_factory=lambda: LogConfig(retention_hours=None, retention_bytes=512 << 20))

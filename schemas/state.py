@@ -27,8 +27,19 @@ class Record(NamedTuple):
 
 def pack(records: list[Record]) -> bytes:
     """Return the body that holds `records`."""
-    body: bytes = msgpack.packb([[record.kind, record.ts_ns, record.fields] for record in records])
-    return body
+    return join([pack_record(record) for record in records])
+
+
+def pack_record(record: Record) -> bytes:
+    """Return the bytes of one record, for `join`."""
+    packed: bytes = msgpack.packb([record.kind, record.ts_ns, record.fields])
+    return packed
+
+
+def join(packed: list[bytes]) -> bytes:
+    """Return the body that holds the records of which these are the bytes."""
+    header: bytes = msgpack.Packer().pack_array_header(len(packed))
+    return b"".join([header, *packed])
 
 
 def unpack(body: bytes) -> list[Record]:

@@ -1,6 +1,6 @@
 """The registry of surfaces: one row each, and every other place finds a surface through its row.
 
-A surface named NAME is read by `producers/NAME.py` and decoded by `consumers/decode/NAME.py`.
+A surface named NAME is read by `producers/NAME.py` and decoded by `consumers/decode/NAME.py`, with `_` for each `-`.
 """
 
 from typing import Final, NamedTuple
@@ -18,7 +18,8 @@ class Surface(NamedTuple):
     """One place that bytes come from.
 
     `encoding` and `encoding_version` name the body's format on the wire; `position_unit` is what a stream position
-    counts; `clock` is the domain of its native timestamps.
+    counts; `clock` is the domain of its native timestamps; `part_of` names what it comes with where it cannot be
+    asked for: another surface, or a verb of the agent's.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Surface(NamedTuple):
     clock: str
     position_unit: str
     summary: str
+    part_of: str | None = None
 
 
 SURFACES: Final = {
@@ -36,9 +38,17 @@ SURFACES: Final = {
         Surface("kmsg", TOPIC_LOG, "kmsg", 1, "printk", "record", "the kernel log, from /dev/kmsg"),
         Surface("ftrace", TOPIC_TRACE, "ftrace", 1, "mono", "page", "trace events, as pages of the kernel's rings"),
         Surface("bpf", TOPIC_TRACE, "bpf", 1, "mono", "record", "records of BPF programs, from their ring buffers"),
-        Surface("relay", TOPIC_STATE, "relay", 1, "boot", "record", "what the relay on a host says of its guests"),
+        Surface("clocks", TOPIC_STATE, "clocks", 1, "boot", "record", "the machine's clocks, read together"),
+        Surface("topology", TOPIC_STATE, "topology", 1, "boot", "record", "the VMs of this host, and their vCPUs"),
+        Surface("vcpu-time", TOPIC_STATE, "vcpu-time", 1, "boot", "record", "how long each vCPU ran and waited"),
+        Surface("qmp", TOPIC_STATE, "qmp", 1, "boot", "record", "QEMU's events, run states and disks of each VM"),
+        Surface("procfs", TOPIC_STATE, "procfs", 1, "boot", "record", "files of /proc, and the counters of hangs"),
+        Surface("bpf-counts", TOPIC_STATE, "bpf-counts", 1, "mono", "record", "what BPF programs count", part_of="bpf"),
+        Surface("relay", TOPIC_STATE, "relay", 1, "boot", "record", "what a relay says of its guests", part_of="relay"),
     ]
 }
+#: Those that can be asked for.
+NAMES: Final = tuple(row.name for row in SURFACES.values() if row.part_of is None)
 
 #: Frames with these encodings (and versions) hold what others are decoded with, named by the SHA-256 of their bodies.
 DESCRIPTOR_ENCODINGS: Final = {"ftrace-formats": 1, "bpf-types": 1}

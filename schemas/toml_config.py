@@ -66,7 +66,7 @@ def _value(hint: Any, default: Any, value: Any, name: str) -> Any:
             item = typing.get_args(option)[0]
             if dataclasses.is_dataclass(item) and isinstance(item, type):
                 return tuple(_value(item, None, each, f"{name}[{at}]") for at, each in enumerate(value))
-            if all(isinstance(each, str) for each in value):
+            if all(isinstance(each, item) and not isinstance(each, bool) for each in value):
                 return tuple(value)
         if isinstance(option, type) and isinstance(value, option) and isinstance(value, bool) == (option is bool):
             return value
@@ -79,5 +79,7 @@ def _value(hint: Any, default: Any, value: Any, name: str) -> Any:
 
 
 def _name(option: Any) -> str:
-    tables = dataclasses.is_dataclass((*typing.get_args(option), None)[0])
-    return "a list of tables" if tables else _NAMES.get(option, "a list of texts")
+    item = (*typing.get_args(option), None)[0]
+    if item is int:
+        return "a list of whole numbers"
+    return "a list of tables" if dataclasses.is_dataclass(item) else _NAMES.get(option, "a list of texts")

@@ -1,4 +1,4 @@
-"""A real broker for whoever asks, and in CI no skipping of what needs the kernel or the broker."""
+"""A real broker for whoever asks, and in CI no skipping of what needs the kernel, the broker or a guest."""
 
 import importlib.util
 import os
@@ -26,7 +26,7 @@ def pytest_configure(config):
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield
-    needed = item.get_closest_marker("kernel") or item.get_closest_marker("broker")
+    needed = any(item.get_closest_marker(name) for name in ("kernel", "broker", "guest"))
     if report.skipped and needed and os.environ.get("CI") and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome, report.longrepr = "failed", f"skipped in CI, which counts as a failure: {reason}"

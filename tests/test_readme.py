@@ -10,7 +10,7 @@ import pytest
 from consumers.cli import VERBS, parser
 from producers.cli import parser as agent_parser
 from schemas import errors, toml_config
-from schemas.config import BpfProgram, Config, TraceSet
+from schemas.config import BpfPinned, BpfProgram, Config, TraceSet, Vm
 from schemas.kafka_config import KafkaConfig
 
 ROOT = Path(__file__).parent.parent
@@ -22,8 +22,10 @@ FLAGS = {
     "log.dir": "--log",
     "ftrace.sets": "--events",
     "bpf.programs": "--program",
+    "bpf.pinned": "--pinned",
     "filters": "--filter",
     "buffer_kib_per_cpu": "--buffer-kib",
+    "vms.machines": "--qmp",
     "spool.dir": "--spool",
     "kafka.bootstrap": "--kafka",
 }
@@ -49,9 +51,11 @@ def keys():
 
 
 KEYS = {row[0].strip("`"): row for row in rows("key")}
-#: Of one table of `[[ftrace.sets]]`, and of `[[bpf.programs]]`.
+#: Of one table of `[[ftrace.sets]]`, of `[[bpf.programs]]`, `[[bpf.pinned]]` and `[[vms.machines]]`.
 SET_KEYS = {row[0].strip("`"): row for row in rows("key of a set")}
 PROGRAM_KEYS = {row[0].strip("`"): row for row in rows("key of a program")}
+PINNED_KEYS = {row[0].strip("`"): row for row in rows("key of a pinned ring")}
+VM_KEYS = {row[0].strip("`"): row for row in rows("key of a VM")}
 
 
 def test_every_key_is_there_and_no_other():
@@ -74,13 +78,18 @@ def test_a_default_is_what_the_readme_says(name):
         assert said == str(default)
 
 
-@pytest.mark.parametrize(("cls", "table"), [(TraceSet, SET_KEYS), (BpfProgram, PROGRAM_KEYS)], ids=["set", "program"])
+@pytest.mark.parametrize(
+    ("cls", "table"),
+    [(TraceSet, SET_KEYS), (BpfProgram, PROGRAM_KEYS), (BpfPinned, PINNED_KEYS), (Vm, VM_KEYS)],
+    ids=["set", "program", "pinned", "vm"],
+)
 def test_every_key_of_a_table_of_several_is_there_with_its_default(cls, table):
     defaults = {item.name: item.default for item in dataclasses.fields(cls)}
     assert set(table) == set(defaults)
     for name, default in defaults.items():
         said = table[name][2].strip("`")
-        assert re.fullmatch(r"[^0-9]+", said) if default in (None, (), "") else said == str(default)
+        shown = str(default).lower() if isinstance(default, bool) else str(default)
+        assert re.fullmatch(r"[^0-9]+", said) if default in (None, (), "") else said == shown
 
 
 @pytest.mark.parametrize("name", sorted(keys()))
@@ -105,7 +114,7 @@ def test_every_flag_of_a_service_has_its_key_and_names_it(top, verb):
         if flag in CALLS:
             continue
         key = re.search(r"\[([\w.]+)\]$", action.help)[1]
-        table = KEYS if "." in key else SET_KEYS
+        table = KEYS if "." in key else SET_KEYS | PINNED_KEYS
         assert flag == FLAGS.get(key, "--" + key.rpartition(".")[2].replace("_", "-"))
         assert table[key][1] == f"`{flag}`"
 
@@ -140,9 +149,11 @@ def test_the_toml_examples_load(tmp_path):
     for text in examples:
         (tmp_path / "x.toml").write_text(text)
         loaded.append(toml_config.load(tmp_path / "x.toml", Config))
-    traced, programs, shipped = loaded
+    traced, programs, host, shipped = loaded
     assert [each.name for each in traced.ftrace.sets] == ["sched", "rest"]
     assert [each.name for each in programs.bpf.programs] == ["sched-delay"]
+    assert [each.named for each in programs.bpf.pinned] == ["events"]
+    assert [each.pid for each in host.vms.machines] == [4099]
     assert shipped.kafka.security_protocol == "SASL_SSL"
 
 

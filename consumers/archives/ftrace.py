@@ -50,7 +50,7 @@ class SavedInstance:
         self.machine = path.resolve().name or _SET
         self._path = path
         raw = self._rings()
-        header_text = self._small("events/header_page")
+        header_text = _small(path / "events/header_page")
         if header_text is None:
             raise BadInputError("format", f"{path} has no events/header_page, and without it no page can be read")
         header = trace.read_header(header_text, str(path))
@@ -61,17 +61,15 @@ class SavedInstance:
         used = [path / name for name in ("events/header_page", "trace_clock", "buffer_subbuf_size_kb")]
         used += [*raw.values(), *(file.with_name("stats") for file in raw.values()), *formats]
         self.digest = files_digest(path, [file for file in used if file.is_file()])
-        clock = trace_texts.current_clock(self._small("trace_clock") or "")
+        clock = trace_texts.current_clock(_small(path / "trace_clock") or "")
         rings = [
-            Ring(
-                cpu, partial(_pieces, file, page_bytes), trace_texts.dropped(self._small(file.with_name("stats")) or "")
-            )
+            Ring(cpu, partial(_pieces, file, page_bytes), trace_texts.dropped(_small(file.with_name("stats")) or ""))
             for cpu, file in sorted(raw.items())
         ]
         self._saved = SavedTrace(
             header_page=header_text,
             header=header,
-            events=dict(filter(None, map(self._event, formats))),
+            events=dict(filter(None, map(_event, formats))),
             buffers=[Buffer(_SET, clock, page_bytes, rings)],
             archive_bytes=sum(file.stat().st_size for file in raw.values()),
         )
@@ -97,18 +95,19 @@ class SavedInstance:
         return found
 
     def _page_bytes(self, header: PageHeader) -> int:
-        text = (self._small("buffer_subbuf_size_kb") or "").strip()
+        text = (_small(self._path / "buffer_subbuf_size_kb") or "").strip()
         return int(text) << 10 if re.fullmatch(r"[0-9]{1,6}", text) else header.data_offset + header.data_bytes
 
-    def _event(self, file: Path) -> tuple[str, str] | None:
-        text = self._small(file, limits.TRACE_FORMAT_BYTES_MAX + 1) or ""
-        return trace_texts.event(text, file.parent.parent.name)
 
-    def _small(self, name: str | Path, bytes_max: int = _SMALL_BYTES_MAX) -> str | None:
-        file = self._path / name
-        if not file.is_file():
-            return None
-        return FileOctets(file).read(0, bytes_max).decode("utf-8", "replace")
+def _event(file: Path) -> tuple[str, str] | None:
+    text = _small(file, limits.TRACE_FORMAT_BYTES_MAX + 1) or ""
+    return trace_texts.event(text, file.parent.parent.name)
+
+
+def _small(file: Path, bytes_max: int = _SMALL_BYTES_MAX) -> str | None:
+    if not file.is_file():
+        return None
+    return FileOctets(file).read(0, bytes_max).decode("utf-8", "replace")
 
 
 def _pieces(file: Path, page_bytes: int) -> Iterator[Piece]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pyarrow as pa
 
-from consumers.decode import bpf_layout, bpf_records, bpf_rows, bpf_text
+from consumers.decode import bpf_counts, bpf_layout, bpf_records, bpf_rows, bpf_text
 from consumers.decode.base import BadRecord, Decoded, FrameIn, bad_frame
 from consumers.decode.bpf_btf import Btf
 from consumers.decode.bpf_layout import Layout
@@ -31,7 +31,7 @@ TABLES: Final[tuple[TableSpec, ...]] = ()
 POSITION: Final = "position"
 ONE_ROW_EACH: Final = True
 _FAMILY: Final = "bpf_"
-_INSTANCE: Final = re.compile(r"(?:pinned/)?([^/\0]{1,128})")
+_INSTANCE: Final = re.compile(r"(pinned/)?([^/\0]{1,128})")
 _LAYOUTS_HELD: Final = 64
 
 
@@ -46,7 +46,7 @@ class _Known(NamedTuple):
 
 def owns(table: str) -> bool:
     """Return whether `table` is that of a program."""
-    return table.startswith(_FAMILY)
+    return table.startswith(_FAMILY) and not bpf_counts.owns(table)
 
 
 def spec(table: str, schema: pa.Schema) -> TableSpec:
@@ -143,11 +143,11 @@ def _by_descriptor(frames: list[FrameIn], bad: list[BadRecord]) -> dict[tuple[by
     return found
 
 
-# SQL takes upper and lower case for one.
+# SQL takes upper and lower case for one. No program that comes with the agent has a name that begins with `pinned`.
 def _table(instance: str) -> str:
     match = _INSTANCE.fullmatch(instance)
     assert match is not None
-    return _FAMILY + re.sub(r"\W", "_", match[1], flags=re.ASCII).lower()
+    return _FAMILY + re.sub(r"\W", "_", (match[1] or "") + match[2], flags=re.ASCII).lower()
 
 
 # Laying out a struct takes milliseconds where the BTF is large, and every commit needs the same.

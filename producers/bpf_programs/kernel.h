@@ -22,16 +22,78 @@ struct bpf_map;
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
-struct task_struct {
-	int pid;
-	int tgid;
-	char comm[TASK_COMM_LEN];
-	unsigned int __state;
+/* Where CONFIG_SCHED_INFO keeps it; ns of the run queue's clock. */
+struct sched_info {
+	unsigned long pcount; /* times it was given a CPU */
+	unsigned long long run_delay; /* all that it waited */
+	unsigned long long last_arrival;
+	unsigned long long last_queued; /* 0: it does not wait */
 };
 
-/* Until Linux 5.14 (2f064a59a11f). */
-struct task_struct___state {
-	long state;
+struct task_struct;
+
+/* Of one CPU. */
+struct rq {
+	__u64 clock;
+	struct task_struct *curr;
+};
+
+struct cfs_rq {
+	struct rq *rq;
+	int throttle_count; /* 0: neither its group nor one above it is throttled */
+};
+
+struct sched_entity {
+	__u64 sum_exec_runtime;
+	struct cfs_rq *cfs_rq; /* of the CPU where the task runs, waits or last ran, also while another class schedules it */
+};
+
+struct thread_info {
+	unsigned int cpu;
+};
+
+struct kernfs_node {
+	__u64 id;
+};
+
+struct cgroup;
+
+struct cgroup_subsys_state {
+	struct cgroup *cgroup;
+	struct cgroup_subsys_state *parent;
+};
+
+struct cgroup {
+	struct cgroup_subsys_state self;
+	struct kernfs_node *kn;
+};
+
+struct css_set {
+	struct cgroup *dfl_cgrp; /* of version 2 */
+};
+
+struct task_struct {
+	struct thread_info thread_info;
+	unsigned int __state;
+	int on_cpu;
+	int pid;
+	int tgid;
+	unsigned int in_iowait : 1;
+	unsigned int frozen : 1; /* by version 2 of cgroups */
+	struct css_set *cgroups;
+	char comm[TASK_COMM_LEN];
+	unsigned long nivcsw; /* times it was put off its CPU while it could run */
+	struct sched_info sched_info;
+	struct sched_entity se;
+};
+
+struct bpf_iter_meta {
+	__u64 seq_num;
+};
+
+struct bpf_iter__task {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task; /* NULL behind the last */
 };
 
 struct gendisk {

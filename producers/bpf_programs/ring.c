@@ -126,10 +126,17 @@ void ring_release(const struct ring *ring, uint64_t position)
 	atomic_store_explicit(ring->consumer, position, memory_order_release);
 }
 
+/* The same, if the kernel still holds `before` for the reader's position; 0 if another reader moved it. */
+int ring_release_from(const struct ring *ring, uint64_t before, uint64_t position)
+{
+	return atomic_compare_exchange_strong_explicit(ring->consumer, &before, position, memory_order_release,
+						       memory_order_relaxed);
+}
+
 /* Return the positions as they are now. */
 uint64_t ring_consumed(const struct ring *ring)
 {
-	return atomic_load_explicit(ring->consumer, memory_order_relaxed);
+	return atomic_load_explicit(ring->consumer, memory_order_acquire);
 }
 
 uint64_t ring_produced(const struct ring *ring)

@@ -2,15 +2,17 @@
  * sched-delay: a task was runnable for longer than a threshold before it got a CPU.
  *
  * A task waits from its wake-up, or from the moment it was put off its CPU while it could have run, until a CPU
- * switches to it. Source: kernel/sched/core.c (ttwu_do_wakeup, wake_up_new_task, __schedule).
+ * switches to it. The scheduler measures that for itself (waits.h), so only the switch is looked at.
  */
 #include "record.h"
+#include "waits.h"
 
 const volatile __u64 threshold_ns = 10 * 1000 * 1000;
 
 enum sched_delay_cause {
-	SCHED_DELAY_WOKEN,
-	SCHED_DELAY_PREEMPTED,
+	SCHED_DELAY_WOKEN = WAIT_WOKEN, /* also one who would sleep, and did not for a signal */
+	SCHED_DELAY_PREEMPTED = WAIT_PREEMPTED,
+	SCHED_DELAY_UNKNOWN = WAIT_UNKNOWN, /* the first of a task that was there before the program: perhaps not all of it */
 };
 
 struct sched_delay {
@@ -30,52 +32,25 @@ struct measures {
 };
 MEASURES
 
-struct waiting {
-	__u64 since_ns; /* 0: it does not wait */
-	enum sched_delay_cause cause;
-};
-
 /* Goes with its task, so there are at most as many as tasks. */
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
-	__type(value, struct waiting);
-} waiting SEC(".maps");
+	__type(value, struct arrival);
+} arrivals SEC(".maps");
 
-static __always_inline void waits(struct task_struct *task, __u64 now_ns, enum sched_delay_cause cause)
-{
-	struct waiting *its = bpf_task_storage_get(&waiting, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	struct counts *own;
-
-	if (its) {
-		its->cause = cause;
-		its->since_ns = now_ns;
-	} else if ((own = own_counts())) {
-		own->untracked++;
-	}
-}
-
-static __always_inline bool may_run(struct task_struct *task)
-{
-	struct task_struct___state *older = (void *)task;
-
-	if (bpf_core_field_exists(task->__state))
-		return BPF_CORE_READ(task, __state) == 0;
-	return BPF_CORE_READ(older, state) == 0;
-}
-
-static __always_inline void report(struct task_struct *prev, struct task_struct *next, struct waiting *its,
-				   __u64 now_ns, __u64 wait_ns)
+static __always_inline void report(struct task_struct *prev, struct task_struct *next, enum wait_cause cause,
+				   __u64 wait_ns)
 {
 	__u64 cpu_seq;
 	struct sched_delay *record = reserve(sizeof(*record), &cpu_seq);
 
 	if (!record)
 		return;
-	record->ts_ns = now_ns;
+	record->ts_ns = bpf_ktime_get_ns();
 	record->cpu = bpf_get_smp_processor_id();
-	record->cause = its->cause;
+	record->cause = (enum sched_delay_cause)cause;
 	record->cpu_seq = cpu_seq;
 	record->wait_ns = wait_ns;
 	record->pid = next->pid;
@@ -87,40 +62,29 @@ static __always_inline void report(struct task_struct *prev, struct task_struct 
 	commit(record, sizeof(*record));
 }
 
-SEC("tp_btf/sched_wakeup")
-int BPF_PROG(on_wakeup, struct task_struct *task)
-{
-	waits(task, bpf_ktime_get_ns(), SCHED_DELAY_WOKEN);
-	return 0;
-}
-
-SEC("tp_btf/sched_wakeup_new")
-int BPF_PROG(on_wakeup_new, struct task_struct *task)
-{
-	waits(task, bpf_ktime_get_ns(), SCHED_DELAY_WOKEN);
-	return 0;
-}
-
 SEC("tp_btf/sched_switch")
 int BPF_PROG(on_switch, bool preempt, struct task_struct *prev, struct task_struct *next)
 {
-	__u64 now_ns = bpf_ktime_get_ns();
+	enum wait_cause cause;
+	struct arrival *last;
 	struct measures *own;
-	struct waiting *its;
+	struct counts *lost;
+	__u64 wait_ns;
 
-	/* The idle task may always run, and waits for nothing. */
-	if (prev->pid && (preempt || may_run(prev)))
-		waits(prev, now_ns, SCHED_DELAY_PREEMPTED);
-	if (!next->pid)
+	/* The idle task waits for nothing. */
+	if (!next->pid || !next->sched_info.last_queued)
 		return 0;
-	its = bpf_task_storage_get(&waiting, next, 0, 0);
-	if (!its || !its->since_ns)
+	last = bpf_task_storage_get(&arrivals, next, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!last) {
+		if ((lost = own_counts()))
+			lost->untracked++;
 		return 0;
+	}
+	wait_ns = arrive(next, last, &cause);
 	if ((own = own_measures()))
-		own->wait_ns[slot_of(now_ns - its->since_ns)]++;
-	if (now_ns - its->since_ns >= threshold_ns)
-		report(prev, next, its, now_ns, now_ns - its->since_ns);
-	its->since_ns = 0;
+		own->wait_ns[slot_of(wait_ns)]++;
+	if (wait_ns >= threshold_ns)
+		report(prev, next, cause, wait_ns);
 	return 0;
 }
 

@@ -14,7 +14,7 @@ from schemas.frame import Frame, decode, encode
 from schemas.loss import Loss
 from schemas.stream import Stream
 from schemas.surfaces import HEARTBEAT_ENCODING, HEARTBEAT_VERSION, TOPIC_LOG, TOPIC_STATE, TOPIC_TRACE
-from tests.consumers import _sample_bpf, _sample_relay, _sample_trace
+from tests.consumers import _sample_bpf, _sample_clocks, _sample_hosts, _sample_relay, _sample_trace
 
 DUMPS = Path(__file__).parent / "dumps"
 START_NS = 1_772_442_000 * 10**9  # 2026-03-02 09:00:00 UTC
@@ -113,7 +113,8 @@ def messages():
 def build(path, commits=1, *, trace=False):
     """Make the lake in the directory `path`, in so many commits, and return its storage.
 
-    `trace` adds trace events, BPF records, and what a relay says of a guest.
+    `trace` adds trace events, BPF records, readings of the clocks, what the host saw of the first guest, and what its
+    relay says of it.
     """
     storage = open_lake(path, create=True)
     _collect(storage, TOPIC_LOG, messages(), commits)
@@ -121,7 +122,11 @@ def build(path, commits=1, *, trace=False):
         at_ns = START_NS + 6 * _S
         found = [*_sample_trace.frames(HUNG, at_ns), *_sample_bpf.frames(HUNG, at_ns)]
         _collect(storage, TOPIC_TRACE, [(at_ns + 1_000_000, each) for each in found], commits)
-        _collect(storage, TOPIC_STATE, [(at_ns, each) for each in _sample_relay.frames(HUNG, at_ns)], commits)
+        states = [(at_ns, each) for each in _sample_clocks.frames(HUNG, START_NS)]
+        states += [(at_ns + 1_000_000, each) for each in _sample_hosts.frames(HUNG, at_ns)]
+        states += [(at_ns + 1_000_000, each) for each in _sample_bpf.state_frames(HUNG, at_ns)]
+        states += [(at_ns + 2_000_000, each) for each in _sample_relay.frames(HUNG, at_ns)]
+        _collect(storage, TOPIC_STATE, states, commits)
     return storage
 
 

@@ -2,9 +2,10 @@
 
 import struct
 
-from schemas import bpf
+from schemas import bpf, state
 from schemas.frame import Frame, encode
 from schemas.loss import Loss
+from schemas.state import Record
 from schemas.stream import Stream
 from tests.consumers._records import ring
 from tests.consumers.decode import btf_writer
@@ -59,3 +60,26 @@ def frames(stream, realtime_ns):
     body = bpf.pack(len(records), 0, data)
     times = _T + 4_032_000, _T + 9_000_000
     yield encode(Frame(*where, "bpf", 1, body, lost, *times, realtime_ns, descriptor=bpf.descriptor(TYPES)))
+
+
+def state_frames(stream, realtime_ns):
+    """Yield what `sched-delay` counted and measured there: two samples, 10 s apart."""
+    mine = Stream(stream.machine, stream.boot_id, stream.layer, "bpf-counts", "", "mono")
+    loaded_ns = _T - 10_000_000_000
+    about = {"program": "sched-delay", "loaded_ns": loaded_ns}
+    zero = dict.fromkeys(("ring_full", "ring_busy", "untracked"), 0)
+    off = {"runs": None, "run_ns": None, "recursion_misses": 0, "measures": {}}
+    lost = zero | {"ring_full": 3}
+    early, late = _T - 1_000_000, _T + 10_000_000_000 - 1_000_000
+    slots = [0] * 11 + [40, 700, 2_100, 900, 180, 30, 9, 2]
+    records = [
+        Record("bpf_counts", early, about | {"cpu": None, "attempts": 0} | zero | off),
+        Record("bpf_histograms", early, about | {"measure": "wait_ns", "slots": slots}),
+        Record("bpf_counts", late, about | {"cpu": None, "attempts": 7} | lost | off),
+        Record("bpf_counts", late, about | {"cpu": 0, "attempts": 2} | zero),
+        Record("bpf_counts", late, about | {"cpu": 1, "attempts": 5} | lost),
+        Record("bpf_histograms", late, about | {"measure": "wait_ns", "slots": [*(2 * n for n in slots), 0, 1, 2, 1]}),
+    ]
+    body = state.pack(records)
+    where = mine, "run-5", 0, 0, len(records), len(records)
+    yield encode(Frame(*where, "bpf-counts", 1, body, [], early, late, realtime_ns))

@@ -109,7 +109,7 @@ def test_the_readme_names_every_file():
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze")
 @pytest.mark.parametrize(
     ("name", "drop_in"),
-    [(AGENT, None), (AGENT, "trace-events.conf"), (AGENT, "bpf.conf"), (COLLECTOR, None)],
+    [(AGENT, None), (AGENT, "trace-events.conf"), (AGENT, "bpf.conf"), (AGENT, "clocks.conf"), (COLLECTOR, None)],
     ids=lambda each: each or "alone",
 )
 def test_systemd_finds_nothing_wrong_and_the_exposure_that_the_readme_states(tmp_path, name, drop_in):

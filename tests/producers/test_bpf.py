@@ -55,8 +55,8 @@ def kept_by_the_kernel():
 def opened(tmp_path):
     made = []
 
-    def opened(*programs, known=None, state_dir=tmp_path, tick_ms=250):
-        config = Config(bpf=BpfConfig(programs, tick_ms))
+    def opened(*programs, known=None, state_dir=tmp_path, tick_ms=250, snapshot_s=0):
+        config = Config(bpf=BpfConfig(programs, tick_ms, snapshot_s=snapshot_s))
         sources = source_module.open_sources(Opening(ME, known or {}, config, state_dir))
         made.extend(sources)
         return sources
@@ -215,7 +215,8 @@ def test_the_waits_are_those_that_trace_events_tell_and_the_scheduler_counts(ope
         assert len(waits_ns) > 10
         # Two readings of the clock at one event lie apart: some us, under emulation half a ms.
         assert waits_ns == pytest.approx(traced[each.pid], abs=1_000_000)
-        assert sum(waits_ns) == pytest.approx(sum(traced[each.pid]), rel=0.005)
+        # The scheduler reads its clock as a switch begins, some 10 us before the event.
+        assert sum(waits_ns) == pytest.approx(sum(traced[each.pid]), rel=0.02)
         # By its own rules: on this kernel a few ms more about every tenth time, which no event tells of.
         assert sum(waits_ns) == pytest.approx(counted_ns[each.pid], rel=0.05)
         assert {(delay.tgid, delay.comm[:6], delay.cpu) for delay in mine} == {(each.pid, b"python", 0)}
@@ -264,7 +265,7 @@ def test_a_ring_that_lies_is_left_and_the_agent_lives_on(opened, monkeypatch, ca
         raise BadInputError("ring", "the record at byte 8 claims too much")
 
     monkeypatch.setattr(records._ring, "read", refuse)
-    read = records._read
+    read = records._stretches.read
     assert not records.drain()
     assert records.fileno() == -1
     batches = records.cut()
@@ -311,6 +312,17 @@ def test_what_a_program_costs_is_told_where_the_kernel_measures_it(opened):
     assert counters["recursion_misses"] == 0
 
 
+def test_without_records_a_program_measures_and_its_stream_is_not_watched(opened):
+    (source,) = opened(BpfProgram("sched-delay", threshold_us=0, records=False))
+    busy(1_000)
+    source.drain()
+    assert not source.alive()
+    assert finish(source) == []
+    assert source.counters()["attempts"] == 0
+    measured = source._program.measures()["wait_ns"]
+    assert sum(measured) > 3_000
+
+
 # The description
 
 
@@ -355,7 +367,7 @@ def test_what_a_killed_agent_had_read_is_counted_and_what_its_ring_held_is_unkno
         _, records = opened(ALL)
         busy(500)
         records.drain()
-        (tmp_path / "read").write_text(str(records._read))
+        (tmp_path / "read").write_text(str(records._stretches.read))
         os.kill(os.getpid(), 9)
     os.waitpid(child, 0)
     read = int((tmp_path / "read").read_text())

@@ -1,5 +1,7 @@
 """Which parts of a program are loaded: by the arguments of the kernel's own tracepoints, read from its BTF."""
 
+from pathlib import Path
+
 import pytest
 
 from producers import bpf_parts, bpf_program
@@ -73,7 +75,25 @@ def test_a_program_whose_tracepoints_are_all_missing_is_refused(loaded, monkeypa
 def test_without_optional_parts_a_program_has_none_to_tell_of(loaded):
     program = loaded("sched-delay")
     assert (program.active, program.missing) == ([], [])
-    assert names_of(program) == {"on_wakeup", "on_wakeup_new", "on_switch"}
+    assert names_of(program) == {"on_switch"}
+
+
+@pytest.mark.kernel
+def test_a_walk_goes_over_everything_when_it_is_due(loaded):
+    program = loaded("vcpu")
+    program.attach()
+    before = program.runs()
+    stats = Path("/proc/sys/kernel/bpf_stats_enabled")
+    was = stats.read_text()
+    try:
+        stats.write_text("1")
+        program.run_own(10.0)
+        walked = program.runs().runs - before.runs
+    finally:
+        stats.write_text(was)
+    # Once for each thread there is, and once at the end; switches are runs too.
+    assert walked > len(list(Path("/proc").glob("[0-9]*")))
+    assert program.active == ["sched_switch"]
 
 
 @pytest.mark.kernel

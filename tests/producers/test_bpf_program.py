@@ -46,3 +46,7 @@ def test_two_capabilities_suffice_and_one_is_not_enough(name):
     assert run_as_nobody(name, "bpf", "perfmon").isdigit()
     for one in ("bpf", "perfmon"):
         assert "it takes CAP_BPF and CAP_PERFMON, or root" in run_as_nobody(name, one)
+
+
+def test_no_program_has_a_name_that_the_table_of_a_pinned_ring_could_have():
+    assert [name for name in bpf_program.names() if name.startswith("pinned")] == []

@@ -46,6 +46,7 @@ def test_frames_are_appended_in_order_and_counted_off(tmp_path):
     # Each call came after the sync of what it announces.
     assert durable == sorted(durable)
     assert durable[-1] == 300
+    assert thread.durable == {frame(0).stream: frame(299).next}
 
 
 def test_a_frame_waits_for_no_other(tmp_path):

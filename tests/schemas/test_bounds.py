@@ -62,3 +62,11 @@ def test_a_secret_is_not_repeated():
     with pytest.raises(UsageError) as caught:
         Example(secret="hunter2")
     assert str(caught.value) == "secret is one letter"
+
+
+@pytest.mark.parametrize("values", [(0,), (11,), (1, 1), tuple(range(1, 6))])
+def test_numbers_of_a_list_are_within_and_few_and_none_twice(values):
+    rule = bounds.each_within(1, 10, 4, "numbers")
+    assert not rule.allows(values)
+    assert rule.allows((1, 10)) and rule.allows(())
+    assert rule.says == "a list of at most 4 numbers, none twice"

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from schemas import limits, toml_config
-from schemas.config import AgentConfig, BpfConfig, BpfProgram, CollectConfig, Config, LogConfig, TraceSet
+from schemas.config import AgentConfig, BpfConfig, BpfPinned, BpfProgram, CollectConfig, Config, LogConfig, TraceSet
 from schemas.errors import UsageError
 from schemas.frame import Frame, decode, encode
 from schemas.stream import Layer, Stream
@@ -43,8 +43,16 @@ def test_sets_of_trace_events_are_read(tmp_path):
 
 def test_programs_are_read(tmp_path):
     text = "[bpf]\ntick_ms = 100\n[[bpf.programs]]\nname = 'a'\nthreshold_us = 0\n[[bpf.programs]]\nname = 'b'\nring_kib = 64"
-    found = load(tmp_path, text).bpf
-    assert found == BpfConfig((BpfProgram("a", 0), BpfProgram("b", None, 64)), 100)
+    found = load(tmp_path, text + "\nrecords = false").bpf
+    assert found == BpfConfig((BpfProgram("a", 0), BpfProgram("b", None, 64, records=False)), 100)
+
+
+def test_pinned_rings_are_read(tmp_path):
+    text = "[[bpf.pinned]]\npath = 'shop'\nstruct = 'item'\n[[bpf.pinned]]\npath = '/sys/fs/bpf/a/shop'\nname = 'till'"
+    found = load(tmp_path, text).bpf.pinned
+    assert found == (BpfPinned("shop", None, "item"), BpfPinned("/sys/fs/bpf/a/shop", "till"))
+    assert [str(each.pin) for each in found] == ["/sys/fs/bpf/shop", "/sys/fs/bpf/a/shop"]
+    assert [each.named for each in found] == ["shop", "till"]
 
 
 def test_there_is_a_deployed_file():
@@ -68,7 +76,7 @@ def test_a_spool_keeps_its_own_defaults_when_one_key_is_given(tmp_path):
         ("[agent]\nqueue_bytes_max = 0", "agent.queue_bytes_max is "),
         (
             "[agent]\nsurfaces = ['kmesg']",
-            "agent.surfaces is a list of at least one of kmsg, ftrace, bpf, relay, none twice, not ['kmesg']",
+            "agent.surfaces is a list of at least one of kmsg, ftrace, bpf, clocks, topology, vcpu-time, qmp, procfs, none",
         ),
         ("[agent]\nsurfaces = []", "agent.surfaces is "),
         ("[agent]\nsurfaces = ['kmsg', 'kmsg']", "agent.surfaces is "),
@@ -108,6 +116,14 @@ def test_a_spool_keeps_its_own_defaults_when_one_key_is_given(tmp_path):
         ("[[bpf.programs]]\nname = 'a'\nring_kib = 5", "bpf.programs[0].ring_kib is one of 4, 8, 16, "),
         ("[[bpf.programs]]\nname = 'a'\nthreshold_us = -1", "bpf.programs[0].threshold_us is from 0 to "),
         ("[[bpf.programs]]\nname = 'a'\n[[bpf.programs]]\nname = 'a'", "bpf.programs want a name each, none twice"),
+        ("[[bpf.pinned]]\nstruct = 'x'", "bpf.pinned[0].path is the path of a pin, not ''"),
+        ("[[bpf.pinned]]\npath = '/a/b/'", "bpf.pinned[0].path is the path of a pin"),
+        ("[[bpf.pinned]]\npath = '/a/b.c'", "bpf.pinned[0].name is 1 to 64 letters, digits, dashes or _, not 'b.c'"),
+        ("[[bpf.pinned]]\npath = 'a'\nstruct = 'struct a'", "bpf.pinned[0].struct is the name of a C struct"),
+        (
+            "[[bpf.pinned]]\npath = 'a/x'\n[[bpf.pinned]]\npath = 'b/x'",
+            "bpf.pinned rings want a name each, none twice, not x, x",
+        ),
         ("[bpf]\ntick_ms = 1", "bpf.tick_ms is from 10 to 60 000 ms"),
         ("[ftrace]\ntick_ms = 1", "ftrace.tick_ms is from 10 to 60 000 ms"),
         (

@@ -38,6 +38,13 @@ def test_pages_of_every_form_are_read_as_they_are(tmp_path, form):
     assert SavedInstance(path).machine == "copy"
 
 
+def test_a_path_from_where_one_stands_is_read_like_any_other(tmp_path, monkeypatch):
+    stats = "entries: 0\noverrun: 0\ncommit overrun: 0\nbytes: 7\ndropped events: 3\nread events: 9\n"
+    path = _saved.write(tmp_path / "copy", Form(), {0: page(Form(), 1)}, stats={0: stats})
+    monkeypatch.chdir(tmp_path)
+    assert frames(path.relative_to(tmp_path)) == frames(path)
+
+
 def test_the_size_of_a_page_is_the_instances_own(tmp_path):
     form = Form(page_bytes=8192)
     path = _saved.write(tmp_path / "copy", form, {0: page(form, 1) * 2}, subbuf_kib=8)

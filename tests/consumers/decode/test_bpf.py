@@ -9,6 +9,7 @@ import pytest
 
 from consumers.decode import bpf, bpf_types
 from consumers.decode.base import FrameIn
+from consumers.decode.registry import spec_of
 from consumers.transport.base import Partition
 from schemas import bpf as wire
 from schemas.errors import BadInputError
@@ -58,7 +59,9 @@ def test_frames_of_several_streams_are_rows_in_the_order_of_stream_and_position(
     assert found.rows == {RING: 3, other: 1}
 
 
-@pytest.mark.parametrize(("instance", "table"), [("irq-off", "bpf_irq_off"), ("pinned/My.ring é", "bpf_my_ring__")])
+@pytest.mark.parametrize(
+    ("instance", "table"), [("irq-off", "bpf_irq_off"), ("pinned/My.ring é", "bpf_pinned_my_ring__")]
+)
 def test_a_table_has_the_name_of_its_program(instance, table):
     body = types(program=instance)
     found = decode(recorded(0, [delay(0)], stream=RING._replace(instance=instance), body=body), bodies=[body])
@@ -66,11 +69,17 @@ def test_a_table_has_the_name_of_its_program(instance, table):
     assert bpf.owns(table)
 
 
+def test_samples_of_counts_are_no_records_of_a_program():
+    assert not bpf.owns("bpf_counts")
+    assert not bpf.owns("bpf_histograms")
+    assert spec_of("bpf_counts", None).name == "bpf_counts"
+
+
 def test_records_without_a_type_are_raw():
     body = types(b"", type_="", program="pinned/x", source="pinned")
     frame = recorded(7, [b"", b"abc", Gone(b"no"), b"12345678"], stream=RING._replace(instance="pinned/x"), body=body)
     found = decode(frame, bodies=[body])
-    table = found.tables["bpf_x"]
+    table = found.tables["bpf_pinned_x"]
     assert table.select(["position", "ring_position", "ts_ns", "data"]).to_pylist() == [
         {"position": 7, "ring_position": 4096, "ts_ns": None, "data": b""},
         {"position": 8, "ring_position": 4104, "ts_ns": None, "data": b"abc"},

@@ -33,8 +33,8 @@ class Watched(NamedTuple):
 class Running:
     """The program `name`; `unpack` makes a record of its bytes. It is read in a thread until `finish`."""
 
-    def __init__(self, name, unpack, threshold_us=0, ring_kib=16384):
-        config = Config(bpf=BpfConfig((BpfProgram(name, threshold_us, ring_kib),)))
+    def __init__(self, name, unpack, threshold_us=0, ring_kib=16384, **settings):
+        config = Config(bpf=BpfConfig((BpfProgram(name, threshold_us, ring_kib, **settings),), snapshot_s=0))
         _, self.source = source_module.open_sources(Opening(_ME, {}, config, None))
         self.program = self.source._program
         self._unpack = unpack
@@ -52,6 +52,8 @@ class Running:
             pass
         self._batches += self.source.cut()
         found = Watched(self.seen(), self.source.counters(), self.measures())
+        told = self.program.measures()
+        assert {name: value if len(value) > 1 else value[0] for name, value in told.items()} == found.measures
         assert_books_close(self._batches, self.program.counts(), found.records)
         self.close()
         return found

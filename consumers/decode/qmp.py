@@ -1,0 +1,50 @@
+"""Records of the surface `qmp` to rows of `qmp_events`, `qmp_status` and `qmp_blocks`: what QEMU said of a VM."""
+
+from typing import Final
+
+import pyarrow as pa
+
+from consumers.decode import state
+from consumers.lake.tables import WORD
+
+_STATE: Final = state.State(
+    state.table(
+        "qmp_events",
+        vm=WORD,
+        event=WORD,
+        realtime_ns=pa.int64(),
+        data=pa.string(),
+        reason=WORD,
+        raw=pa.binary(),
+    ),
+    state.table(
+        "qmp_status",
+        vm=WORD,
+        connected=pa.bool_(),
+        status=WORD,
+        running=pa.bool_(),
+        answer_ns=pa.int64(),
+        version=WORD,
+        detail=pa.string(),
+    ),
+    state.table(
+        "qmp_blocks",
+        vm=WORD,
+        device=WORD,
+        qdev=WORD,
+        node=WORD,
+        io_status=WORD,
+        file=WORD,
+        driver=WORD,
+        read_only=pa.bool_(),
+        bps=pa.int64(),
+        iops=pa.int64(),
+        data=pa.string(),
+    ),
+)
+TABLES: Final = _STATE.tables
+POSITION: Final = state.POSITION
+ONE_ROW_EACH: Final = True
+owns, spec, columns_sql = _STATE.owns, _STATE.spec, _STATE.columns_sql
+check, head, trim = _STATE.check, _STATE.head, _STATE.trim
+decode_many, text_lines = _STATE.decode_many, _STATE.text_lines

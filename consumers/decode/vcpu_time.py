@@ -1,0 +1,33 @@
+"""Records of the surface `vcpu-time` to the table `vcpu_time`: what the thread of each vCPU got of the host's CPUs."""
+
+from typing import Final
+
+import pyarrow as pa
+
+from consumers.decode import state
+from consumers.lake.tables import WORD
+
+_STATE: Final = state.State(
+    state.table(
+        "vcpu_time",
+        vm=WORD,
+        vcpu=pa.int32(),
+        pid=pa.int32(),
+        tid=pa.int32(),
+        start_ns=pa.int64(),
+        state=WORD,
+        frozen=pa.bool_(),
+        run_ns=pa.int64(),
+        wait_ns=pa.int64(),
+        timeslices=pa.int64(),
+        voluntary_switches=pa.int64(),
+        involuntary_switches=pa.int64(),
+        last_cpu=pa.int32(),
+    )
+)
+TABLES: Final = _STATE.tables
+POSITION: Final = state.POSITION
+ONE_ROW_EACH: Final = True
+owns, spec, columns_sql = _STATE.owns, _STATE.spec, _STATE.columns_sql
+check, head, trim = _STATE.check, _STATE.head, _STATE.trim
+decode_many, text_lines = _STATE.decode_many, _STATE.text_lines

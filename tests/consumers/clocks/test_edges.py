@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+
+from consumers.clocks import pings
+from consumers.clocks.edges import BLOCK, MACHINES, PRINTK, SAME_RATE, SLEWED, Readings, make_edge
+from consumers.clocks.index import FAR_NS
+from tests.consumers.clocks._history import S
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_a_guest_claims_is_an_edge(seed):
+    rng = np.random.default_rng(seed)
+    size = int(rng.integers(1, 30))
+    times = rng.integers(0, FAR_NS, (size, 4))
+    times = np.sort(times, axis=1) if seed % 2 else times
+    found = pings.readings(times, rng.integers(0, 2, size), rng.integers(-1, 2, size))
+    if not len(found.x0_ns):
+        return
+    made = make_edge(found, MACHINES)
+    at = rng.integers(0, FAR_NS, 100)
+    for track in (made.forward, made.backward):
+        assert len(track.apply(at, at)[2]) == 100
+
+
+def edge(rows, kind, steady=-1, part=None):
+    columns = np.array(rows, np.int64).T
+    size = len(rows)
+    part = np.zeros(size, np.int64) if part is None else np.array(part)
+    return make_edge(Readings(*columns, np.full(size, steady), part), kind)
+
+
+def test_a_difference_that_no_rate_explains_begins_a_segment():
+    rows = [(t * S, t * S, ahead, ahead) for t, ahead in ((0, 5), (10, 6), (20, 5 * S), (30, 5 * S))]
+    assert edge(rows, SAME_RATE).starts == [0, 2]
+    slewed = [(t * S, t * S, t * 400_000, t * 400_000) for t in range(3)]
+    assert edge(slewed, SLEWED).starts == [0]
+    assert edge([*slewed, (3 * S, 3 * S, 10**7, 10**7)], SLEWED).starts == [0, 3]
+
+
+def test_another_part_is_another_segment_though_nothing_shows():
+    assert edge([(t * S, t * S, 5, 5) for t in range(4)], SAME_RATE, part=[0, 0, 1, 1]).starts == [0, 2]
+
+
+def test_of_readings_that_overlap_the_tighter_one_is_used():
+    used = edge([(0, 100, 0, 100), (50, 60, 3, 13), (55, 200, -50, 95), (S, S, 7, 7)], SAME_RATE).readings
+    assert used.x0_ns.tolist() == [50, S]
+
+
+def test_a_measured_rate_narrows_only_where_the_rate_was_steady_and_all_readings_agree():
+    rows = [(t * S, t * S, t * 30_000, t * 30_000) for t in range(BLOCK + 10)]
+    (steady,), (unknown,) = (edge(rows, PRINTK, steady=s).forward.segments for s in (7, -1))
+    assert np.all(np.abs(steady.rate_max[1:-1] - 30e-6) < 6e-6)
+    assert np.all(unknown.rate_max == steady.rate_max[0])
+    bent = [
+        (at, at2, lo + (t >= 20) * (t - 20) * 100_000, hi + (t >= 20) * (t - 20) * 100_000)
+        for t, (at, at2, lo, hi) in enumerate(rows)
+    ]
+    (wrong,) = edge(bent, PRINTK, steady=7).forward.segments
+    assert np.all(wrong.rate_max[1:BLOCK] == wrong.rate_max[0])
+
+
+def test_clocks_that_should_not_step_and_do_are_not_reckoned_beyond_their_readings():
+    track = edge([(t * S, t * S, ahead, ahead) for t, ahead in ((1, 5), (2, 5), (3, S), (4, S))], PRINTK).forward
+    at = np.array([0, S, 2 * S, 3 * S, 4 * S, 5 * S])
+    assert track.apply(at, at)[2].tolist() == [-1, 0, 0, 1, 1, -1]
+
+
+def test_one_reading_is_an_edge_and_holds_for_clocks_that_never_step():
+    track = edge([(S, S, 5, 5)], SLEWED).forward
+    low, high, state = track.apply(np.array([S, 3 * S]), np.array([S, 3 * S]))
+    assert state.tolist() == [0, 0]
+    assert high[0] - low[0] == 2
+    assert 2_004_000 < high[1] - low[1] < 2_004_010

@@ -1,0 +1,20 @@
+"""One guest for all tests that can share it, and another for those that need it otherwise."""
+
+import pytest
+
+from tests.guest import _kernel
+from tests.guest._vm import Vm
+
+
+@pytest.fixture(scope="session")
+def kernel():
+    try:
+        return _kernel.fetch()
+    except _kernel.GuestError as e:
+        pytest.skip(str(e))
+
+
+@pytest.fixture(scope="session")
+def guest(kernel, tmp_path_factory):
+    with Vm(tmp_path_factory.mktemp("guest"), kernel, memory_mib=1024) as made:
+        yield made.booted()

@@ -1,0 +1,102 @@
+"""The BPF programs on the oldest kernel that they are held to, which takes other parts of them than this machine's."""
+
+import re
+import time
+
+import pytest
+
+from producers import bpf_program
+from tests.guest._frozen import frozen
+from tests.guest._python import PYTHON
+from tests.producers._bpf import skip_unless_loadable
+from tests.producers.bpf_programs.test_hang import ALWAYS
+
+pytestmark = pytest.mark.guest
+#: Those that need no module of the kernel's. The three left out compare times, which emulation on a busy machine moves
+#: between the two readings, or some minute's worth of events.
+FOLDER = "tests/producers/bpf_programs"
+LEFT_OUT = (
+    f"{FOLDER}/test_irq_off.py::test_every_span_is_that_of_its_trace_events",
+    f"{FOLDER}/test_irq_off.py::test_only_what_ran_longer_than_the_threshold_is_a_record",
+    f"{FOLDER}/test_block_io.py::test_requests_are_those_that_trace_events_tell_in_all_their_parts",
+)
+TESTS = " ".join(["tests/producers/test_bpf_parts.py", FOLDER, *(f"--deselect {each}" for each in LEFT_OUT)])
+_ATTACH = """
+import ctypes, sys, time
+from producers.bpf_program import Program
+libbpf = ctypes.CDLL("libbpf.so.1")
+programs = lambda: [at.value for at in [ctypes.c_uint32(0)] if not libbpf.bpf_prog_get_next_id(0, ctypes.byref(at))]
+assert not programs()
+for name in sys.argv[1:]:
+    program = Program(name, 4096, {})
+    program.attach()
+    program.run_own(0.0)
+    assert programs()
+    program.close()
+    deadline = time.monotonic() + 20
+    while programs():
+        assert time.monotonic() < deadline, "still there"
+        time.sleep(0.05)
+    print(name, *program.active)
+"""
+_WATCH = """
+import os
+from tests.producers.bpf_programs._programs import Running, until
+from tests.producers.bpf_programs.test_hang import unpack
+RCU_STALL = 1
+os.sched_setaffinity(0, {0})
+running = Running("hang", unpack, threshold_us=1000000)
+print("ready", flush=True)
+until(lambda: [each for each in running.seen() if each.kind == RCU_STALL], "a stall", 120)
+watched = running.finish()
+stalls = [each for each in watched.records if each.kind == RCU_STALL]
+assert len(stalls) == watched.measures["rcu_stalls"]
+print(stalls[0].text.decode(), stalls[0].detail.decode(), flush=True)
+"""
+
+
+@pytest.fixture(autouse=True)
+def built():
+    skip_unless_loadable()
+
+
+def test_every_program_loads_attaches_and_leaves_nothing_in_the_kernel(guest):
+    said = guest.run(f"{PYTHON} - {' '.join(bpf_program.names())} <<'END'{_ATTACH}END")
+    active = {name: set(parts) for name, *parts in map(str.split, said.splitlines())}
+    assert sorted(active) == sorted(bpf_program.names())
+    assert active["hang"] >= ALWAYS
+    assert active["block-io"] == {"block_rq_insert", "block_rq_issue", "block_rq_merge", "block_rq_requeue"}
+    check = guest.run(f"{PYTHON} -m producers.cli check")
+    assert re.search(r"^bpf +available: the kernel takes block-io, hang.*, irq-off, sched-delay", check, re.MULTILINE)
+
+
+def test_every_program_passes_its_own_tests(guest):
+    guest.run("echo +memory >/sys/fs/cgroup/cgroup.subtree_control")
+    # Outside of CI, because there a test is not to skip what this guest lacks.
+    said = guest.run(
+        f"unset CI; ulimit -n 4096; {PYTHON} -m pytest -q -p no:cacheprovider --basetemp /run/tmp/pytest {TESTS}", 600
+    )
+    assert re.search(r"^\.[.s]+ +\[100%\]$", said, re.MULTILINE), said
+
+
+def test_a_grace_period_that_a_frozen_cpu_holds_up_is_told(guest):
+    guest.run("echo 3 >/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout; echo 0 >/proc/sys/kernel/watchdog")
+    guest.run(f"({PYTHON} - <<'END'{_WATCH}END\n) >/run/said 2>&1 & echo $! >/run/watcher")
+    guest.run(
+        "until grep -q ready /run/said; do sleep 0.1; kill -0 $(cat /run/watcher) || { cat /run/said; exit 1; }; done"
+    )
+    guest.run("exec >/dev/null; taskset 2 bash -c 'while :; do :; done' & echo $! >/run/busy")
+    # Without a grace period under way nothing can stall.
+    guest.run("exec >/dev/null; (while :; do cat /proc/stat; done) & echo $! >>/run/busy")
+    until_on_cpu_1(guest)
+    with frozen(guest.process, "CPU 1/TCG"):
+        time.sleep(6)
+    guest.run("for i in {1..600}; do grep -q 'rcu_\\|Error' /run/said && break; sleep 0.1; done", 90)
+    guest.run("kill $(cat /run/busy)")
+    said = guest.run("cat /run/said")
+    assert re.search(r"rcu_\w+ StallDetected", said), said
+
+
+# Until it has run there for a while, not merely been started.
+def until_on_cpu_1(guest):
+    guest.run("until (($(awk '/^cpu1 /{print $2}' /proc/stat) > 50)); do sleep 0.1; done")

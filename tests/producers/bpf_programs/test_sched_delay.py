@@ -1,0 +1,110 @@
+"""sched-delay on real tasks: its waits are the scheduler's own to the ns, and the trace of the same run tells the same."""
+
+import os
+import re
+import signal
+import statistics
+import threading
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from tests.producers._bpf import _SCHED_DELAY, Delay, hog
+from tests.producers.bpf_programs._programs import until
+
+pytestmark = pytest.mark.kernel
+WOKEN, PREEMPTED, UNKNOWN = range(3)
+_EVENTS = ("sched/sched_switch", "sched/sched_wakeup", "sched/sched_wakeup_new")
+_EVENT = re.compile(r"\s(\d+)\.(\d+): (sched_\w+): (.*)")
+#: The trace's clock is read some us apart from the scheduler's; where the host takes the CPU away between them, more.
+_READING_NS, _READING_NS_MAX = 50_000, 20_000_000
+_SAME_NS = 500_000
+
+
+def unpack(data):
+    return Delay._make(_SCHED_DELAY.unpack(data))
+
+
+def told(text):
+    """Return for each thread (end, wait, cause) of each of its arrivals, as the trace events say, to the us."""
+    found, since = defaultdict(list), {}
+    for seconds, micros, event, rest in _EVENT.findall(text):
+        ts_ns = (int(seconds) * 1_000_000 + int(micros)) * 1000
+        if event != "sched_switch":
+            since.setdefault(int(re.search(r" pid=(\d+)", rest)[1]), (ts_ns, WOKEN))
+            continue
+        before, state, after = re.search(r"prev_pid=(\d+) .*prev_state=(\S+) .*next_pid=(\d+)", rest).groups()
+        if state.startswith("R"):
+            since[int(before)] = (ts_ns, PREEMPTED)
+        if int(after) in since:
+            since_ns, cause = since.pop(int(after))
+            found[int(after)].append((ts_ns, ts_ns - since_ns, cause))
+    return found
+
+
+@pytest.fixture
+def sleeper():
+    """A thread of this process that sleeps and wakes on CPU 0, until the test ends; its number."""
+    ended, known = threading.Event(), []
+
+    def sleep():
+        os.sched_setaffinity(0, {0})
+        known.append(threading.get_native_id())
+        while not ended.wait(0.002):
+            pass
+
+    thread = threading.Thread(target=sleep)
+    thread.start()
+    yield until(lambda: known, "the thread began")[0]
+    ended.set()
+    thread.join()
+
+
+def test_the_waits_are_the_schedulers_own_and_those_of_the_trace(run, tracing, sleeper):
+    running = run("sched-delay", unpack)
+    trace = tracing(*_EVENTS, buffer_kib=32768)
+    hogs = [hog(0), hog(0)]
+    time.sleep(1)
+    for each in hogs:
+        each.send_signal(signal.SIGSTOP)
+    until(lambda: all("T (stopped)" in Path(f"/proc/{each.pid}/status").read_text() for each in hogs), "they stop")
+    text = trace.text()
+    # A task that was new to the program had waited for nothing yet: so the sum is all that the scheduler counted.
+    counted = {each.pid: int(Path(f"/proc/{each.pid}/schedstat").read_text().split()[1]) for each in hogs}
+    for each in hogs:
+        each.kill()
+        each.wait()
+    watched = running.finish()
+    assert sum(watched.measures["wait_ns"]) == len(watched.records) == watched.counters["attempts"]
+    mine = defaultdict(list)
+    for each in watched.records:
+        mine[each.pid].append(each)
+    for each in hogs:
+        # Behind the count comes the kill.
+        waits = [delay.wait_ns for delay in mine[each.pid]]
+        sums = [sum(waits[:end]) for end in range(len(waits) + 1)]
+        if all(delay.cause != UNKNOWN for delay in mine[each.pid]):
+            assert counted[each.pid] in sums[10:]
+        else:
+            # An arrival that this machine's kernel told no program of: what was waited before it is in no record.
+            assert sums[-1] == pytest.approx(counted[each.pid], rel=0.05)
+    trace_waits, differences, causes, missing = told(text), [], [], 0
+    for pid in (sleeper, *(each.pid for each in hogs)):
+        known = [delay for delay in mine[pid] if delay.cause != UNKNOWN]
+        assert len(known) > 20
+        for end_ns, wait_ns, cause in trace_waits[pid]:
+            delay = min(known, key=lambda delay: abs(delay.ts_ns - end_ns))
+            if abs(delay.ts_ns - end_ns) > _SAME_NS:
+                missing += 1
+                continue
+            causes.append(delay.cause == cause)
+            differences.append(abs(delay.wait_ns - wait_ns))
+    # The first of a thread that was there before is not compared, and a machine may not run a program at each switch.
+    assert missing <= len(differences) // 50
+    assert causes.count(False) <= len(causes) // 50
+    print(len(differences), "differences in ns:", statistics.quantiles(differences, n=10), max(differences))
+    assert statistics.median(differences) < _READING_NS
+    assert max(differences) < _READING_NS_MAX
+    assert {WOKEN, PREEMPTED} <= {delay.cause for pid in mine for delay in mine[pid]}
