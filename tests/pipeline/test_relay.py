@@ -239,6 +239,9 @@ def test_an_agent_in_a_guest_gives_its_kernel_log_to_the_relay(relayed, kernel_l
     relayed.collect()
     found = [message for _, _, message in guest.rows() if kernel_log.tag in message]
     assert len(found) == 50
+    sql = "select count(*), count(other) from clock_pings where machine = 'web-1' and vm = 'web-1' and t0_ns < t3_ns"
+    assert relayed.query(sql) == [(len(_pings(relayed.log)), 0)]
+    assert relayed.query("select count(*) from dead_letters where surface = 'clocks'") == [(0,)]
     for stream, times in _pings(relayed.log):
         assert stream == Stream("web-1", boot_id(), "guest-kernel", "clocks", "relay", "mono")
         assert times["t0_ns"] < times["t3_ns"] and times["t1_ns"] <= times["t2_ns"]
