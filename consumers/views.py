@@ -15,6 +15,8 @@ from schemas.errors import UsageError
 
 # Nothing is fetched from anywhere.
 _CONFIG: Final = {"allow_community_extensions": "false", "autoinstall_known_extensions": "false"}
+#: Ends the name of a view that has a table's rows in the order of time.
+_BY_TIME: Final = "_by_time"
 _WORD: Final = re.compile(r"\w+")
 #: What asks for the tables themselves.
 _CATALOG: Final = re.compile(
@@ -31,6 +33,8 @@ _READING: Final = (
 def connect(storage: Storage, taken: Snapshot | None = None, sql: str | None = None) -> duckdb.DuckDBPyConnection:
     """Return a connection that has a view for every table; a table without rows is an empty one.
 
+    A table whose own order is not that of time has a second view with the same rows, `<table>_by_time`.
+
     With `sql`, only what that statement can want: the tables whose names are in it, by time where it asks for times.
     """
     taken = taken or snapshot(storage)
@@ -46,6 +50,9 @@ def connect(storage: Storage, taken: Snapshot | None = None, sql: str | None = N
             source = read_sql(sources) if name in always else union_sql(sources)
             columns = registry.columns_sql(name, connection.sql(f"from {source}").columns)
             connection.execute(f'create view "{name}" as select {columns} from {source}')  # noqa: S608
+            order = registry.time_order(name)
+            if order and name + _BY_TIME not in taken.files:
+                connection.execute(f'create view "{name}{_BY_TIME}" as from "{name}" order by {order}')
         else:
             connection.register("_empty", always[name].empty_table())
             connection.execute(f"create table {name} as from _empty")
@@ -84,7 +91,7 @@ def _wanted(names: Iterable[str], sql: str | None) -> list[str]:
     if sql is None or _CATALOG.search(sql):
         return list(names)
     words = set(_WORD.findall(sql.lower()))
-    return [name for name in names if name.lower() in words]
+    return [name for name in names if not words.isdisjoint((name.lower(), name.lower() + _BY_TIME))]
 
 
 def _source(storage: Storage, entry: FileEntry, by_time: bool) -> Source:

@@ -36,6 +36,11 @@ def columns_sql(table: str, names: Sequence[str]) -> str:  # noqa: ARG001 - ever
     return "*"
 
 
+def time_order(table: str) -> str:  # noqa: ARG001 - every decoder has this signature
+    """Return nothing: within a stream positions are in the order of time."""
+    return ""
+
+
 def head(frame: Frame, end: int) -> Frame:  # noqa: ARG001 - every decoder has this signature
     """Return `frame`: it is one position."""
     return frame

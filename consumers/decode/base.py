@@ -81,6 +81,13 @@ class Decoder(Protocol):
         """Return what its `table` with the columns `names` is queried as: a select list, `*` for the columns alone."""
         ...
 
+    def time_order(self, table: str) -> str:
+        """Return what its `table` is ordered by, in SQL, to be in the order of time; empty where its own order is that.
+
+        Times of one clock compare within a boot.
+        """
+        ...
+
     def check(self, frame: Frame) -> None:
         """Verify that the body has the form that the encoding demands, without looking into records.
 

@@ -59,6 +59,11 @@ def columns_sql(table: str, names: Sequence[str]) -> str:  # noqa: ARG001 - ever
     return "*"
 
 
+def time_order(table: str) -> str:  # noqa: ARG001 - every decoder has this signature
+    """Return the order of time: a record that was begun later, and stands behind, may have the earlier time."""
+    return "machine, boot_id, clock, ts_ns, instance, position"
+
+
 def check(frame: Frame) -> None:
     """Verify that the body is a stretch of ring with a record for each position, of a program, with a descriptor.
 

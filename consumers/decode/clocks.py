@@ -44,7 +44,7 @@ ONE_ROW_EACH: Final = True
 
 owns = _STATE.owns
 spec = _STATE.spec
-columns_sql = _STATE.columns_sql
+columns_sql, time_order = _STATE.columns_sql, _STATE.time_order
 check = _STATE.check
 head = _STATE.head
 trim = _STATE.trim

@@ -55,6 +55,11 @@ def columns_sql(table: str, names: Sequence[str]) -> str:  # noqa: ARG001 - ever
     return ", ".join([*front, *context, *own])
 
 
+def time_order(table: str) -> str:  # noqa: ARG001 - every decoder has this signature
+    """Return nothing: within a stream positions are in the order of time."""
+    return ""
+
+
 def check(frame: Frame) -> None:
     """Verify that the body holds exactly one page for each position, of a CPU, with a descriptor.
 

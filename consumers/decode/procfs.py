@@ -56,6 +56,7 @@ TABLES: Final = _STATE.tables
 POSITION: Final = state.POSITION
 ONE_ROW_EACH: Final = False
 owns, spec, columns_sql = _STATE.owns, _STATE.spec, _STATE.columns_sql
+time_order = _STATE.time_order
 check, head, trim = _STATE.check, _STATE.head, _STATE.trim
 text_lines = _SENT.text_lines
 

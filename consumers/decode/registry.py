@@ -50,6 +50,11 @@ def columns_sql(table: str, names: Sequence[str]) -> str:
     return "*" if table in LAKE_TABLES else _owner(table).columns_sql(table, names)
 
 
+def time_order(table: str) -> str:
+    """Return what `table` is ordered by, in SQL, to be in the order of time; empty where its own order is that."""
+    return "" if table in LAKE_TABLES else _owner(table).time_order(table)
+
+
 def _owner(table: str) -> Decoder:
     for encoding, version in _VERSIONS.items():
         decoder = decoder_for(encoding, version)

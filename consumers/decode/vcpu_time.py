@@ -29,5 +29,6 @@ TABLES: Final = _STATE.tables
 POSITION: Final = state.POSITION
 ONE_ROW_EACH: Final = True
 owns, spec, columns_sql = _STATE.owns, _STATE.spec, _STATE.columns_sql
+time_order = _STATE.time_order
 check, head, trim = _STATE.check, _STATE.head, _STATE.trim
 decode_many, text_lines = _STATE.decode_many, _STATE.text_lines

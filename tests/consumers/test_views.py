@@ -24,6 +24,7 @@ SPECS = {**TABLES, **{spec.name: spec for spec in registry.tables()}}
 EVENTS = {"trace_sched_switch", "trace_sched_waking"}
 #: And of the family `bpf_<program>`.
 PROGRAMS = {"bpf_sched_delay"}
+ALL = {*SPECS, *EVENTS, *PROGRAMS, *(f"{name}_by_time" for name in PROGRAMS)}
 
 
 @pytest.fixture(scope="module")
@@ -153,13 +154,22 @@ def test_what_does_not_read_is_refused_in_one_readable_text(lake, sql, message):
         ("select 1", set()),
         ("select count(*) from KMSG", {"kmsg"}),
         ('select 1 from "losses", kmsg', {"losses", "kmsg"}),
-        ("show tables", set(SPECS) | EVENTS | PROGRAMS),
-        ("select * from duckdb_views()", set(SPECS) | EVENTS | PROGRAMS),
+        ("show tables", ALL),
+        ("select * from duckdb_views()", ALL),
     ],
 )
 def test_a_statement_has_the_views_that_it_can_want(lake, sql, names):
     with connect(lake, sql=sql) as connection:
         assert {name for (name,) in connection.execute("show tables").fetchall()} == names
+
+
+def test_records_of_a_ring_have_a_view_in_the_order_of_time(lake):
+    begun = run_query(lake, "select ts_ns, position from bpf_sched_delay")[1]
+    by_time = run_query(lake, "select ts_ns, position from bpf_sched_delay_by_time")[1]
+    assert begun == sorted(begun, key=lambda row: row[1])
+    assert by_time == sorted(begun) != begun
+    listed = {name for (name,) in run_query(lake, "show tables")[1] if name.endswith("_by_time")}
+    assert listed == {"bpf_sched_delay_by_time"}
 
 
 def test_times_asked_for_find_the_same_rows(lake):
@@ -183,7 +193,7 @@ def test_only_what_commits_name_is_seen(lake):
     connection = connect(lake)
     views = {name for (name,) in connection.execute("show tables").fetchall()}
     connection.close()
-    assert views == set(SPECS) | EVENTS | PROGRAMS
+    assert views == ALL
     before = run_query(lake, "select count(*) from kmsg")[1]
     file = next(Path(lake.local_path("data/kmsg")).rglob("*.parquet"))
     orphan = file.with_name("orphan.parquet")
