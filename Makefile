@@ -9,7 +9,7 @@ BPF = producers/bpf_programs
 BPF_TESTS = tests/producers
 BPF_BUILT = $(patsubst %.c,%.o,$(wildcard $(BPF)/*.bpf.c $(BPF_TESTS)/*.bpf.c)) $(BPF)/ring-x86_64.so $(BPF)/ring-aarch64.so
 
-.PHONY: help setup setup-kafka setup-trace setup-guest bpf run test bench kafka kafka-stop
+.PHONY: help setup setup-kafka setup-trace setup-guest bpf guest-bundle run test bench kafka kafka-stop
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -72,6 +72,10 @@ $(BPF_TESTS)/%.bpf.o: $(BPF_TESTS)/%.bpf.c
 # No C library is linked: memcpy is found in the process that loads it, so one machine can build for both.
 $(BPF)/ring-%.so: $(BPF)/ring.c
 	clang --target=$*-linux-gnu -std=c11 -O2 -Wall -Wextra -Werror -ffreestanding -fPIC -shared -nostdlib -fuse-ld=lld $< -o $@
+
+guest-bundle: setup ## the agent as one file for guests, dist/hypocenter-agent.pyz: any Python >= 3.11 runs it, nothing is installed
+	@$(MAKE) --no-print-directory bpf || echo "there will be no BPF programs in it" >&2
+	.venv/bin/python deploy/bundle/bundle.py
 
 run: setup ## agent, collector and audit on this machine for FOR=10 seconds; KAFKA=host:port goes through a broker
 	.venv/bin/hypocenter trial --for $(FOR) $(if $(KAFKA),--kafka $(KAFKA))

@@ -5,7 +5,6 @@ import contextlib
 import logging
 import os
 import signal
-import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from producers import memory
+from producers import children, memory
 from producers.clock_readings import read_clocks
 from producers.log import LogWriter
 from producers.pacing import Pace
@@ -332,10 +331,10 @@ def run_agent(config: Config, identity: Identity, writer: LogWriter, shipper: li
 
 def shipper_command(log_dir: Path, config_json: str) -> list[str]:
     """Return the command of the child that ships `log_dir` to Kafka."""
-    return [sys.executable, "-m", "producers.ship", "--log", os.fspath(log_dir), "--config-json", config_json]
+    return children.command("producers.ship", "--log", os.fspath(log_dir), "--config-json", config_json)
 
 
 def relay_command(log_dir: Path, port: str, identity: Identity) -> list[str]:
     """Return the command of the child that ships `log_dir` through `port` to the relay on the host."""
     claims = ["--machine", identity.machine, "--boot-id", identity.boot_id, "--layer", identity.layer]
-    return [sys.executable, "-m", "producers.relay_ship", "--log", os.fspath(log_dir), "--port", port, *claims]
+    return children.command("producers.relay_ship", "--log", os.fspath(log_dir), "--port", port, *claims)

@@ -26,6 +26,7 @@ _FUNCTIONS: Final = {
     "libbpf_num_possible_cpus": (_I, []),
     "libbpf_set_print": (_P, [_P]),
     "bpf_object__open_file": (_P, [_S, _P]),
+    "bpf_object__open_mem": (_P, [_S, ctypes.c_size_t, _P]),
     "bpf_object__load": (_I, [_P]),
     "bpf_object__close": (None, [_P]),
     "bpf_object__btf": (_P, [_P]),
@@ -62,6 +63,11 @@ _FUNCTIONS: Final = {
 _PRINT: Final = ctypes.CFUNCTYPE(_I, _I, _P, _P)
 
 
+class _OpenOptions(ctypes.Structure):
+    # The beginning of struct bpf_object_open_opts; the library takes any size that it knows the fields of.
+    _fields_ = (("sz", ctypes.c_size_t), ("object_name", ctypes.c_char_p))
+
+
 class Libbpf:
     """The loaded library: its functions are attributes. `said` collects its warnings until `refusal` takes them."""
 
@@ -83,6 +89,14 @@ class Libbpf:
 
     def __getattr__(self, name: str) -> "ctypes._FuncPointer":  # for the type checker: they are set by name
         raise AttributeError(name)
+
+    def open_object(self, elf: bytes, name: str) -> int:
+        """Return the object that the bytes of an ELF file are, under this name; 0 where they are none.
+
+        The bytes must be kept until it is loaded.
+        """
+        options = _OpenOptions(ctypes.sizeof(_OpenOptions), name.encode())
+        return self.bpf_object__open_mem(elf, len(elf), ctypes.byref(options)) or 0
 
     def refusal(self, what: str) -> AccessError:
         """Return the error that says why `what` failed: in libbpf's first words, and the kernel's errno."""

@@ -7,18 +7,19 @@ A program is `bpf_programs/NAME.bpf.o`, which `make bpf` compiles; `bpf_programs
 import contextlib
 import ctypes
 import difflib
-import os
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
+from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import Final, NamedTuple
 
 from producers import bpf_libbpf, bpf_parts
 from producers.bpf_btf import Btf
 from schemas.errors import AccessError, UsageError
 
-FOLDER: Final = Path(__file__).parent / "bpf_programs"
+#: No path where the agent runs from an archive.
+FOLDER: Final = resources.files("producers") / "bpf_programs"
 SUFFIX: Final = ".bpf.o"
 _RING: Final = "ring"
 _COUNTS: Final = "counts"
@@ -77,9 +78,11 @@ class Program:
         self._own_every_s = looks / 1e9 if isinstance(looks, int) else OWN_PARTS_S
         self.loaded_ns = 0
         self._libbpf = bpf_libbpf.load()
-        self._object = self._libbpf.bpf_object__open_file(os.fsencode(_path(name)), None)
-        if not self._object:
+        elf = _file(name).read_bytes()
+        opened = self._libbpf.open_object(elf, name)
+        if opened is None:
             raise self._libbpf.refusal(f"BPF program {name} cannot be opened")
+        self._object = opened
         with contextlib.ExitStack() as undo:
             undo.callback(self.close)
             self._load(settings)
@@ -158,7 +161,7 @@ class Program:
     def close(self) -> None:
         """Detach and unload it; idempotent."""
         self.detach()
-        loaded, self._object = self._object, None
+        loaded, self._object = self._object, 0
         if loaded:
             self._libbpf.bpf_object__close(loaded)
 
@@ -218,14 +221,15 @@ class Program:
 
 def names() -> list[str]:
     """Return the programs that were built, sorted."""
-    return sorted(path.name.removesuffix(SUFFIX) for path in FOLDER.glob("*" + SUFFIX))
+    files = FOLDER.iterdir() if FOLDER.is_dir() else ()
+    return sorted(file.name.removesuffix(SUFFIX) for file in files if file.name.endswith(SUFFIX))
 
 
-def _path(name: str) -> Path:
+def _file(name: str) -> Traversable:
     known = names()
     if not known:
         raise AccessError("the BPF programs are not built: run `make bpf` in the source tree (clang and libbpf-dev)")
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
         raise UsageError(f"there is no BPF program {name}: the nearest is {near}, there is: {', '.join(known)}")
-    return FOLDER / (name + SUFFIX)
+    return FOLDER.joinpath(name + SUFFIX)

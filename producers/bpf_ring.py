@@ -235,9 +235,9 @@ def load_helper() -> ctypes.CDLL:
     Raises:
         AccessError: it was not built, or the machine is of another kind.
     """
-    path = FOLDER / f"ring-{os.uname().machine}.so"
+    file = FOLDER.joinpath(f"ring-{os.uname().machine}.so")
     try:
-        helper = ctypes.CDLL(os.fspath(path))
+        helper = ctypes.CDLL(os.fspath(file)) if isinstance(file, os.PathLike) else _load(file.read_bytes())
     except OSError as e:
         raise AccessError(
             f"the reader of BPF rings cannot be loaded: run `make bpf` in the source tree (clang and lld); {e}"
@@ -250,6 +250,16 @@ def load_helper() -> ctypes.CDLL:
     for function in (helper.ring_consumed, helper.ring_produced):
         function.argtypes, function.restype = [pointer], word
     return helper
+
+
+# The loader takes files only, and a temporary one may lie where nothing can be run.
+def _load(library: bytes) -> ctypes.CDLL:
+    fd = os.memfd_create("ring", os.MFD_CLOEXEC)
+    try:
+        os.write(fd, library)
+        return ctypes.CDLL(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
 
 
 @functools.cache

@@ -151,8 +151,9 @@ class _Walk:
     def _note(self, offset: int, append_ns: int, payload: bytes) -> None:
         self.offset, self.append_ns = offset + 1, append_ns
         try:
-            frame = frames.decode(payload)
+            # Its body may be somebody else's, or compressed by a library that is not here.
+            tags = frames.decode_tags(payload)
         except BadInputError:
             return  # its readers bury it
-        self.streams.pop(frame.stream, None)
-        self.streams[frame.stream] = StreamPosition(frame.next, frame.number)
+        self.streams.pop(tags.stream, None)
+        self.streams[tags.stream] = StreamPosition(tags.next, tags.number)

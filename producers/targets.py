@@ -1,25 +1,32 @@
 """Where frames go: a log directory, or a spool in front of a broker."""
 
 import dataclasses
+import importlib.util
 import os
 from pathlib import Path
+from typing import Final
 
 from producers.log import LogWriter
 from schemas.config import Config, LogConfig
+from schemas.errors import UsageError
 from schemas.kafka_config import KafkaConfig
+
+_CLIENT: Final = "kafka"
 
 
 def broker(bootstrap: str | None, config: Config, *, unless: object) -> KafkaConfig | None:
     """Return the broker to ship to, at `bootstrap` where that is given; None where there is none, or `unless` holds.
 
     Raises:
-        UsageError: a secret that it needs is not there: said now, and not by each shipper that fails for it.
+        UsageError: a secret that it needs is not there, or the client: said now, not by each shipper that fails for it.
     """
     kafka = None if unless else config.kafka
     if bootstrap:
         kafka = dataclasses.replace(kafka, bootstrap=bootstrap) if kafka else KafkaConfig(bootstrap=bootstrap)
     if kafka is not None:
         kafka.client_kwargs()
+        if importlib.util.find_spec(_CLIENT) is None:
+            raise UsageError("shipping to Kafka takes the Python package kafka-python, which is not installed")
     return kafka
 
 

@@ -4,16 +4,14 @@ Wire form: schemas/WIRE.md, pinned by tests/schemas/golden/. A msgpack map with 
 the version and whose last is the CRC-32 (ISO-HDLC, as in zlib) of every byte before that checksum's own five bytes.
 """
 
-import threading
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 import msgpack
-import zstandard
 
-from schemas import limits
+from schemas import limits, zstd
 from schemas.crc import WORTH_BYTES, shifted
 from schemas.errors import BadInputError
 from schemas.loss import Loss, LossUnit
@@ -39,16 +37,6 @@ CRC_TAIL_BYTES: Final = 1 + _CRC_BYTES
 SHIPPER_RUN: Final = "ship-"
 # Of what follows a frame's stream, enough to tell two frames apart: number, times, the beginning of the body.
 _CONTENT_BYTES: Final = 1024
-
-
-class _Zstd:
-    # One pair for each thread: they let go of the interpreter lock while they work, and are not made to be shared.
-    def __init__(self) -> None:
-        self.compressor: Final = zstandard.ZstdCompressor(level=1, write_content_size=True)
-        self.decompressor: Final = zstandard.ZstdDecompressor()
-
-
-_threads: Final = threading.local()
 
 
 @dataclass(slots=True)
@@ -101,7 +89,7 @@ def encode(frame: Frame, *, compress: bool = True) -> bytes:
         raise ValueError(f"refusing to encode: {e}") from e
     body, codec = frame.body, CODEC_NONE
     if compress and len(body) >= _COMPRESS_FROM_BYTES:
-        packed = _zstd().compressor.compress(body)
+        packed = zstd.compress(body)
         if len(packed) < len(body):
             body, codec = packed, CODEC_ZSTD
     fields: dict[int, Any] = {
@@ -142,6 +130,7 @@ def decode(data: bytes) -> Frame:
             `oversize` (longer than any frame), `truncated` (too short for any), `checksum` (damaged),
             `version` (another version of the contract), `malformed` (no frame by structure or type),
             `limit` (a value out of its bounds), `codec` (the body is not what its codec and size say).
+        AccessError: the body is compressed, and the library for that is missing.
     """
     fields = _unpack(data)
     return _frame(fields, lambda: _unpack_body(fields[K_BODY], fields[K_CODEC], fields[K_BODY_BYTES]))
@@ -333,13 +322,7 @@ def _unpack_body(body: bytes, codec: int, size_bytes: int) -> bytes:
     if not 0 <= size_bytes <= limits.BODY_BYTES_MAX:
         raise BadInputError("limit", f"a body of {size_bytes} bytes, at most {limits.BODY_BYTES_MAX}")
     if codec == CODEC_ZSTD:
-        try:
-            # The size in the zstd header is what the library allocates, so it must be the one just checked.
-            if size_bytes == 0 or zstandard.frame_content_size(body) != size_bytes:
-                raise BadInputError("codec", "the stated body size is not the compressed frame's")
-            body = _zstd().decompressor.decompress(body, max_output_size=size_bytes, allow_extra_data=False)
-        except zstandard.ZstdError as e:
-            raise BadInputError("codec", f"zstd: {e}") from None
+        body = zstd.decompress(body, size_bytes)
     elif codec != CODEC_NONE:
         raise BadInputError("codec", f"unknown codec {codec}")
     if len(body) != size_bytes:
@@ -379,11 +362,3 @@ def _check_texts(*texts: str) -> None:
         # A character has at most four bytes, so the usual text need not be encoded to be measured.
         if "\x00" in text or (len(text) > _SHORT_CHARS and len(text.encode()) > limits.TEXT_BYTES_MAX):
             raise BadInputError("limit", f"text {text[:20]!r}... is too long or holds a NUL")
-
-
-def _zstd() -> _Zstd:
-    try:
-        found: _Zstd = _threads.zstd
-    except AttributeError:
-        found = _threads.zstd = _Zstd()
-    return found

@@ -27,12 +27,11 @@ def test_a_library_that_is_too_old_is_said(monkeypatch):
         bpf_libbpf.Libbpf()
 
 
-def test_a_refusal_is_in_the_words_of_the_library(libbpf, tmp_path):
-    (tmp_path / "x.bpf.o").write_bytes(b"no ELF")
-    assert not libbpf.bpf_object__open_file(str(tmp_path / "x.bpf.o").encode(), None)
+def test_a_refusal_is_in_the_words_of_the_library(libbpf):
+    assert not libbpf.open_object(b"no ELF", "my-program")
     said = str(libbpf.refusal("x cannot be opened"))
     assert said.startswith("x cannot be opened: ")
-    assert "x.bpf.o" in said
+    assert "my-program" in said
     # They are those of one refusal.
     ctypes.set_errno(errno.ENOMEM)
     assert str(libbpf.refusal("y")) == "y: Cannot allocate memory"
@@ -46,11 +45,10 @@ def test_a_missing_right_is_said_as_such_and_the_verifier_is_not_taken_for_one(l
     assert str(libbpf.refusal("y")) == "y: prog 'on_switch': BPF program load failed: Permission denied"
 
 
-def test_what_is_kept_of_its_words_has_a_bound(libbpf, tmp_path, monkeypatch):
-    (tmp_path / "x.bpf.o").write_bytes(b"no ELF")
+def test_what_is_kept_of_its_words_has_a_bound(libbpf, monkeypatch):
     monkeypatch.setattr(bpf_libbpf, "_SAID_BYTES_MAX", 1)
     for _ in range(5):
-        libbpf.bpf_object__open_file(str(tmp_path / "x.bpf.o").encode(), None)
+        libbpf.open_object(b"no ELF", "x")
     assert len(libbpf._said) == 1
     libbpf.refusal("")
     assert libbpf._said == []

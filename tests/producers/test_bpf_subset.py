@@ -18,7 +18,7 @@ def whole(name):
     """Return the BTF of a program that comes with the agent."""
     try:
         libbpf = bpf_libbpf.load()
-        program = libbpf.bpf_object__open_file(str(bpf_program._path(name)).encode(), None)
+        program = libbpf.open_object(bpf_program._file(name).read_bytes(), name)
     except AccessError as e:
         pytest.skip(str(e))
     try:

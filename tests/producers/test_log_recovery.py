@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from schemas import log_dir, segment
+from schemas import log_dir, segment, zstd
 from schemas.frame import encode
 from schemas.log_cursor import LogCursor
 from tests._logs import STREAM, TOPIC, frame, numbers, read_all, segments, write, writer
@@ -214,3 +214,9 @@ def test_recovery_reads_the_newest_segment_alone(tmp_path):
     for path in segments(tmp_path)[:-1]:
         path.write_bytes(b"")
     assert reopen_and_append(tmp_path, 40) == reopen_and_append(good, 40) == (0, (400, 39))
+
+
+def test_an_agent_without_the_compressor_goes_on_in_the_log_of_one_with_it(tmp_path, monkeypatch):
+    write(tmp_path / "log", range(3), body=b"the same again and again " * 1000)
+    monkeypatch.setattr(zstd, "zstandard", None)
+    assert reopen_and_append(tmp_path / "log", 3) == (0, (30, 2))
