@@ -9,7 +9,7 @@ BPF = producers/bpf_programs
 BPF_TESTS = tests/producers
 BPF_BUILT = $(patsubst %.c,%.o,$(wildcard $(BPF)/*.bpf.c $(BPF_TESTS)/*.bpf.c)) $(BPF)/ring-x86_64.so $(BPF)/ring-aarch64.so
 
-.PHONY: help setup setup-kafka setup-trace setup-guest bpf guest-bundle run test bench kafka kafka-stop
+.PHONY: help setup setup-kafka setup-trace setup-guest bpf guest-bundle lab run test bench kafka kafka-stop
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -76,6 +76,9 @@ $(BPF)/ring-%.so: $(BPF)/ring.c
 guest-bundle: setup ## the agent as one file for guests, dist/hypocenter-agent.pyz: any Python >= 3.11 runs it, nothing is installed
 	@$(MAKE) --no-print-directory bpf || echo "there will be no BPF programs in it" >&2
 	.venv/bin/python deploy/bundle/bundle.py
+
+lab: guest-bundle setup-guest ## boot a guest, freeze one of its CPUs, show what it said and what its host knew (root; a minute)
+	.venv/bin/python -m tests.guest.lab
 
 run: setup ## agent, collector and audit on this machine for FOR=10 seconds; KAFKA=host:port goes through a broker
 	.venv/bin/hypocenter trial --for $(FOR) $(if $(KAFKA),--kafka $(KAFKA))

@@ -42,7 +42,9 @@ class Vm:
     `ports` maps names of virtio ports to the paths of sockets that QEMU listens on; `arguments` are more of QEMU's own.
     """
 
-    def __init__(self, folder, kernel, memory_mib=512, ports=None, append="", arguments=(), modules=()):
+    def __init__(
+        self, folder, kernel, memory_mib=512, name="hypocenter-test", ports=None, append="", arguments=(), modules=()
+    ):
         self.folder = Path(folder)
         self.console_path, self._said_path = self.folder / "console.log", self.folder / "qemu.err"
         image = _image.make(self.folder, kernel, modules)
@@ -50,7 +52,7 @@ class Vm:
         self._commands, far_commands = socket.socketpair()
         command = [
             *("setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64"),
-            *("-name", "hypocenter-test,debug-threads=on", "-nodefaults", "-no-user-config", "-display", "none"),
+            *("-name", f"{name},debug-threads=on", "-nodefaults", "-no-user-config", "-display", "none"),
             *("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "qemu64", "-smp", "2", "-m", f"{memory_mib}M"),
             *("-kernel", kernel.vmlinux, "-initrd", image, "-append", f"{_APPEND} {append}"),
             *("-chardev", f"file,id=console,path={self.console_path}", "-serial", "chardev:console"),
