@@ -1,13 +1,15 @@
 """Makes the agent one file, that any Python from 3.11 on runs and that needs nothing installed: `make guest-bundle`.
 
 A zip archive behind a line that names the interpreter (zipapp of the standard library's documentation). In it are
-`schemas`, `producers` with what `make bpf` built, and msgpack without its compiled part. The same sources give the
-same bytes.
+`schemas`, `producers` with what `make bpf` built, and msgpack without its compiled part, as source and compiled for the
+version of Python that made it: another one takes the source. The same sources and Python give the same bytes.
 """
 
 import argparse
 import os
+import py_compile
 import sys
+import tempfile
 import tomllib
 import zipfile
 from importlib import metadata
@@ -33,6 +35,21 @@ sys.exit(children.run())
 
 def contents() -> dict[str, bytes]:
     """Return what goes into the archive: bytes by name."""
+    found = _sources()
+    with tempfile.TemporaryDirectory() as folder:
+        source, compiled = Path(folder) / "source", Path(folder) / "compiled"
+        for name in sorted(name for name in found if name.endswith(".py")):
+            source.write_bytes(found[name])
+            # To start costs half of what it does otherwise. Nothing in an archive has a time that could be compared.
+            mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+            py_compile.compile(str(source), str(compiled), dfile=name, doraise=True, invalidation_mode=mode)
+            found[name + "c"] = compiled.read_bytes()
+    # Its first word is for any Python.
+    del found["__main__.pyc"]
+    return found
+
+
+def _sources() -> dict[str, bytes]:
     found = {"__main__.py": _MAIN.encode()}
     for package in ("schemas", "producers"):
         for path in (ROOT / package).rglob("*"):

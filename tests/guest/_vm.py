@@ -98,6 +98,12 @@ class Vm:
             assert self._answers.readline() == b"ready\n"
         return self
 
+    def reset(self):
+        """Do what the button of a real machine does, and wait until it takes commands again."""
+        with self._patience(BOOT_S_MAX, "to boot again"):
+            self.qmp.command("system_reset")
+            assert self._answers.readline() == b"ready\n"
+
     def run(self, script, timeout_s=RUN_S_MAX):
         """Run `script` in bash as root; return what it printed. What it leaves in the background must print elsewhere."""
         done = self.try_run(script, timeout_s)

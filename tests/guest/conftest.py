@@ -4,6 +4,9 @@ import pytest
 
 from tests.guest import _kernel
 from tests.guest._vm import Vm
+from tests.pipeline.conftest import kafka
+
+__all__ = ["kafka"]
 
 
 @pytest.fixture(scope="session")
