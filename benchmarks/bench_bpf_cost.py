@@ -88,9 +88,9 @@ def _losses_of(names: tuple[str, ...], pair: "subprocess.Popen[str]", times: int
         for _ in range(times):
             bare = _rate(pair, seconds)
             for each in programs:
-                each.attach()
+                each.attach(programs[0].room if each is not programs[0] else None)
             loaded = _rate(pair, seconds) + _rate(pair, seconds)
-            for each in programs:
+            for each in reversed(programs):
                 each.detach()
             found.append(100 * (1 - loaded / (bare + _rate(pair, seconds))))
     finally:

@@ -59,8 +59,9 @@ def open_sources(opening: Opening) -> list[Source]:
         rings: dict[int, Path] = {}
         for each in pinned:
             sources += bpf_pinned.open_pinned(opening, each, undo, rings)
-        for program in programs:
-            program.attach()
+        lead = next((each for each in programs if each.room), None)
+        for program in sorted(programs, key=lambda each: each is not lead):
+            program.attach(lead.room if lead and program is not lead else None)
             if program.missing:
                 log.info("bpf %s: without %s, which this kernel has not got", program.name, ", ".join(program.missing))
             if program.active:

@@ -48,6 +48,8 @@ _FUNCTIONS: Final = {
     "bpf_map__set_max_entries": (_I, [_P, _U]),
     "bpf_map__initial_value": (_P, [_P, ctypes.POINTER(ctypes.c_size_t)]),
     "bpf_map_lookup_elem": (_I, [_I, _P, _P]),
+    "bpf_map_update_elem": (_I, [_I, _P, _P, ctypes.c_uint64]),
+    "bpf_map_delete_elem": (_I, [_I, _P]),
     "bpf_obj_get": (_I, [_S]),
     "bpf_prog_get_next_id": (_I, [_U, ctypes.POINTER(_U)]),
     "bpf_prog_get_fd_by_id": (_I, [_U]),

@@ -14,8 +14,9 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Final, NamedTuple
 
-from producers import bpf_libbpf, bpf_parts
+from producers import bpf_hooks, bpf_libbpf, bpf_parts
 from producers.bpf_btf import Btf
+from producers.bpf_hooks import Hook, Room
 from schemas.errors import AccessError, UsageError
 
 #: No path where the agent runs from an archive.
@@ -25,6 +26,7 @@ _RING: Final = "ring"
 _COUNTS: Final = "counts"
 _MEASURES: Final = "measures"
 _SETTINGS: Final = ".rodata"
+_FOLLOWER: Final = "follower"
 #: The reader is woken when so much of the ring is full: the rest is headroom for its own delay.
 _WAKE_SHARE: Final = 4
 #: How often the agent runs what is its to run, if a setting of this name (in ns) does not say otherwise.
@@ -60,7 +62,8 @@ class Program:
 
     A setting is a number, or the first bytes of an array. `ring_fd` is the ring's map, `type_name` the struct of a
     record, `btf` what describes it; `active` and `missing` are the tracepoints of its optional parts that this kernel
-    has, and those it has not. `loaded_ns` is when it began to run (CLOCK_MONOTONIC), from where it counts.
+    has, and those it has not. `loaded_ns` is when it began to run (CLOCK_MONOTONIC), from where it counts. In `room`
+    another one can run at the hook of this one; None: this one has none to give.
 
     Raises:
         UsageError: there is no such program, or it has no such setting.
@@ -71,7 +74,8 @@ class Program:
         self.name = name
         self.type_name = name.replace("-", "_")
         self.ring_bytes = ring_bytes
-        self._links: list[int] = []
+        self._hooks: list[Hook] = []
+        self.room: Room | None = None
         self._walks: list[int] = []
         self._own_due_s = 0.0
         looks = settings.get(_OWN_SETTING)
@@ -88,20 +92,19 @@ class Program:
             self._load(settings)
             undo.pop_all()
 
-    def attach(self) -> None:
-        """Let it run from now on.
+    def attach(self, room: Room | None = None) -> None:
+        """Let it run from now on; in the `room` of another one that runs, as far as that takes it.
+
+        Its runs there are counted as those of the other one.
 
         Raises:
             AccessError: the kernel has not got what it attaches to.
         """
         self.loaded_ns = time.monotonic_ns()
-        for parts, links in ((self._parts.attached, self._links), (self._parts.walks, self._walks)):
-            for part in parts:
-                link = self._libbpf.bpf_program__attach(part)
-                if not link:
-                    name = self._libbpf.bpf_program__name(part).decode()
-                    raise self._libbpf.refusal(f"BPF program {self.name} cannot be attached ({name})")
-                links.append(link)
+        for part in self._parts.attached:
+            self._hooks.append(Hook(self._libbpf, self.name, part, room))
+        for part in self._parts.walks:
+            self._walks.append(bpf_hooks.attach(self._libbpf, self.name, part))
 
     def run_own(self, now_s: float) -> None:
         """Run the parts that are the agent's to run, if that is due at `now_s`: they tell what no event does."""
@@ -116,10 +119,21 @@ class Program:
             assert walked, f"{self.name}: its walks cannot be run"
 
     def detach(self) -> None:
-        """Let it run no more, apart from runs that are under way on other CPUs; idempotent."""
-        links, self._links, self._walks = self._links + self._walks, [], []
-        for link in links:
-            self._libbpf.bpf_link__destroy(link)
+        """Let it run no more, apart from runs that are under way on other CPUs, and who is in its room go on alone.
+
+        Idempotent.
+
+        Raises:
+            AccessError: that one cannot.
+        """
+        if self.room is not None:
+            self.room.close()
+        hooks, self._hooks = self._hooks, []
+        for hook in hooks:
+            hook.close()
+        walks, self._walks = self._walks, []
+        for walk in walks:
+            self._libbpf.bpf_link__destroy(walk)
 
     def counts(self) -> list[Counts]:
         """Return what it counted on each possible CPU, in their order."""
@@ -183,6 +197,9 @@ class Program:
             raise self._libbpf.refusal(f"BPF program {self.name} cannot be loaded")
         self.ring_fd = int(self._libbpf.bpf_map__fd(ring))
         self._counts_fd = int(self._libbpf.bpf_map__fd(self._map(_COUNTS)))
+        follower = self._libbpf.bpf_object__find_map_by_name(self._object, _FOLLOWER.encode())
+        if follower:
+            self.room = Room(self._libbpf, int(self._libbpf.bpf_map__fd(follower)), self._parts.attached)
         members = btf.members(_COUNTS)
         self._offsets = [members[name] // 8 for name in Counts._fields]
         self._load_measures(btf)

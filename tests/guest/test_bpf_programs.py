@@ -12,12 +12,13 @@ from tests.producers._bpf import skip_unless_loadable
 from tests.producers.bpf_programs.test_hang import ALWAYS
 
 pytestmark = pytest.mark.guest
-#: Those that need no module of the kernel's. The three left out compare times, which emulation on a busy machine moves
+#: Those that need no module of the kernel's. The four left out compare times, which emulation on a busy machine moves
 #: between the two readings, or some minute's worth of events.
 FOLDER = "tests/producers/bpf_programs"
 LEFT_OUT = (
     f"{FOLDER}/test_irq_off.py::test_every_span_is_that_of_its_trace_events",
     f"{FOLDER}/test_irq_off.py::test_only_what_ran_longer_than_the_threshold_is_a_record",
+    f"{FOLDER}/test_sched_delay.py::test_the_waits_are_as_long_as_the_trace_tells",
     f"{FOLDER}/test_block_io.py::test_requests_are_those_that_trace_events_tell_in_all_their_parts",
 )
 TESTS = " ".join(["tests/producers/test_bpf_parts.py", FOLDER, *(f"--deselect {each}" for each in LEFT_OUT)])

@@ -195,13 +195,13 @@ def test_the_waits_are_those_that_trace_events_tell_and_the_scheduler_counts(ope
     try:
         # Where a task stands still no wait of it is under way.
         signal_all(hogs, signal.SIGSTOP)
-        before = {each.pid: run_delay_ns(each.pid) for each in hogs}
+        before = {each.pid: schedstat(each.pid) for each in hogs}
         from_ns = time.monotonic_ns()
         with traced_waits() as traced:
             signal_all(hogs, signal.SIGCONT)
             time.sleep(1)
             signal_all(hogs, signal.SIGSTOP)
-        counted_ns = {each.pid: run_delay_ns(each.pid) - before[each.pid] for each in hogs}
+        after = {each.pid: schedstat(each.pid) for each in hogs}
     finally:
         for each in hogs:
             each.kill()
@@ -217,8 +217,13 @@ def test_the_waits_are_those_that_trace_events_tell_and_the_scheduler_counts(ope
         assert waits_ns == pytest.approx(traced[each.pid], abs=1_000_000)
         # The scheduler reads its clock as a switch begins, some 10 us before the event.
         assert sum(waits_ns) == pytest.approx(sum(traced[each.pid]), rel=0.02)
-        # By its own rules: on this kernel a few ms more about every tenth time, which no event tells of.
-        assert sum(waits_ns) == pytest.approx(counted_ns[each.pid], rel=0.05)
+        counted_ns, arrivals = (now - then for now, then in zip(after[each.pid], before[each.pid], strict=True))
+        if arrivals == len(waits_ns):
+            assert sum(waits_ns) == counted_ns
+        else:
+            # Arrivals that this kernel told neither trace nor program of; what was waited for them is in no record.
+            assert len(waits_ns) < arrivals
+            assert counted_ns / 2 < sum(waits_ns) <= counted_ns
         assert {(delay.tgid, delay.comm[:6], delay.cpu) for delay in mine} == {(each.pid, b"python", 0)}
         other = next(other.pid for other in hogs if other is not each)
         assert other in {delay.prev_pid for delay in mine}
@@ -240,8 +245,9 @@ def state(pid):
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-def run_delay_ns(pid):
-    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1])
+def schedstat(pid):
+    """Return what a thread has waited in ns, and how often it was given a CPU."""
+    return tuple(map(int, Path(f"/proc/{pid}/schedstat").read_text().split()[1:]))
 
 
 def test_only_waits_above_the_threshold_are_records(opened):
