@@ -2,9 +2,9 @@
 
 import argparse
 import difflib
+import importlib
 import math
 from collections.abc import Iterable, Sequence
-from importlib import metadata
 from typing import Any, NoReturn
 
 
@@ -49,13 +49,21 @@ class Parser(argparse.ArgumentParser):
 
 def add_version(parser: argparse.ArgumentParser) -> None:
     """Add `--version`."""
-    try:
-        version = metadata.version("hypocenter")
-    except metadata.PackageNotFoundError:
-        version = "of a tree that is not installed"
     parser.add_argument(
-        "--version", action="version", version=f"hypocenter {version}", help="print the version and exit"
+        "--version", action=_Version, nargs=0, dest=argparse.SUPPRESS, help="print the version and exit"
     )
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        # Here, because it costs a start megabytes, and few ask.
+        metadata = importlib.import_module("importlib.metadata")
+        try:
+            version = metadata.version("hypocenter")
+        except metadata.PackageNotFoundError:
+            version = "of a tree that is not installed"
+        print("hypocenter", version)
+        parser.exit()
 
 
 def positive_int(text: str) -> int:

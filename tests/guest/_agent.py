@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 PORT = "org.hypocenter.0"
-_PYTHON = Path(sys.executable).resolve()
+#: The distribution's own where it is new enough: that starts in half the time.
+PYTHON = next(iter(sorted(Path("/usr/bin").glob("python3.1[1-9]"))), Path(sys.executable).resolve())
 _WAIT_S_MAX = 120
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 _numbers = itertools.count()
@@ -19,7 +20,7 @@ class GuestAgent:
         self._vm = vm
         self._at = f"/run/agent-{next(_numbers)}"
         port = f"/dev/virtio-ports/{PORT}"
-        command = f"{_PYTHON} -I -S {vm.bundle} run --relay {port} --spool {spool} {' '.join(words)}"
+        command = f"{PYTHON} -I -S {vm.bundle} run --relay {port} --spool {spool} {' '.join(words)}"
         vm.run(
             f"mkdir {self._at}; cd {self._at}; exec >/dev/null\n"
             f"(ulimit -n 4096; {command} >said 2>&1 & echo $! >pid; wait $!; echo $? >code) &\n"
