@@ -500,6 +500,8 @@ def test_a_user_without_the_capabilities_is_told_which():
     [
         ((), "which programs"),
         ((BpfProgram("sched-dely"),), "there is no BPF program sched-dely: the nearest is sched-delay"),
+        ((BpfProgram("sched-delay", look_ms=100),), "BPF program sched-delay has no look_ms$"),
+        ((BpfProgram("irq-off", pids=(1,)),), "BPF program irq-off has no pids$"),
     ],
 )
 def test_what_is_not_there_is_said(opened, programs, said):
