@@ -3,7 +3,7 @@
 Two processes on one CPU send one byte to and fro over pipes, so that nearly all they do is switch: no load has more
 switches for its work. Throughput is round trips per second of their CPU, which neighbours take nothing from. Runs are
 short, with and without the programs attached in turn, because a virtual machine's speed drifts. Thresholds are the
-programs' own.
+programs' own, but for the idle agent: there they are so high that whatever else the machine does makes no record.
 """
 
 import os
@@ -22,6 +22,7 @@ _IDLE_REACH = Reach(0.2)
 _SETS = (("sched-delay",), ("sched-delay", "vcpu"))
 _WATCHING_S = 20.0
 _RING_BYTES = 4 << 20
+_PROGRAM = '[[bpf.programs]]\nname = "{}"\nthreshold_us = 1000000000\n'
 _PAIR = """
 import os, sys, time
 os.sched_setaffinity(0, {1})
@@ -64,7 +65,9 @@ def run(options: Options) -> list[Row]:
     rows = [Row(f"throughput lost, {','.join(names)}", lost[names], "%", _REACH, how) for names in _SETS]
     idle_s, repeats = (5.0, 1) if options.quick else (10.0, 3)
     shares = [_idle(idle_s) for _ in range(repeats)]
-    rows.append(Row("idle agent CPU, sched-delay,vcpu", shares, "% of a core", _IDLE_REACH, f"{idle_s:.0f} s each"))
+    rows.append(
+        Row("idle agent CPU, sched-delay,vcpu", shares, "% of a core", _IDLE_REACH, f"{idle_s:.0f} s each, no record")
+    )
     return rows
 
 
@@ -109,8 +112,9 @@ def _rate(pair: "subprocess.Popen[str]", seconds: float) -> float:
 
 def _idle(seconds: float) -> float:
     with scratch() as root:
-        messages = root / "err"
-        words = ("run", "--surface", "bpf", "--program", "sched-delay,vcpu", "--log", str(root / "log"))
+        messages, config = root / "err", root / "config.toml"
+        config.write_text("".join(_PROGRAM.format(name) for name in _SETS[-1]))
+        words = ("run", "--surface", "bpf", "--config", str(config), "--log", str(root / "log"))
         with messages.open("wb") as err:
             agent = start(ours("producers.cli", *words), stderr=err)
         try:

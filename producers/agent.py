@@ -135,13 +135,16 @@ class Agent:
                 self._loop.add_reader(fd, self._drain, watched)
             watched.fd = fd
 
-    # One wake-up for all sources that want to be asked as often.
+    # One wake-up for all sources that want to be asked as often. What a tick finds is cut at once: before the next one
+    # little is added, and to wait for it would be another wake-up.
     def _tick(self, tick_s: float) -> None:
         if self._stop.is_set():
             return
         for watched in self._watched:
             if watched.source.tick_s == tick_s and watched.rest is None:
                 self._drain(watched)
+                if watched.linger is not None and watched.rest is None and self._config.linger_ms < tick_s * 1000:
+                    self._cut(watched)
         self._loop.call_later(tick_s, self._tick, tick_s)
 
     def _drain(self, watched: _Watched) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from producers import bpf_counts, bpf_libbpf, bpf_pinned, bpf_program, journal
-from producers.bpf_program import Program
+from producers.bpf_program import Program, SettingError
 from producers.bpf_records import ENDED, NEXT, SLOTS, RecordsSource
 from producers.bpf_ring import MappedRing, Ring, load_helper
 from producers.bpf_types import TypesSource
@@ -31,13 +31,16 @@ CLOCK: Final = "mono"
 _FOUND_BY: Final = "agent"
 _BTF_FILE: Final = Path("/sys/kernel/btf/vmlinux")
 _WORD_BYTES: Final = struct.calcsize("P")
+#: Keys of the config by the settings of a program that they become; others have one name for both.
+_KEYS: Final = {"threshold_ns": "threshold_us", "look_ns": "look_ms", "cgroup_id": "cgroup"}
 
 
 def open_sources(opening: Opening) -> list[Source]:
     """Return the sources of all programs, which run from now on: for each its description, then its records.
 
     Raises:
-        UsageError: no program is configured, or there is none of that name; a pinned ring is refused.
+        UsageError: no program is configured, or there is none of that name, or it has no such setting; a pinned ring is
+            refused.
         AccessError: the kernel does not take one, or it is not built; a pinned ring may not be opened.
     """
     wanted, pinned = opening.config.bpf.programs, opening.config.bpf.pinned
@@ -50,7 +53,7 @@ def open_sources(opening: Opening) -> list[Source]:
     with contextlib.ExitStack() as undo:
         for own in wanted:
             ring_bytes = own.ring_kib << 10 if own.records else limits.BPF_RING_BYTES_LEAST
-            program = Program(own.name, ring_bytes, _settings(own))
+            program = _load(own, ring_bytes)
             undo.callback(program.close)
             programs.append(program)
             ring = MappedRing(program.ring_fd)
@@ -121,6 +124,14 @@ def _open_journal(opening: Opening, name: str) -> tuple[Journal | None, bool]:
         # Less is known then of what a kill would lose, and nothing else is worse.
         log.warning("%s: %s; what a killed agent had read will be an unknown loss", folder, e.strerror)
         return None, False
+
+
+# What it has not got is named as the user named it.
+def _load(wanted: BpfProgram, ring_bytes: int) -> Program:
+    try:
+        return Program(wanted.name, ring_bytes, _settings(wanted))
+    except SettingError as e:
+        raise UsageError(f"BPF program {wanted.name} has no {_KEYS.get(e.setting, e.setting)}") from None
 
 
 def _settings(wanted: BpfProgram) -> dict[str, int | bytes]:

@@ -57,6 +57,14 @@ class Runs(NamedTuple):
     recursion_misses: int
 
 
+class SettingError(UsageError):
+    """The program has no `setting` of that name."""
+
+    def __init__(self, program: str, setting: str) -> None:
+        super().__init__(f"BPF program {program} has no {setting}")
+        self.setting = setting
+
+
 class Program:
     """The program `name`, loaded with a ring of `ring_bytes` and `settings` (its variables, by name); not yet attached.
 
@@ -66,7 +74,7 @@ class Program:
     another one can run at the hook of this one; None: this one has none to give.
 
     Raises:
-        UsageError: there is no such program, or it has no such setting.
+        UsageError: there is no such program; it has no such setting (`SettingError`).
         AccessError: it is not built, or the kernel does not take it; the message has the reason.
     """
 
@@ -223,7 +231,7 @@ class Program:
         variables = btf.variables(_SETTINGS)
         for name, value in settings.items():
             if name not in variables:
-                raise UsageError(f"BPF program {self.name} has no {name}")
+                raise SettingError(self.name, name)
             offset, width_bytes = variables[name]
             assert offset + width_bytes <= size_bytes.value
             data = value if isinstance(value, bytes) else value.to_bytes(width_bytes, sys.byteorder)

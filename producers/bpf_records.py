@@ -80,6 +80,8 @@ class RecordsSource:
         read_bytes = 0
         if self._stopped_s is None and not self._broken:
             self._program.run_own(time.monotonic())
+            if self._ring.is_read() and not self._busy:
+                return False  # at most ticks, by which time all code is cold: so there is to be little of it
         while not self._broken and read_bytes < _DRAIN_BYTES_MAX:
             status = self._read_some()
             read_bytes += self._ring.taken.bytes

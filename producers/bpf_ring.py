@@ -114,6 +114,10 @@ class Ring:
         """Return the byte at which the writers stand."""
         return int(self._helper.ring_produced(self._ring))
 
+    def is_read(self) -> bool:
+        """Return whether all that the writers began was read."""
+        return self.produced() == self.position
+
     def close(self) -> None:
         """Do nothing: the memory is somebody else's."""
 

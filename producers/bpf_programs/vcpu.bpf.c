@@ -10,10 +10,9 @@
 #include "vcpu_threads.h"
 #include "waits.h"
 
-#define THREADS_MAX 4096
-
 const volatile __u64 threshold_ns = 10 * 1000 * 1000;
 const volatile __u64 look_ns = 1000 * 1000 * 1000;
+const volatile __u32 threads_max = 4096;
 
 enum vcpu_state {
 	VCPU_RUNNING,
@@ -316,7 +315,7 @@ static __always_inline void follow(struct task_struct *task, __u64 now_ns)
 
 	if (state & TASK_DEAD || !is_wanted(task, vcpu))
 		return;
-	if (followed_before + taken >= THREADS_MAX) {
+	if (followed_before + taken >= threads_max) {
 		beyond++;
 		return;
 	}

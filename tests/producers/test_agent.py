@@ -111,6 +111,26 @@ def test_what_a_tick_leaves_is_read_at_once(run):
     assert source.drains >= 4
 
 
+def test_what_a_tick_finds_is_cut_at_once_where_the_next_comes_later_than_its_linger(run):
+    cut_s = []
+
+    class Timed(Scripted):
+        def drain(self):
+            self.drained_s = time.monotonic()
+            return super().drain()
+
+        def cut(self):
+            if self.pending:
+                cut_s.append(time.monotonic() - self.drained_s)
+            return super().cut()
+
+    assert records(run(Timed("a", [b"one", b"two"], tick_s=0.2), for_s=0.5, linger_ms=150)["a"]) == [b"one", b"two"]
+    assert max(cut_s) < 0.1
+    cut_s.clear()
+    assert records(run(Timed("b", [b"one"], tick_s=0.2), for_s=0.3, linger_ms=220)["b"]) == [b"one"]
+    assert cut_s
+
+
 def test_a_descriptor_that_is_always_ready_does_not_multiply_the_calls(run):
     read, write = os.pipe()
     os.write(write, b"x")

@@ -270,6 +270,7 @@ def test_a_ring_that_lies_is_left_and_the_agent_lives_on(opened, monkeypatch, ca
     def refuse(*args):
         raise BadInputError("ring", "the record at byte 8 claims too much")
 
+    busy(10)
     monkeypatch.setattr(records._ring, "read", refuse)
     read = records._stretches.read
     assert not records.drain()
@@ -280,6 +281,16 @@ def test_a_ring_that_lies_is_left_and_the_agent_lives_on(opened, monkeypatch, ca
         Loss("drop", read, None, "ring-broken", "agent", "event")
     ]
     assert "sched-delay: its ring is read no more: the record at byte 8 claims too much" in caplog.text
+
+
+def test_a_ring_without_anything_new_is_not_read(opened, monkeypatch):
+    _, records = opened(BpfProgram("sched-delay", threshold_us=1_000_000_000))
+    reads = []
+    monkeypatch.setattr(records._ring, "read", reads.append)
+    busy(10)
+    assert not records.drain()
+    assert reads == []
+    assert records.fileno() >= 0
 
 
 def test_a_record_that_is_not_committed_is_waited_for_by_the_tick_alone(opened, monkeypatch):
@@ -489,6 +500,8 @@ def test_a_user_without_the_capabilities_is_told_which():
     [
         ((), "which programs"),
         ((BpfProgram("sched-dely"),), "there is no BPF program sched-dely: the nearest is sched-delay"),
+        ((BpfProgram("sched-delay", look_ms=100),), "BPF program sched-delay has no look_ms$"),
+        ((BpfProgram("irq-off", pids=(1,)),), "BPF program irq-off has no pids$"),
     ],
 )
 def test_what_is_not_there_is_said(opened, programs, said):

@@ -104,6 +104,18 @@ def test_records_come_as_they_lie_and_their_room_is_given_back_on_release(memory
     assert memory.positions[0] == memory.positions[1] == memory.ring.position == len(data)
 
 
+@pytest.mark.parametrize("start", [0, BYTES - 16])
+def test_it_is_read_until_a_writer_begins_the_next_record(memory, start):
+    memory.start(start)
+    assert memory.ring.is_read()
+    memory.put(b"one", BUSY)
+    memory.read()
+    assert not memory.ring.is_read()
+    ctypes.memset(memory.data_at + start % BYTES + 3, 0, 1)
+    memory.read()
+    assert memory.ring.is_read()
+
+
 @pytest.mark.parametrize("start", [BYTES - 8, BYTES - 16, BYTES - 24, 7 * BYTES - 8, (1 << 62) + BYTES - 16])
 def test_a_stretch_that_wraps_is_one_piece(memory, start):
     memory.start(start)

@@ -22,7 +22,7 @@ from tests.producers.bpf_programs._programs import Hash, until
 pytestmark = pytest.mark.kernel
 DONE, QUEUED, ISSUED = range(3)
 READ, WRITE, FLUSH, DISCARD, WRITE_ZEROES = 0, 1, 2, 3, 9
-OPEN_BYTES = 88
+OPEN_BYTES, TGID = 88, slice(52, 56)
 #: The clock of an event is read some us before or after the program's, and under emulation or load some ms.
 READING_NS = 5_000_000
 _STRUCT = struct.Struct("=QIIQQQQ8I8?32s16s")
@@ -240,8 +240,9 @@ def open_requests(running):
 
 
 def open_since(kept, before_ns):
-    """Return those requests that a program takes for open and that began before then."""
-    return [(key, value) for key, value in kept.items() if int.from_bytes(value[:8], "little") < before_ns]
+    """Return those requests of this process that a program takes for open and that began before then."""
+    mine = [(key, value) for key, value in kept.items() if int.from_bytes(value[TGID], "little") == os.getpid()]
+    return [(key, value) for key, value in mine if int.from_bytes(value[:8], "little") < before_ns]
 
 
 def test_requests_that_wait_for_the_driver_are_told_as_queued_and_merged_ones_are_forgotten(holder, disk, program):

@@ -3,14 +3,18 @@
 import functools
 import itertools
 import os
+import struct
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
+from producers.bpf_program import Program
 from schemas.config import BpfProgram
 from schemas.errors import UsageError
+from tests.producers._bpf import skip_unless_loadable
+from tests.producers.bpf_programs._disks import MIB, Disk, Holder
 from tests.producers.bpf_programs._programs import until
 from tests.producers.bpf_programs._vcpus import (
     CPU,
@@ -20,6 +24,7 @@ from tests.producers.bpf_programs._vcpus import (
     STOPPED,
     THROTTLED,
     UNIFIED,
+    UNINTERRUPTIBLE,
     WAITING,
     Group,
     Thread,
@@ -186,6 +191,55 @@ def test_one_that_waits_for_a_pipe_sleeps(program, ending):
         [each for each in watched.records if each.state >= SLEEPING and not each.open]
     )
     thread.process.stdin.close()
+
+
+def test_one_that_waits_for_a_disk_is_told_while_it_does(program, ending, tmp_path):
+    try:
+        holder = ending(Holder(tmp_path))
+    except (OSError, subprocess.CalledProcessError) as e:
+        pytest.skip(f"needs mkfs.ext4 and a loop device: {e}")
+    disk = ending(Disk(holder.path, MIB))
+    code = (
+        f"import mmap\nfd = os.open('{disk.path}', os.O_RDWR | os.O_DIRECT)\n"
+        "while os.read(0, 1): os.pwrite(fd, mmap.mmap(-1, 4096), 0)"
+    )
+    thread = ending(Thread("CPU 2/KVM", code, stdin=subprocess.PIPE))
+    running = program()
+    slept = until(lambda: stays(running, thread, is_open=True, state=SLEEPING), "it waits to be told")
+    assert not any(each.io_wait for each in slept)
+    with holder.frozen():
+        thread.process.stdin.write(b"x")
+        thread.process.stdin.flush()
+        opened = until(lambda: stays(running, thread, is_open=True, state=UNINTERRUPTIBLE)[2:], "it waits for its disk")
+    assert {(each.task_state, each.io_wait) for each in opened} == {(b"D", True)}
+    ended = until(
+        lambda: [
+            each
+            for each in stays(running, thread, state=UNINTERRUPTIBLE)
+            if each.duration_ns > opened[-1].duration_ns > 2 * _LOOK_MS * 1_000_000
+        ],
+        "its end is told",
+    )
+    assert [(each.task_state, each.io_wait) for each in ended] == [(b"D", True)]
+    running.finish()
+    thread.process.stdin.close()
+
+
+def test_threads_beyond_as_many_as_it_follows_are_counted_once(ending):
+    skip_unless_loadable()
+    threads = [ending(Thread(f"CPU {number}/KVM", "time.sleep(99)")) for number in range(5)]
+    settings = {"threads_max": 2, "by_name": 0, "pids": struct.pack("=5I", *(each.pid for each in threads))}
+    program = ending(Program("vcpu", 4096, settings))
+    program.attach()
+
+    def untracked():
+        program.run_own(float(next(looks)))
+        return sum(each.untracked for each in program.counts())
+
+    looks = itertools.count(0, 10)
+    assert [untracked() for _ in range(4)] == [3, 3, 3, 3]
+    threads[0].close()
+    assert [untracked() for _ in range(3)] == [3, 3, 3]
 
 
 def test_the_stays_of_one_thread_follow_each_other(program, ending):
