@@ -49,8 +49,13 @@ def print_rows(
 
 def print_json(value: Any) -> None:
     """Print `value` as one JSON object."""
-    json.dump(value, sys.stdout, indent=2)
-    print()
+    write_json(value, sys.stdout)
+
+
+def write_json(value: Any, out: TextIO) -> None:
+    """Write `value` as one JSON object to `out`."""
+    json.dump(value, out, indent=2)
+    out.write("\n")
 
 
 def grouped(number: int | None) -> str:
