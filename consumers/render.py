@@ -58,6 +58,11 @@ def write_json(value: Any, out: TextIO) -> None:
     out.write("\n")
 
 
+def printable(text: str) -> str:
+    r"""Return `text` as one line in which every character can be seen: others stand as `\n`, `\x1b`, `\u202e`."""
+    return "".join(char if char.isprintable() else _escape(char) for char in text)
+
+
 def grouped(number: int | None) -> str:
     """Return `number` with its thousands apart."""
     return "null" if number is None else f"{number:,}"
@@ -118,7 +123,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     text = str(value if isinstance(value, (float, decimal.Decimal, dt.datetime)) else _flat(value))
-    return "".join(char if char.isprintable() else _escape(char) for char in text)
+    return printable(text)
 
 
 def _escape(char: str) -> str:
