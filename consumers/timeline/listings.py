@@ -200,8 +200,8 @@ def listing(table: str, columns: Sequence[str]) -> Listing:
     return Listing(text, position=position, dense=not counted(table))
 
 
-def listing_sql(source: str, how: Listing, order: str, limit: int) -> str:
-    """Return the statement that lists the rows of `source`, a FROM item."""
+def listing_sql(source: str, how: Listing, limit: int) -> str:
+    """Return the statement that lists the rows of `source`, a FROM item; those before `window_ns` are only read."""
     per = ", ".join(part for part in ("machine, boot_id, layer, instance", how.per) if part)
     inner = source
     if how.derived:
@@ -212,27 +212,26 @@ def listing_sql(source: str, how: Listing, order: str, limit: int) -> str:
         f"select machine, boot_id, layer, surface, instance, clock, {how.clock} as own_clock, "  # noqa: S608
         f"{how.position} as at_position, {how.ts} as own_ns, {how.until} as own_until_ns, arrival_ns, "
         f"{how.level} as own_level, left(cast({how.text} as varchar), {TEXT_MAX}) as own_text "
-        f"from {inner} where {how.where} {dense} order by {order}, at_position limit {limit}"
+        f"from {inner} where (ts_ns is null or ts_ns >= window_ns) and {how.where} {dense} "
+        f"order by own_ns, at_position limit {limit}"
     )
 
 
 _SECOND: Final = f"partition by machine, boot_id, layer, instance, clock, ts_ns // {S}"
 _COUNTS: Final = """
-select machine, boot_id, layer, surface, {instance} as stream_instance, clock, count(*), min(ts_ns), max(ts_ns),
-       min(arrival_ns), ts_ns // {second} as second
-from {source} where {where} group by all {having} order by 8 limit {limit}
+select instance, ts_ns // {second} as second, count(*), min(ts_ns), max(ts_ns), min(arrival_ns)
+from {source} where {where} group by instance, second {having} order by 4 limit {limit}
 """
 
 
 def counts_sql(source: str, how: Listing, limit: int, *, rest: bool) -> str:
     """Return the statement that counts the rows of `source` for each second; `rest`: only those that are not listed.
 
-    Each row has the six names of a stream, the CPU left out; how many; the first and the last time, the first arrival.
+    Each row has the stream's instance; the second, and how many; the first and the last time, the first arrival.
     """
     having = f"having count(*) > {LISTED_PER_S_MAX}" if rest else ""
-    instance = "instance" if rest else "split_part(instance, '/', 1)"
     where = "true" if how.derived else how.where
-    return _COUNTS.format(source=source, where=where, second=S, having=having, limit=limit, instance=instance)
+    return _COUNTS.format(source=source, where=where, second=S, having=having, limit=limit)
 
 
 def vcpu_sql(source: str, limit: int) -> str:
@@ -263,5 +262,5 @@ with samples as (
 select machine, boot_id, layer, surface, instance, clock, vcpu, tid, any_value(state), any_value(frozen),
        min(since_ns), max(ts_ns), sum(ran_ns)::bigint, sum(waited_ns)::bigint, min(arrival_ns)
 from numbered group by machine, boot_id, layer, surface, instance, clock, vm, pid, tid, start_ns, vcpu, number
-order by min(since_ns), vcpu limit {limit}
+having max(ts_ns) >= min(window_ns) order by min(since_ns), vcpu limit {limit}
 """

@@ -19,6 +19,10 @@ from consumers.timeline.window import Reach, Window, reach
 from schemas.loss import LossUnit
 from schemas.stream import Stream
 
+_PAD_NS_MAX: Final = 60 * S
+_NO_TIME: Final = -(1 << 62)
+#: More rings than this of one set are counted in part when a timeline is cut.
+_CPUS_MAX: Final = 1024
 #: A clock that went to and fro is read from its first to its last time.
 _SPANS_MAX: Final = 4
 #: Of hosts these are told whole: what befalls a host befalls its VMs.
@@ -81,31 +85,27 @@ def _files(found: Sequence[FileEntry], reaches: Sequence[Reach], arrival: Span) 
     ]
 
 
-_PAD_NS_MAX: Final = 60 * S
-
-
 def read(
     connection: duckdb.DuckDBPyConnection, scope: Scope, reaches: Reaches, arrival: Span, limit: int, *, each: bool
 ) -> Iterator[list[Entry]]:
-    """Yield the rows of each table in lists of at most `limit`: the first ones there are."""
-    tables = [name for (name,) in connection.execute("show tables").fetchall()]
-    for table in sorted(tables):
+    """Yield the rows of each table and clock in lists of at most `limit`: the first ones there are."""
+    layers = {(*stream[:2], stream.surface, stream.instance): stream.layer for stream in scope.streams}
+    for (table,) in connection.execute("show tables").fetchall():
         columns = connection.table(table).columns
         how = listings.listing(table, columns)
-        pad_ns = 2 * S if table == "vcpu_time" else how.pad_ns
-        source = _source(table, columns, scope, reaches, arrival, pad_ns)
-        if source is None:
-            continue
-        if listings.counted(table) and not each:
-            yield from (
-                [_vcpus(connection, source, limit)]
-                if table == "vcpu_time"
-                else [_counts(connection, table, source, how, limit, rest=False)]
-            )
-        elif listings.taken(table, each=each):
-            yield _listed(connection, listings.listing_sql(source, how, "own_ns", limit))
-            if how.dense:
-                yield _counts(connection, table, source, how, limit, rest=True)
+        for node in _nodes(table, scope):
+            mine = _concerns(table, columns, scope, node.machine)
+            source = mine and _source(table, node, mine, how, reaches[node], arrival)
+            if not source:
+                continue
+            if table == "vcpu_time" and not each:
+                yield _vcpus(connection, source, limit)
+            elif listings.counted(table) and not each:
+                yield _counted(connection, (table, node, source), how, layers, limit, rest=False)
+            elif listings.taken(table, each=each):
+                yield _listed(connection, listings.listing_sql(source, how, limit))
+                if how.dense:
+                    yield _counted(connection, (table, node, source), how, layers, limit, rest=True)
 
 
 def _nodes(table: str, scope: Scope) -> list[Node]:
@@ -113,26 +113,19 @@ def _nodes(table: str, scope: Scope) -> list[Node]:
     return sorted({Node(each.machine, each.boot_id, each.clock) for each in scope.streams if each.surface == surface})
 
 
-# A FROM item of what can lie in the window; None where nothing can.
-def _source(
-    table: str, columns: Sequence[str], scope: Scope, reaches: Reaches, arrival: Span, pad_ns: int
-) -> str | None:
-    parts = []
-    for node in _nodes(table, scope):
-        mine = _concerns(table, columns, scope, node.machine)
-        if mine is None:
-            continue
-        clock = " and ".join(f"{name} = {literal(value)}" for name, value in node._asdict().items())
-        found = reaches[node]
-        spans = found.spans if len(found.spans) <= _SPANS_MAX else (Span(found.spans[0][0], found.spans[-1][1]),)
-        times = [f"ts_ns between {span.since_ns - pad_ns} and {span.until_ns + pad_ns}" for span in spans]
-        parts += [f"{clock} and {mine} and {each}" for each in times]
-        came = f"arrival_ns between {arrival.since_ns} and {arrival.until_ns}"
-        if not found.complete:
-            parts.append(" and ".join((clock, mine, came, *(f"not ({each})" for each in times))))
-        elif table.startswith("bpf_pinned_"):
-            parts.append(f"{clock} and {mine} and ts_ns is null and {came}")
-    selects = [f'select * from "{table}" where {each}' for each in parts]  # noqa: S608
+# A FROM item of what can lie in the window on one clock; None where nothing can.
+def _source(table: str, node: Node, mine: str, how: Listing, found: Reach, arrival: Span) -> str | None:
+    pad_ns = 2 * S if table == "vcpu_time" else how.pad_ns
+    same = " and ".join((*(f"{name} = {literal(value)}" for name, value in node._asdict().items()), mine))
+    spans = found.spans if len(found.spans) <= _SPANS_MAX else (Span(found.spans[0][0], found.spans[-1][1]),)
+    times = [f"ts_ns between {span.since_ns - pad_ns} and {span.until_ns + pad_ns}" for span in spans]
+    parts = [(span.since_ns, f"{same} and {time}") for span, time in zip(spans, times, strict=True)]
+    came = f"arrival_ns between {arrival.since_ns} and {arrival.until_ns}"
+    if not found.complete:
+        parts.append((_NO_TIME, " and ".join((same, came, *(f"not ({time})" for time in times)))))
+    elif table.startswith("bpf_pinned_"):
+        parts.append((_NO_TIME, f"{same} and ts_ns is null and {came}"))
+    selects = [f'select *, {since_ns}::bigint as window_ns from "{table}" where {each}' for since_ns, each in parts]  # noqa: S608
     return f"({' union all '.join(selects)})" if selects else None
 
 
@@ -156,17 +149,36 @@ def _listed(connection: duckdb.DuckDBPyConnection, sql: str) -> list[Entry]:
     return entries
 
 
-def _counts(
-    connection: duckdb.DuckDBPyConnection, table: str, source: str, how: Listing, limit: int, *, rest: bool
+# The CPUs of one set of events are counted together.
+def _counted(
+    connection: duckdb.DuckDBPyConnection,
+    of: tuple[str, Node, str],
+    how: Listing,
+    layers: dict[tuple[str, str, str, str], str],
+    limit: int,
+    *,
+    rest: bool,
 ) -> list[Entry]:
-    what = table.partition("_")[2]
-    entries = []
-    rows = connection.execute(listings.counts_sql(source, how, limit, rest=rest)).fetchall()
-    for *names, count, first_ns, last_ns, arrival_ns, _ in rows:
-        stream = Stream(*names)
-        text = f"{what}: {count:,} event{'' if count == 1 else 's'}"
-        entries.append(Entry(Kind.COUNT, stream, stream.clock, first_ns, arrival_ns, text, last_ns))
-    return entries
+    table, node, source = of
+    surface, what = listings.surface_of(table), table.partition("_")[2]
+    counts: dict[tuple[str, int], tuple[int, Entry]] = {}
+    # A limit on the CPUs' counts is one on what they are together, and no CPU is cut off from the others of its second.
+    for instance, second, *rest_of_row in connection.execute(
+        listings.counts_sql(source, how, limit * _CPUS_MAX, rest=rest)
+    ).fetchall():
+        count, first_ns, last_ns, arrival_ns = rest_of_row
+        layer = layers.get((*node[:2], surface, instance), "")
+        name = instance if rest else instance.partition("/")[0]
+        stream = Stream(node.machine, node.boot_id, layer, surface, name, node.clock)
+        total, entry = counts.get(
+            (name, second), (0, Entry(Kind.COUNT, stream, node.clock, first_ns, arrival_ns, "", last_ns))
+        )
+        entry.ts_ns = min(entry.ts_ns or first_ns, first_ns)
+        entry.until_ns = max(entry.until_ns or last_ns, last_ns)
+        entry.arrival_ns = min(entry.arrival_ns, arrival_ns)
+        entry.text = f"{what}: {total + count:,} event{'' if total + count == 1 else 's'}"
+        counts[name, second] = total + count, entry
+    return [entry for _, entry in counts.values()][:limit]
 
 
 def _vcpus(connection: duckdb.DuckDBPyConnection, source: str, limit: int) -> list[Entry]:
