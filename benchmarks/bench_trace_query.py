@@ -32,7 +32,7 @@ def run(options: Options) -> list[Row]:
     recording = record(2 if options.quick else 6)
     events = 10_000_000 if options.quick else 100_000_000
     with scratch() as root:
-        count = _build(root / "lake", recording, events)
+        count = build(root / "lake", recording, events)
         storage = open_lake(root / "lake", create=False)
         files = sum(1 for _ in storage.list("data/"))
         log(f"  {count:,} events in {files} files")
@@ -56,7 +56,8 @@ def run(options: Options) -> list[Row]:
     ]
 
 
-def _build(root: Path, recording: Recording, events: int) -> int:
+def build(root: Path, recording: Recording, events: int) -> int:
+    """Make a lake of at least so many events in `root`; return how many it has."""
     open_lake(root, create=True)
     storage = UnsyncedStorage(root)
     config = CollectConfig()

@@ -24,6 +24,7 @@ VERBS: Final = {
     "import": "store an archive: a dump of the kernel log, or trace events that were saved",
     "export": "write trace events as a file that Perfetto opens",
     "clocks": "how far one clock is ahead of another, how exactly that is known",
+    "timeline": "what all layers emitted between two times, in one list, with error bounds",
     "compact": "merge the small files of past hours",
     "topics": "create or verify Kafka's topics",
     "trial": "agent, collector and audit together for some seconds",

@@ -49,8 +49,18 @@ def print_rows(
 
 def print_json(value: Any) -> None:
     """Print `value` as one JSON object."""
-    json.dump(value, sys.stdout, indent=2)
-    print()
+    write_json(value, sys.stdout)
+
+
+def write_json(value: Any, out: TextIO) -> None:
+    """Write `value` as one JSON object to `out`."""
+    json.dump(value, out, indent=2)
+    out.write("\n")
+
+
+def printable(text: str) -> str:
+    r"""Return `text` as one line in which every character can be seen: others stand as `\n`, `\x1b`, `\u202e`."""
+    return "".join(char if char.isprintable() else _escape(char) for char in text)
 
 
 def grouped(number: int | None) -> str:
@@ -113,7 +123,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     text = str(value if isinstance(value, (float, decimal.Decimal, dt.datetime)) else _flat(value))
-    return "".join(char if char.isprintable() else _escape(char) for char in text)
+    return printable(text)
 
 
 def _escape(char: str) -> str:
