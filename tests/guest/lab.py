@@ -66,16 +66,17 @@ def watch_and_freeze(guest_id):
     """Run guest, relay and the host's agent; return between which times of CLOCK_REALTIME, in s, the CPU stood still."""
     relay, monitor = FOLDER / "relay.sock", FOLDER / "monitor.sock"
     arguments = ("-uuid", guest_id, "-qmp", f"unix:{monitor},server=on,wait=off")
-    say("a guest boots, without hardware virtualisation")
     with contextlib.ExitStack() as stack:
-        vm = stack.enter_context(Vm(FOLDER, _kernel.fetch(), name=NAME, ports={PORT: relay}, arguments=arguments))
-        vm.booted()
+        # They look for their sockets until the guest is there: what its kernel says of its start is on known clocks then.
         to_guests = ("producers.cli", "relay", "--vm", f"{NAME}={relay},uuid={guest_id}", "--log", FOLDER / "guests")
         stack.enter_context(running("relay", *to_guests))
         surfaces = ("topology", "vcpu-time", "qmp", "clocks")
         flags = [word for each in surfaces for word in ("--surface", each)]
         host = ("producers.cli", "run", *flags, "--qmp", f"{NAME}={monitor}", "--layer", "host")
         stack.enter_context(running("host", *host, "--heartbeat-s", 1, "--log", FOLDER / "host"))
+        say("a guest boots, without hardware virtualisation")
+        vm = stack.enter_context(Vm(FOLDER, _kernel.fetch(), name=NAME, ports={PORT: relay}, arguments=arguments))
+        vm.booted()
         say("the agent starts in it: one file, its only way out a virtio port")
         agent = f"{ROOT}/.venv/bin/python -I {BUNDLE} run --surface kmsg --surface clocks --heartbeat-s 1"
         vm.run(f"cd /run && {agent} --relay /dev/virtio-ports/{PORT} --spool /run/spool >/run/agent.err 2>&1 &")
