@@ -48,7 +48,7 @@ def run(options: Options) -> list[Row]:
         storage = open_lake(root / "lake", create=False)
         low, high = run_query(storage, "select min(ts_ns), max(ts_ns) from trace_sched_switch")[1][0]
         first_ns, last_ns = _build_rest(root / "lake", low, high)
-        since_ns = (first_ns + last_ns) // 2
+        since_ns = (first_ns + last_ns - _WINDOW_NS) // 2
         choice = Choice(_VM, None, When("arrival_ns", since_ns), When("arrival_ns", since_ns + _WINDOW_NS))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         found = build(storage, choice, _ROWS_MAX)
