@@ -133,7 +133,8 @@ def _source(table: str, same: str, how: Listing, found: Reach, arrival: Span) ->
         parts.append((_NO_TIME, " and ".join((same, came, *(f"not ({time})" for time in times)))))
     elif table.startswith("bpf_pinned_"):
         parts.append((_NO_TIME, f"{same} and ts_ns is null and {came}"))
-    selects = [f'select *, {since_ns}::bigint as window_ns from "{table}" where {each}' for since_ns, each in parts]  # noqa: S608
+    name = '"' + table.replace('"', '""') + '"'
+    selects = [f"select *, {since_ns}::bigint as window_ns from {name} where {each}" for since_ns, each in parts]  # noqa: S608
     return f"({' union all '.join(selects)})" if selects else None
 
 
