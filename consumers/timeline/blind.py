@@ -75,7 +75,8 @@ def _of(stream: Stream, spans: list[Span], boot: _Boot, graph: Graph, window: Wi
         entry = Entry(Kind.BLIND, stream, BOOT, None, window.arrival.since_ns, text, None, 4)
         ends = [bounds.get(end, 0) for end in span]
         entry.at_ns, entry.until_at_ns = span
-        entry.bound_ns = None if None in ends else max(end for end in ends if end is not None)
+        exact = [end for end in ends if end is not None]
+        entry.bound_ns = max(exact) if window.node is not None and len(exact) == len(ends) else None
         if entry.bound_ns is None:
             entry.order, entry.reason = Order.ARRIVAL, _NO_CLOCK
         entries.append(entry)

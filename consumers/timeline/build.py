@@ -24,6 +24,7 @@ from schemas.errors import UsageError
 _READINGS_HOURS: Final = 24
 _CLOCK_TABLES: Final = ("clock_readings", "clock_pings", "coverage")
 _FIRST: Final = f"select ts_ns from {', '.join(_CLOCK_TABLES)}, {scopes.TABLES}"  # noqa: S608
+_WATCHED: Final = "select distinct machine from coverage"
 #: `--clock host`: CLOCK_BOOTTIME of the host; any other name is a clock of the VM or machine itself.
 HOST: Final = "host"
 
@@ -76,9 +77,17 @@ def build(storage: Storage, choice: Choice, limit: int) -> Timeline:
         place(found, graph, window.node, window.since_ns - window.arrival.since_ns)
         kept = [entry for entry in found if _inside(entry, window)]
         kept += blind(connection, scope, graph, window, sources.boots(kept))
+        unseen = sorted(_machines(scope) - {name for (name,) in connection.execute(_WATCHED).fetchall()})
     finally:
         connection.close()
-    return _timeline(graph, scope, window, kept, limit)
+    told = _timeline(graph, scope, window, kept, limit)
+    told.notes.extend(f"no heartbeat of {name} tells when it was watched" for name in unseen)
+    return told
+
+
+# Those that the lake has any stream of.
+def _machines(scope: Scope) -> set[str]:
+    return {stream.machine for stream in scope.streams}
 
 
 def _found(
@@ -129,14 +138,14 @@ def _notes(scope: Scope, rows: list[Entry]) -> list[str]:
             f"hosts: {', '.join(sorted(scope.hosts)) or 'none known'}; guest: {', '.join(sorted(scope.machines))}; "
             f"processes: {', '.join(map(str, scope.pids)) or 'none known'}"
         )
-    have = {stream.machine for stream in scope.streams}
+    have = _machines(scope)
     notes += [f"the lake has no stream of {name}" for name in sorted(scope.hosts - have)]
     if scope.machines and not scope.machines & have:
         notes.append("the lake has no stream of the guest itself")
     reasons = sorted({entry.reason for entry in rows if entry.order is Order.ARRIVAL and entry.ts_ns is not None})
     notes += [f"not comparable: {reason}" for reason in reasons]
     if not any(entry.kind is not Kind.BLIND for entry in rows):
-        notes.append("nothing was emitted in this window")
+        notes.append("the lake has no record of this window")
     return notes
 
 

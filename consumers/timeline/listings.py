@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from consumers.export.scope import literal
+
 S: Final = 1_000_000_000
 #: Of a text so many characters are shown at most.
 TEXT_MAX: Final = 4096
@@ -76,8 +78,7 @@ def _named(names: Sequence[str]) -> str:
 # Nothing for null; what is text in the column `value` under the name `name`.
 def _pair(name: str, value: str) -> str:
     quoted = '"' + value.replace('"', '""') + '"'
-    label = name.replace("'", "''")
-    return f"'{label}=' || cast({quoted} as varchar)"
+    return f"{literal(name + '=')} || cast({quoted} as varchar)"
 
 
 _BAD_EVENTS: Final = "('GUEST_PANICKED', 'GUEST_CRASHLOADED', 'BLOCK_IO_ERROR', 'MEMORY_FAILURE', 'WATCHDOG')"
@@ -195,7 +196,7 @@ def listing(table: str, columns: Sequence[str]) -> Listing:
         return known
     shown = [name for name in columns if name not in _FRAME and f"{name}_name" not in columns]
     pairs = ", ".join(_pair(name.removesuffix("_name"), name) for name in shown)
-    text = f"concat_ws(' ', '{table.partition('_')[2]}', {pairs or 'null'})"
+    text = f"concat_ws(' ', {literal(table.partition('_')[2])}, {pairs or 'null'})"
     position = "page * 65536 + position" if table.startswith("trace_") else "position"
     return Listing(text, position=position, dense=not counted(table))
 

@@ -95,7 +95,7 @@ def read(
         how = listings.listing(table, columns)
         for node in _nodes(table, scope):
             mine = _concerns(table, columns, scope, node.machine)
-            source = mine and _source(table, node, mine, how, reaches[node], arrival)
+            source = mine and _source(table, f"{_same(table, node, scope)} and {mine}", how, reaches[node], arrival)
             if not source:
                 continue
             if table == "vcpu_time" and not each:
@@ -113,10 +113,18 @@ def _nodes(table: str, scope: Scope) -> list[Node]:
     return sorted({Node(each.machine, each.boot_id, each.clock) for each in scope.streams if each.surface == surface})
 
 
+# What tells the rows of one clock from all others; each comparison of words costs as much as a column of numbers.
+def _same(table: str, node: Node, scope: Scope) -> str:
+    others = [each for each in _nodes(table, scope) if each.machine == node.machine]
+    names = ["machine"]
+    names += ["boot_id"] if any(each.boot_id != node.boot_id for each in others) else []
+    names += ["clock"] if any(each.clock != node.clock for each in others) else []
+    return " and ".join(f"{name} = {literal(getattr(node, name))}" for name in names)
+
+
 # A FROM item of what can lie in the window on one clock; None where nothing can.
-def _source(table: str, node: Node, mine: str, how: Listing, found: Reach, arrival: Span) -> str | None:
+def _source(table: str, same: str, how: Listing, found: Reach, arrival: Span) -> str | None:
     pad_ns = 2 * S if table == "vcpu_time" else how.pad_ns
-    same = " and ".join((*(f"{name} = {literal(value)}" for name, value in node._asdict().items()), mine))
     spans = found.spans if len(found.spans) <= _SPANS_MAX else (Span(found.spans[0][0], found.spans[-1][1]),)
     times = [f"ts_ns between {span.since_ns - pad_ns} and {span.until_ns + pad_ns}" for span in spans]
     parts = [(span.since_ns, f"{same} and {time}") for span, time in zip(spans, times, strict=True)]
@@ -125,7 +133,8 @@ def _source(table: str, node: Node, mine: str, how: Listing, found: Reach, arriv
         parts.append((_NO_TIME, " and ".join((same, came, *(f"not ({time})" for time in times)))))
     elif table.startswith("bpf_pinned_"):
         parts.append((_NO_TIME, f"{same} and ts_ns is null and {came}"))
-    selects = [f'select *, {since_ns}::bigint as window_ns from "{table}" where {each}' for since_ns, each in parts]  # noqa: S608
+    name = '"' + table.replace('"', '""') + '"'
+    selects = [f"select *, {since_ns}::bigint as window_ns from {name} where {each}" for since_ns, each in parts]  # noqa: S608
     return f"({' union all '.join(selects)})" if selects else None
 
 

@@ -185,7 +185,8 @@ def test_an_empty_lake_and_an_empty_window_say_so(run, lake, empty_lake):
         "timeline", "--lake", lake, "--vm", "web-7", "--since", "2026-03-09T09:00", "--until", "2026-03-09T09:01"
     )
     assert done.code == 0
-    assert "nothing was emitted in this window" in done.out
+    assert "the lake has no record of this window" in done.out
+    assert "tells when it was watched" in done.out
 
 
 def test_a_file_is_written_or_the_reason_why_not_is_told(run, lake, tmp_path):
