@@ -21,7 +21,8 @@ LEFT_OUT = (
     f"{FOLDER}/test_sched_delay.py::test_the_waits_are_as_long_as_the_trace_tells",
     f"{FOLDER}/test_block_io.py::test_requests_are_those_that_trace_events_tell_in_all_their_parts",
 )
-TESTS = " ".join(["tests/producers/test_bpf_parts.py", FOLDER, *(f"--deselect {each}" for each in LEFT_OUT)])
+OTHERS = ("tests/producers/test_bpf_parts.py", "tests/producers/test_bpf_hooks.py")
+TESTS = " ".join([*OTHERS, FOLDER, *(f"--deselect {each}" for each in LEFT_OUT)])
 _ATTACH = """
 import ctypes, sys, time
 from producers.bpf_program import Program
