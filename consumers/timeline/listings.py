@@ -250,8 +250,9 @@ with samples as (
          wait_ns - lag(wait_ns) over w as waited_ns
   from {source} window w as (partition by machine, boot_id, vm, pid, tid, start_ns order by position)
 ), judged as (
-  select *, row(state, frozen, case when ran_ns * 2 >= ts_ns - since_ns then 'ran'
-                                    when waited_ns * 2 >= ts_ns - since_ns then 'waited' else 'away' end) as doing
+  -- While it runs, the state at the moment of a sample says nothing.
+  select *, case when ran_ns * 2 >= ts_ns - since_ns then 'ran'
+                 else concat_ws(' ', waited_ns * 2 >= ts_ns - since_ns, state, frozen) end as doing
   from samples where since_ns is not null
 ), parted as (
   select *, case when doing is distinct from lag(doing) over w then 1 else 0 end as other_

@@ -195,12 +195,13 @@ def _vcpus(connection: duckdb.DuckDBPyConnection, source: str, limit: int) -> li
     for row in connection.execute(listings.vcpu_sql(source, limit)).fetchall():
         *names, vcpu, tid, state, frozen, since_ns, until_ns, ran_ns, waited_ns, arrival_ns = row
         stream, took_ns = Stream(*names), until_ns - since_ns
-        held = state in ("D", "T") or bool(frozen)
+        runs = (ran_ns or 0) * 2 >= took_ns
+        held = not runs and (state in ("D", "T") or bool(frozen))
         ran = "unknown" if ran_ns is None else f"{ran_ns / 1e9:.1f}"
         waited = "" if not waited_ns else f", waited {waited_ns / 1e9:.1f} s for a CPU"
-        about = f"state {state or 'unknown'}{', frozen' if frozen else ''}"
+        about = "" if runs else f" (state {state or 'unknown'}{', frozen' if frozen else ''})"
         who = f"vCPU {vcpu}" if vcpu is not None else f"thread {tid}"
-        text = f"{who} ran {ran} of {took_ns / 1e9:.1f} s{waited} ({about})"
+        text = f"{who} ran {ran} of {took_ns / 1e9:.1f} s{waited}{about}"
         level = 4 if held or (waited_ns or 0) * 2 >= took_ns else 6
         entries.append(Entry(Kind.SPAN, stream, stream.clock, since_ns, arrival_ns, text, until_ns, level))
     return entries
