@@ -37,9 +37,9 @@ def say(text):
 
 
 @contextlib.contextmanager
-def running(name, *words):
+def running(folder, name, *words):
     """Run one of the programs of this checkout, its messages in a file of its own; it is ended by SIGTERM."""
-    with (FOLDER / f"{name}.err").open("wb") as errors:
+    with (folder / f"{name}.err").open("wb") as errors:
         process = subprocess.Popen([sys.executable, "-m", *map(str, words)], cwd=ROOT, stderr=errors)
     try:
         yield process
@@ -48,12 +48,12 @@ def running(name, *words):
         process.wait(_WAIT_S)
 
 
-def until(done, what):
+def until(folder, done, what):
     """Wait until `done()`."""
     deadline_s = time.monotonic() + _WAIT_S
     while not done():
         if time.monotonic() > deadline_s:
-            sys.exit(f"waited {_WAIT_S} s in vain for {what}: see {FOLDER}/*.err and {FOLDER}/console.log")
+            sys.exit(f"waited {_WAIT_S} s in vain for {what}: see {folder}/*.err and {folder}/console.log")
         time.sleep(0.2)
 
 
@@ -62,38 +62,60 @@ def hypocenter(*words):
     subprocess.run([sys.executable, "-m", "consumers.cli", *map(str, words)], cwd=ROOT, check=True)
 
 
-def watch_and_freeze(guest_id):
-    """Run guest, relay and the host's agent; return between which times of CLOCK_REALTIME, in s, the CPU stood still."""
-    relay, monitor = FOLDER / "relay.sock", FOLDER / "monitor.sock"
+def watch_and_freeze(folder, bundle):
+    """Run guest, relay and the host's agent; return between which times of CLOCK_REALTIME, in ns, the CPU stood still.
+
+    All files are in `folder`: the logs are `guests` and `host`.
+    """
+    guest_id, relay, monitor = str(uuid.uuid4()), folder / "relay.sock", folder / "monitor.sock"
     arguments = ("-uuid", guest_id, "-qmp", f"unix:{monitor},server=on,wait=off")
     with contextlib.ExitStack() as stack:
         # They look for their sockets until the guest is there: what its kernel says of its start is on known clocks then.
-        to_guests = ("producers.cli", "relay", "--vm", f"{NAME}={relay},uuid={guest_id}", "--log", FOLDER / "guests")
-        stack.enter_context(running("relay", *to_guests))
-        surfaces = ("topology", "vcpu-time", "qmp", "clocks")
+        to_guests = ("producers.cli", "relay", "--vm", f"{NAME}={relay},uuid={guest_id}", "--log", folder / "guests")
+        stack.enter_context(running(folder, "relay", *to_guests))
+        surfaces = ("topology", "vcpu-time", "qmp", "clocks", "bpf")
         flags = [word for each in surfaces for word in ("--surface", each)]
-        host = ("producers.cli", "run", *flags, "--qmp", f"{NAME}={monitor}", "--layer", "host")
-        stack.enter_context(running("host", *host, "--heartbeat-s", 1, "--log", FOLDER / "host"))
+        flags += ["--program", "vcpu", "--qmp", f"{NAME}={monitor}"]
+        host = ("producers.cli", "run", *flags, "--layer", "host")
+        stack.enter_context(running(folder, "host", *host, "--heartbeat-s", 1, "--log", folder / "host"))
         say("a guest boots, without hardware virtualisation")
-        vm = stack.enter_context(Vm(FOLDER, _kernel.fetch(), name=NAME, ports={PORT: relay}, arguments=arguments))
+        vm = stack.enter_context(Vm(folder, _kernel.fetch(), name=NAME, ports={PORT: relay}, arguments=arguments))
         vm.booted()
         say("the agent starts in it: one file, its only way out a virtio port")
-        agent = f"{ROOT}/.venv/bin/python -I {BUNDLE} run --surface kmsg --surface clocks --heartbeat-s 1"
+        agent = f"{ROOT}/.venv/bin/python -I {bundle} run --surface kmsg --surface clocks --heartbeat-s 1"
         vm.run(f"cd /run && {agent} --relay /dev/virtio-ports/{PORT} --spool /run/spool >/run/agent.err 2>&1 &")
         vm.run(f"echo {_WATCHDOG_S} >/proc/sys/kernel/watchdog_thresh; {_BUSY}")
-        until(lambda: "watching" in vm.run("cat /run/agent.err"), "the guest's agent")
+        until(folder, lambda: "watching" in vm.run("cat /run/agent.err"), "the guest's agent")
         time.sleep(6 * _WATCHDOG_S)
         say(f"its CPU 1 stands still for {FROZEN_S} s, and it cannot know why")
-        since_s = time.time()
+        since_ns = time.time_ns()
         with frozen(vm.process, "CPU 1/TCG"):
             time.sleep(FROZEN_S)
-        until_s = time.time()
-        until(lambda: "soft lockup" in vm.run("dmesg"), "the guest's watchdog")
+        until_ns = time.time_ns()
+        until(folder, lambda: "soft lockup" in vm.run("dmesg"), "the guest's watchdog")
         say("its kernel says:")
         print("".join(f"         {line}\n" for line in vm.run("dmesg | grep -m 2 -i 'soft lockup'").splitlines()))
         time.sleep(3)  # heartbeats behind it, of host and guest
         vm.run("pkill -TERM -f hypocenter-agent.pyz; sleep 2")
-    return since_s, until_s
+    return since_ns, until_ns
+
+
+def collect(folder):
+    """Bring what guest and host sent into one lake, and return it."""
+    lake = folder / "lake"
+    for log in ("guests", "host"):
+        with (folder / f"collect-{log}.err").open("wb") as errors:
+            command = ["consumers.cli", "collect", "--log", folder / log, "--lake", lake, "--until-end"]
+            subprocess.run([sys.executable, "-m", *map(str, command)], cwd=ROOT, check=True, stderr=errors)
+    return lake
+
+
+def window(since_ns, until_ns):
+    """Return the flags of a timeline from somewhat before to somewhat behind these times."""
+    times = (("--since", since_ns - 2 * 10**9), ("--until", until_ns + 3 * 10**9))
+    return [
+        word for flag, at_ns in times for word in (flag, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at_ns / 1e9)))
+    ]
 
 
 def main():
@@ -102,23 +124,15 @@ def main():
         sys.exit("the laboratory freezes a thread of QEMU: run this as root")
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
-    since_s, until_s = watch_and_freeze(str(uuid.uuid4()))
+    stood_still_ns = watch_and_freeze(FOLDER, BUNDLE)
     say("guest and host go into one lake")
-    lake = FOLDER / "lake"
-    for log in ("guests", "host"):
-        with (FOLDER / f"collect-{log}.err").open("wb") as errors:
-            command = ["consumers.cli", "collect", "--log", FOLDER / log, "--lake", lake, "--until-end"]
-            subprocess.run([sys.executable, "-m", *map(str, command)], cwd=ROOT, check=True, stderr=errors)
+    lake = collect(FOLDER)
     hypocenter("audit", "--lake", lake)
-    window = [
-        word
-        for flag, at_s in (("--since", since_s - 2), ("--until", until_s + 3))
-        for word in (flag, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at_s)))
-    ]
     say("and tell it in one list:")
-    hypocenter("timeline", "--lake", lake, "--vm", NAME, *window)
+    timeline = ("timeline", "--lake", lake, "--vm", NAME, *window(*stood_still_ns))
+    hypocenter(*timeline)
     page = FOLDER / "timeline.html"
-    hypocenter("timeline", "--lake", lake, "--vm", NAME, *window, "--format", "html", "-o", page)
+    hypocenter(*timeline, "--format", "html", "-o", page)
     say(f"the same as a page: {page.relative_to(ROOT)}")
 
 
