@@ -23,8 +23,7 @@ _RETAIN_EVERY_NS: Final = 10_000_000_000
 class _Step(NamedTuple):
     append: Callable[[], None]
     size_bytes: int
-    stream: Stream
-    next: int
+    frame: Frame | None
 
 
 class WriterThread:
@@ -32,7 +31,8 @@ class WriterThread:
 
     A disk that refuses is retried for ever: what waits stays in memory, and the caller stops reading at its bound, so
     the kernel's ring counts what does not fit. `on_durable` is called from the thread after each sync; `durable` is
-    the next position of each stream that was put here, as far as it is synced.
+    the next position of each stream whose frames were put here, as far as it is synced. Of encoded frames, which are
+    guests' and may be of any number of streams, nothing is kept.
     """
 
     def __init__(self, writer: LogWriter, on_durable: Callable[[], None]) -> None:
@@ -52,13 +52,11 @@ class WriterThread:
     def put(self, frame: Frame) -> None:
         """Queue one frame; never waits."""
         topic = SURFACES[frame.stream.surface].topic
-        self._push(_Step(partial(self._writer.append, topic, frame), len(frame.body), frame.stream, frame.next))
+        self._push(_Step(partial(self._writer.append, topic, frame), len(frame.body), frame))
 
     def put_encoded(self, topic: str, payload: bytes, stream: Stream, at: StreamPosition) -> None:
         """Queue one frame that is encoded already; never waits."""
-        self._push(
-            _Step(partial(self._writer.append_encoded, topic, payload, stream, at), len(payload), stream, at.next)
-        )
+        self._push(_Step(partial(self._writer.append_encoded, topic, payload, stream, at), len(payload), None))
 
     def stop(self, timeout_s: float) -> bool:
         """Append what waits, sync, end the thread; False when the disk did not take it in time."""
@@ -95,8 +93,7 @@ class WriterThread:
                 return
             with self._lock:
                 self.queued_bytes -= sum(step.size_bytes for step in steps)
-            for step in steps:
-                self.durable[step.stream] = step.next
+            self.durable.update((step.frame.stream, step.frame.next) for step in steps if step.frame is not None)
             self.synced += len(steps)
             if steps:
                 self._on_durable()

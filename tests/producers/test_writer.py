@@ -1,5 +1,6 @@
 """The thread between drain and disk: order, groups, a disk that refuses and recovers, and an end in time."""
 
+import dataclasses
 import random
 import threading
 import time
@@ -9,6 +10,8 @@ import pytest
 from producers import writer as module
 from producers.writer import WriterThread
 from schemas.errors import StorageError
+from schemas.frame import encode
+from schemas.segment import StreamPosition
 from tests._logs import STREAM, frame, numbers, read_all, segments, writer
 
 TOPIC = "hypocenter.log"
@@ -22,6 +25,10 @@ def _impatient(monkeypatch):
 def noise(n):
     """Return 3000 bytes that no compressor makes smaller."""
     return random.Random(n).randbytes(3000)
+
+
+def _at(one):
+    return StreamPosition(next=one.next, number=one.number)
 
 
 def wait_for(condition):
@@ -47,6 +54,18 @@ def test_frames_are_appended_in_order_and_counted_off(tmp_path):
     assert durable == sorted(durable)
     assert durable[-1] == 300
     assert thread.durable == {frame(0).stream: frame(299).next}
+
+
+def test_of_encoded_frames_only_their_number_is_kept(tmp_path):
+    log = writer(tmp_path)
+    thread = WriterThread(log, lambda: None)
+    for n in range(3):
+        of_a_guest = frame(0).stream._replace(boot_id=f"boot-{n}")
+        thread.put_encoded(TOPIC, encode(dataclasses.replace(frame(0), stream=of_a_guest)), of_a_guest, _at(frame(0)))
+    assert thread.stop(10)
+    log.close()
+    assert len(read_all(tmp_path)) == thread.queued == thread.synced == 3
+    assert thread.durable == {}
 
 
 def test_a_frame_waits_for_no_other(tmp_path):
