@@ -44,7 +44,7 @@ setup-trace: ## install trace-cmd where missing (root on Debian); elsewhere the 
 GUEST = qemu-system-x86_64 busybox cpio depmod mkfs.ext4
 
 setup-guest: ## install QEMU and fetch Debian's kernel for guests (root on Debian); elsewhere the tests in guests are skipped
-	@if ! for p in $(GUEST); do command -v $$p >/dev/null || exit 1; done; then \
+	@if (for p in $(GUEST); do command -v $$p || exit 1; done) >/dev/null; then :; else \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -q && \
 	    apt-get install -y -q --no-install-recommends qemu-system-x86 busybox-static cpio kmod e2fsprogs; \
 	  else echo "QEMU or a tool of its guests is not there: tests in guests will be skipped" >&2; fi; fi
