@@ -172,7 +172,9 @@ class RelayShipper:
                 if not self._hinted:
                     return
                 self._read.extend(self._spool.read(_READ_BYTES, lambda: True))
-                self._hinted = bool(self._read)
+                self._hinted = self._spool.behind()
+                if not self._read:
+                    return
                 continue
             each = self._read.popleft()
             # What a spool says of its losses has no offset of its own: it has the last of those that are gone.
