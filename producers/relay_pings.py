@@ -7,7 +7,7 @@ its quickest trip alone (`consumers/clocks/pings.py`), and in a guest that does 
 from collections import deque
 from typing import Final
 
-PINGS_MAX: Final = 10
+PINGS_MAX: Final = 20
 #: As quick as this times the quickest of the last bursts is quick enough.
 _QUICK: Final = 1.25
 _BURSTS: Final = 12
