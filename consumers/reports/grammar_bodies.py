@@ -88,7 +88,8 @@ BODIES: Final = (
     _body(
         "holder",
         r"INFO: task (?P<waiter>.{0,64}):(?P<waiter_pid>\d+)(?: <\w+>)? (?:is )?blocked on an? "
-        r"(?P<lock>mutex|semaphore|rw-semaphore)(?: likely (?:owned|last held) by task (?P<owner>.{0,64}):(?P<owner_pid>\d+).*"
+        r"(?P<lock>mutex|semaphore|rw-semaphore)"
+        r"(?: likely (?:owned|last held) by task (?P<owner>.{0,64}):(?P<owner_pid>\d+).*"
         r"|,? but .*)",
         "6.17",
         "kernel/hung_task.c",
@@ -103,8 +104,8 @@ BODIES: Final = (
     ),
     _body(
         "cputime",
-        P
-        + r"\s*cputime:\s+(?P<hardirq_ms>\d+)\s+(?P<softirq_ms>\d+)\s+(?P<system_ms>\d+)\s+==>\s*(?P<cputime_ms>\d+)\s*\(ms\)",
+        P + r"\s*cputime:\s+(?P<hardirq_ms>\d+)\s+(?P<softirq_ms>\d+)\s+(?P<system_ms>\d+)"
+        r"\s+==>\s*(?P<cputime_ms>\d+)\s*\(ms\)",
         "6.3",
         _STALL,
         kind=Kind.RCU_STALL,
@@ -163,7 +164,8 @@ BODIES: Final = (
     ),
     _body(
         "utilization_row",
-        r"(?:watchdog: )?\s*#(?P<row>\d+): +(?P<system>\d+)% system,\s+(?P<softirq>\d+)% softirq,\s+(?P<hardirq>\d+)% hardirq,\s+(?P<idle>\d+)% idle",
+        r"(?:watchdog: )?\s*#(?P<row>\d+): +(?P<system>\d+)% system,\s+(?P<softirq>\d+)% softirq,"
+        r"\s+(?P<hardirq>\d+)% hardirq,\s+(?P<idle>\d+)% idle",
         "6.12",
         "kernel/watchdog.c",
     ),
@@ -196,8 +198,9 @@ BODIES: Final = (
     _body("raw_frame", r"\s+(?:\[<?[0-9a-fx]+>?\]\s*)?(?:\? ?)?0x[0-9a-f]{8,16}", "3.0", "lib/vsprintf.c"),
     _body(
         "registers",
-        r"\s*(?:[A-Z][A-Z0-9]{1,4}:\s*[0-9a-f]{2}|Code: |(?:x\d+|r\d+|sp|lr|ra|gp|tp|fp|ip|pstate|psr|pc|[ast]\d+)\s*: ?[0-9a-f\[<]"
-        r"|MSR: |CFAR: |GPR\d+: |LR \[|PKRU:|Stack:|Modules linked|Kernel Offset:|irq event stamp: |(?:hard|soft)irqs last ).*",
+        r"\s*(?:[A-Z][A-Z0-9]{1,4}:\s*[0-9a-f]{2}|Code: "
+        r"|(?:x\d+|r\d+|sp|lr|ra|gp|tp|fp|ip|pstate|psr|pc|[ast]\d+)\s*: ?[0-9a-f\[<]"
+        r"|MSR: |CFAR: |GPR\d+: |LR \[|PKRU:|Stack:|Kernel Offset:|irq event stamp: |(?:hard|soft)irqs last ).*",
         "3.0",
         "arch/x86/kernel/process_64.c",
     ),

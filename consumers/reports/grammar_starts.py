@@ -190,8 +190,8 @@ STARTS: Final = (
         "csd_stall",
         Role.START,
         Kind.CSD_STALL,
-        r"(?:smp: )?csd: (?P<how>Detected|Continued) non-responsive CSD lock \(#(?P<csd_lock>\d+)\) on CPU#(?P<by>\d+), "
-        r"waiting (?P<dur_ns>-?\d+) ns for CPU#0*(?P<cpu>\d+) (?P<func>\S+)(?: .*)?",
+        r"(?:smp: )?csd: (?P<how>Detected|Continued) non-responsive CSD lock \(#(?P<csd_lock>\d+)\) "
+        r"on CPU#(?P<by>\d+), waiting (?P<dur_ns>-?\d+) ns for CPU#0*(?P<cpu>\d+) (?P<func>\S+)(?: .*)?",
         r"(?:smp: )?csd: (?P<how>Detected|Continued) non-responsive CSD lock "
         r"\(#(?P<csd_lock>\d+)\)(?: on CPU#(?P<by>\d+))?",
         ("non-responsive CSD lock",),

@@ -1,9 +1,9 @@
 """A report while its lines still come: what each row of the grammar adds to it.
 
 Numbers beside those that the grammar names: `ticks` or `gps_behind` of the first CPU row, `nest`, `fqs`, `cpus_listed`,
-`kthread_state` (bits of the task's state: 0 is runnable), `busy_pct_max` and `hardirq_pct_max` over the samples of a CPU's
-utilization, `in_user_space` (1: the accused CPU's registers are a program's), `lost` (lines that printk dropped within the
-report).
+`kthread_state` (bits of the task's state: 0 is runnable), `busy_pct_max` and `hardirq_pct_max` over the samples of a
+CPU's utilization, `in_user_space` (1: the accused CPU's registers are a program's), `lost` (lines that printk dropped
+within the report).
 """
 
 from collections.abc import Iterable
@@ -30,14 +30,14 @@ RCU: Final = (Kind.RCU_STALL, Kind.RCU_EXP_STALL)
 # Groups that are fields of the report, or no number of it.
 _FIELDS: Final = frozenset(
     (
-        "cpu", "cpus", "by", "comm", "pid", "dur_s", "dur_ns", "dur_ms", "flavor", "ticks", "unit", "nest", "fqs", "dyn", "nmi",
-        "row", "every", "idle", "waiter_pid", "owner_pid", "release", "state", "segment",
+        "cpu", "cpus", "by", "comm", "pid", "dur_s", "dur_ns", "dur_ms", "flavor", "ticks", "unit", "nest", "fqs",
+        "dyn", "nmi", "row", "every", "idle", "waiter_pid", "owner_pid", "release", "state", "segment",
     )
 )  # fmt: skip
 _NOTED: Final = frozenset(
     (
-        "rcu_kthread_starved", "rcu_kthread_timer", "rcu_all_seen", "rcu_blocked_tasks", "rcu_timer", "rcu_oom", "rcu_stall_csd",
-        "rcu_offline", "coredump", "workqueue", "hardirq", "hardirq_row", "scx_task", "holder",
+        "rcu_kthread_starved", "rcu_kthread_timer", "rcu_all_seen", "rcu_blocked_tasks", "rcu_timer", "rcu_oom",
+        "rcu_stall_csd", "rcu_offline", "coredump", "workqueue", "hardirq", "hardirq_row", "scx_task", "holder",
     )
 )  # fmt: skip
 _FROZEN: Final = "frozen"
@@ -45,7 +45,7 @@ _FROZEN: Final = "frozen"
 
 @dataclass(slots=True)
 class Opened:
-    """A report and what is needed to go on with it. `heard_ns` is the time of its newest line that the grammar knows."""
+    """A report and what is needed to go on with it; `heard_ns`: when its newest line came that the grammar knows."""
 
     report: Report
     row: str

@@ -1,11 +1,13 @@
 r"""Lines of text to lines of a kernel log: what consoles, dmesg, journals, syslog and CI put in front is taken off.
 
-Sources: kernel/printk/printk.c (`[%5lu.%06lu][%6s] `, `<prio>`), util-linux sys-utils/dmesg.c (`kern  :warn  : `, delta and
-wall-clock times), RFC 3164 and RFC 5424 (syslog), systemd src/shared/logs-show.c. Prefixes stack in any order, so they are
-taken off until nothing more is one. What a userspace program logged under its own name is no line of the kernel.
+Sources: kernel/printk/printk.c (`[%5lu.%06lu][%6s] `, `<prio>`), util-linux sys-utils/dmesg.c (`kern :warn : `, delta
+and wall-clock times), RFC 3164 and RFC 5424 (syslog), systemd src/shared/logs-show.c. Prefixes stack in any order, so
+they are taken off until nothing more is one. What a userspace program logged under its own name is no line of the
+kernel.
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, Final
 
 import re2
@@ -38,7 +40,8 @@ _BRACKET: Final = _compiled(r"(?:<(?P<prio>\d{1,3})>)?" + _STAMP)
 _MONTH: Final = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 _CLOCK: Final = r"\d\d:\d\d:\d\d(?:[.,]\d{1,9})?"
 _DATE: Final = (
-    rf"(?:(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? )?{_MONTH} {{1,2}}\d{{1,2}} (?:\d{{4}} )?{_CLOCK}(?: \d{{4}})?(?: [A-Z]{{3,4}})?"
+    rf"(?:(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? )?{_MONTH} {{1,2}}\d{{1,2}} (?:\d{{4}} )?{_CLOCK}"
+    r"(?: \d{4})?(?: [A-Z]{3,4})?"
     rf"|\d{{4}}[-/]\d\d[-/]\d\d[T _-]{_CLOCK} ?(?:Z|UTC|[+-]\d\d:?\d\d)?)"
 )
 _IDENT: Final = r"(?P<ident>[\w./@:-]{1,64}?)(?:\[(?P<pid>\d{1,10})\])?"
@@ -56,7 +59,7 @@ _PREFIX: Final = _compiled(
     r"|(?:[\w.-]{1,64} )?kernel: ?"
     r"|<(?P<bare>\d)>"
     r"|>+ ?"  # quoted mail
-    r"|(?:DEBUG|TRACE|WARN|WARNING|ERROR|NOTICE)[ :|-]+"  # a log level of what wrote the file; INFO: is the kernel's too
+    r"|(?:DEBUG|TRACE|WARN|WARNING|ERROR|NOTICE)[ :|-]+"  # of what wrote the file; INFO: is the kernel's too
     r"|[ \t]+"
     r")"
 )
@@ -92,7 +95,7 @@ def _split(part: bytes) -> Iterator[bytes]:
         yield part
         return
     bounds = [0, *starts[1:], len(part)]
-    for begin, end in zip(bounds, bounds[1:], strict=False):
+    for begin, end in pairwise(bounds):
         yield part[begin:end]
 
 
