@@ -41,7 +41,7 @@ STARTS: Final = (
         "scx_stall",
         Role.START,
         Kind.SCX_STALL,
-        r'sched_ext: BPF [\w -]+ "(?P<scx>.*)" disabled \(runnable task stall\)',
+        r'sched_ext: BPF [\w -]+?(?: "(?P<scx>.*)")? disabled \(runnable task stall\)',
         r"",
         ("runnable task stall",),
         "6.12",
@@ -227,7 +227,7 @@ STARTS: Final = (
     ),
 )
 
-#: Body of an RCU report that says enough to stand for one whose head is lost.
+#: Body that says enough to stand for a report whose head is lost.
 TAILS: Final = (
     Row("rcu_tail", Role.TAIL, Kind.RCU_STALL, P + r"\s*" + TAIL, r"", ("(t=", "detected by"), "3.0", "", _STALL),
     Row(
@@ -290,5 +290,16 @@ TAILS: Final = (
         "3.0",
         "",
         _STALL,
+    ),
+    Row(
+        "hard_lockup_powerpc_target",
+        Role.TAIL,
+        Kind.HARD_LOCKUP,
+        r"watchdog: CPU (?P<cpu>\d+) Hard LOCKUP",
+        r"",
+        ("Hard LOCKUP",),
+        "4.16",
+        "",
+        _POWERPC,
     ),
 )

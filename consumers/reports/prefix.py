@@ -8,7 +8,7 @@ kernel.
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import re2
 
@@ -58,11 +58,15 @@ _PREFIX: Final = _compiled(
     r"|(?:emerg|alert|crit|err|warn|notice|info|debug) *: {1,3}"
     r"|(?:[\w.-]{1,64} )?kernel: ?"
     r"|<(?P<bare>\d)>"
+    r"|\[ {0,6}\d{1,11}\.\]"  # retyped without its microseconds
+    r"|\[ {0,9}(?P<caller>[TC]\d{1,10})\]"  # and without its seconds
     r"|>+ ?"  # quoted mail
     r"|(?:DEBUG|TRACE|WARN|WARNING|ERROR|NOTICE)[ :|-]+"  # of what wrote the file; INFO: is the kernel's too
     r"|[ \t]+"
     r")"
 )
+# What a program of userspace wrote into the kernel's log, as systemd does.
+_USERSPACE: Final = _compiled(r"[\w.@-]{1,64}\[\d{1,10}\]: ")
 _IDENT_GROUP: Final = _PREFIX.groupindex[b"ident"]
 
 
@@ -100,23 +104,30 @@ def _split(part: bytes) -> Iterator[bytes]:
 
 
 def _line(place: int, octets: bytes) -> Line | None:
-    ts_ns, caller = None, ""
+    ts_ns, caller = None, b""
     bracket = _BRACKET.search(octets) if b"[" in octets else None
     if bracket is not None:
         before = _without_prefixes(octets[: bracket.start()])
         if before is None or int(bracket[b"prio"] or 0) > _KERNEL_FACILITY_PRIO_MAX:
             return None
         ts_ns = int(bracket[b"s"]) * 10**9 + int(bracket[b"fraction"].ljust(_NS_DIGITS, b"0"))
-        caller = (bracket[b"caller"] or b"").decode()
+        caller = bracket[b"caller"] or b""
         octets = octets[bracket.end() :]
-    text = _without_prefixes(octets)
-    if text is None:
+    bare = _without_prefixes(octets)
+    if bare is None or _USERSPACE.match(bare.text) is not None:
         return None
-    return Line(place, ts_ns, caller, text.decode("utf-8", "replace"), structured=False)
+    text = bare.text.decode("utf-8", "replace")
+    return Line(place, ts_ns, (caller or bare.caller).decode(), text, structured=False)
+
+
+class _Bare(NamedTuple):
+    text: bytes
+    caller: bytes
 
 
 # None: the prefix is that of a program of userspace.
-def _without_prefixes(octets: bytes) -> bytes | None:
+def _without_prefixes(octets: bytes) -> _Bare | None:
+    caller = b""
     for _ in range(PREFIXES_MAX):
         found = _PREFIX.match(octets)
         if found is None or not found.end():
@@ -125,9 +136,10 @@ def _without_prefixes(octets: bytes) -> bytes | None:
             return None
         if found[b"facility"] not in (None, b"kern"):
             return None
+        caller = found[b"caller"] or caller
         # A name without a number may be the host's, or the kernel's own (`watchdog: `): then only the date goes.
         if found[b"ident"] not in (None, b"kernel"):
             octets = octets[found.start(_IDENT_GROUP) :]
             break
         octets = octets[found.end() :]
-    return octets
+    return _Bare(octets, caller)
