@@ -214,7 +214,7 @@ def _holder(opened: Opened, groups: dict[str, str]) -> None:
 
 def _scx_task(opened: Opened, groups: dict[str, str]) -> None:
     if opened.report.pid is None:
-        opened.report.task, opened.report.pid = groups["comm"].rpartition(" ")[2], number(groups["pid"])
+        opened.report.task, opened.report.pid = groups["comm"], number(groups["pid"])
 
 
 # `7-...D P392`, or ` 0 3` of kernels before 4.2.
