@@ -227,8 +227,8 @@ KERNEL_NEGATIVES = [
     "lockdown: swapper/0: hibernation is restricted; see man kernel_lockdown.7",
     "test_lockup: Start on CPU0: lockup for 10s",
     "clocksource: tsc: mask: 0xffffffffffffffff max_cycles: 0x256c0161b7a, max_idle_ns: 440795244980 ns",
-    "sched_ext: BPF scheduler \"simple\" disabled (unregistered from user space)",
-    "sched_ext: BPF scheduler \"simple\" enabled",
+    'sched_ext: BPF scheduler "simple" disabled (unregistered from user space)',
+    'sched_ext: BPF scheduler "simple" enabled',
     "workqueue: output_poll_execute hogged CPU for >10000us 4 times, consider switching to WQ_UNBOUND",
     "NMI backtrace for cpu 1",
     "9pnet: Installing 9P2000 support",
@@ -246,5 +246,5 @@ USERSPACE_NEGATIVES = [
     "INFO: task dd:145 blocked for more than 120 seconds.",
     "Kernel panic - not syncing: softlockup: hung tasks",
     "node-problem-detector: rule kernel-monitor pattern=task \\S+:\\w+ blocked for more than \\w+ seconds\\.",
-    "agent[12]: matched \"NMI watchdog: Watchdog detected hard LOCKUP on cpu 1\" in /var/log/kern.log",
+    'agent[12]: matched "NMI watchdog: Watchdog detected hard LOCKUP on cpu 1" in /var/log/kern.log',
 ]  # fmt: skip

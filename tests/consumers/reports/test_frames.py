@@ -11,29 +11,39 @@ def below(functions):
     ("stack", "rest", "known_by"),
     [
         (
-            "dump_stack nmi_cpu_backtrace.cold nmi_trigger_cpumask_backtrace rcu_dump_cpu_stacks rcu_check_callbacks"
-            " update_process_times tick_sched_timer __hrtimer_run_queues hrtimer_interrupt smp_apic_timer_interrupt"
-            " apic_timer_interrupt spin_here do_work",
+            (
+                "dump_stack nmi_cpu_backtrace.cold nmi_trigger_cpumask_backtrace rcu_dump_cpu_stacks rcu_check_callbacks"
+                " update_process_times tick_sched_timer __hrtimer_run_queues hrtimer_interrupt smp_apic_timer_interrupt"
+                " apic_timer_interrupt spin_here do_work"
+            ),
             "spin_here do_work",
             "spin_here",
         ),
         (
-            "dump_stack_lvl panic watchdog_timer_fn __hrtimer_run_queues hrtimer_interrupt"
-            " __sysvec_apic_timer_interrupt sysvec_apic_timer_interrupt asm_sysvec_apic_timer_interrupt __do_softirq",
+            (
+                "dump_stack_lvl panic watchdog_timer_fn __hrtimer_run_queues hrtimer_interrupt"
+                " __sysvec_apic_timer_interrupt sysvec_apic_timer_interrupt asm_sysvec_apic_timer_interrupt __do_softirq"
+            ),
             "__do_softirq",
             "__do_softirq",
         ),
         (
-            "dump_backtrace show_stack dump_stack_lvl watchdog_timer_fn hrtimer_interrupt arch_timer_handler_virt"
-            " handle_percpu_devid_irq gic_handle_irq el1h_64_irq queued_spin_lock_slowpath net_tx",
+            (
+                "dump_backtrace show_stack dump_stack_lvl watchdog_timer_fn hrtimer_interrupt arch_timer_handler_virt"
+                " handle_percpu_devid_irq gic_handle_irq el1h_64_irq queued_spin_lock_slowpath net_tx"
+            ),
             "queued_spin_lock_slowpath net_tx",
             "net_tx",
         ),
         (
-            "__schedule schedule io_schedule folio_wait_bit_common folio_wait_writeback __filemap_fdatawait_range"
-            " file_write_and_wait_range ext4_sync_file",
-            "__schedule schedule io_schedule folio_wait_bit_common folio_wait_writeback __filemap_fdatawait_range"
-            " file_write_and_wait_range ext4_sync_file",
+            (
+                "__schedule schedule io_schedule folio_wait_bit_common folio_wait_writeback __filemap_fdatawait_range"
+                " file_write_and_wait_range ext4_sync_file"
+            ),
+            (
+                "__schedule schedule io_schedule folio_wait_bit_common folio_wait_writeback __filemap_fdatawait_range"
+                " file_write_and_wait_range ext4_sync_file"
+            ),
             "ext4_sync_file",
         ),
         (
