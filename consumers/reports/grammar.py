@@ -91,7 +91,8 @@ def _searched(octets: bytes, *, known_time: bool) -> Match | None:
     found = _first(_FREE_SET, _FREE, octets)
     if found is not None:
         return _unquoted(Match(found, {}, damaged=False), _PART[found.name].search(octets), octets)
-    found = _first(_FREE_STUB_SET, _DAMAGED, octets)
+    # Of a damaged line little is left to know it by: then it must begin so, or have a time of the kernel.
+    found = _first(_FREE_STUB_SET if known_time else _STUB_SET, _DAMAGED, octets)
     if found is not None:
         return _unquoted(Match(found, {}, damaged=True), _STUB[found.name].search(octets), octets)
     return _near(octets) if known_time else None
