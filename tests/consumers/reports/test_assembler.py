@@ -7,6 +7,7 @@ import pytest
 from consumers.reports import assembler as module
 from consumers.reports.assembler import AWAITED_NS, QUIET_NS, ReportAssembler
 from consumers.reports.codec import to_json
+from consumers.reports.kmsg_record import kmsg_line
 from consumers.reports.opened import LINES_SIZE_MAX
 from consumers.reports.report import Kind, Line, Seconds, Shape
 from tests.consumers.reports._corpus import KERNEL_NEGATIVES, LINES, USERSPACE_NEGATIVES
@@ -443,7 +444,19 @@ def test_a_near_miss_is_counted_and_given_out_and_opens_nothing():
 
 def test_what_only_sounds_like_a_report_opens_none():
     assert assemble(records([(10.0 * i, words) for i, words in enumerate(KERNEL_NEGATIVES)])) == []
-    assert len(KERNEL_NEGATIVES) + len(USERSPACE_NEGATIVES) >= 27
+    assert len(KERNEL_NEGATIVES) >= 27
+
+
+@pytest.mark.parametrize("words", USERSPACE_NEGATIVES)
+def test_what_userspace_writes_is_no_line_of_the_kernel(words):
+    assert kmsg_line(f"12,1,1000000,-;{words}".encode()) is None
+    assert kmsg_line(f"30,1,1000000,-,caller=T1;{words}".encode()) is None
+    assert (
+        text(
+            f"Nov 24 02:12:06 host agent[12]: {words}\n<14>[    1.000000] {words}\nuser  :err   : [    1.000000] {words}"
+        )
+        == []
+    )
 
 
 def test_a_new_line_of_the_same_caller_ends_its_report():
