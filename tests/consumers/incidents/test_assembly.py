@@ -205,7 +205,7 @@ def test_the_state_of_a_machine_has_a_bound_and_is_nothing_when_quiet():
     assembler = IncidentAssembler(SOURCE)
     assert len(json.dumps(assembler.state())) <= 1024
     for i in range(200):
-        play(_fat(i % 9, 5000 + i), assembler=assembler)
+        play(_fat(i % 6, 5000 + i), assembler=assembler)
     assert len(assembler.incidents) > 1
     assert len(json.dumps(assembler.state())) <= 256 * 1024
     assembler.tick(100_000 * S)
