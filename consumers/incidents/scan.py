@@ -58,6 +58,7 @@ class LogScan:
         self._wanted = 0
         self._kmsg: bool | None = None
         self._newest_ns: int | None = None
+        self._began = False  # a line of this boot was seen that the grammar knows
         self._log = LogIncidents(Source("", "", ""), _LIMITS)
         self._found: dict[str, Found] = {}
         self._keys: dict[tuple[Kind, int], Found] = {}
@@ -81,8 +82,10 @@ class LogScan:
             self._read(self._carry)
             self._carry = b""
             self.lines += 1
-        self._end_boot()
-        return self._taken(len(self._found))
+        self._settle()
+        done = sorted(self._found.values(), key=lambda found: found.incident.first_place)
+        self._found = {}
+        return done
 
     # Whole lines. Where nothing is wanted and no literal of the grammar stands, they are only counted.
     def _read(self, block: bytes) -> None:
@@ -120,6 +123,7 @@ class LogScan:
                     self.near_lines.append(line)
             if role is not None and self._new_boot(line, role):
                 self._end_boot()
+            self._began = self._began or role is not None
             if role in _FOLLOWED:
                 self._wanted = screen.FOLLOWING_LINES_MAX
                 if line.ts_ns is not None:
@@ -158,13 +162,18 @@ class LogScan:
                 self._found[incident.id] = Found(incident, self.boots)
 
     def _end_boot(self) -> None:
+        if not self._began:
+            return
+        self._settle()
+        self._log = LogIncidents(Source("", "", ""), _LIMITS)
+        self._newest_ns, self._began = None, False
+        self.boots += 1
+
+    def _settle(self) -> None:
         self._keep(self._log.close())
         for name, found in list(self._found.items()):
             if found.boot == self.boots:
                 self._merge_copy(name, found)
-        self._log = LogIncidents(Source("", "", ""), _LIMITS)
-        self._newest_ns = None
-        self.boots += 1
 
     # The same kinds at the same microseconds cannot be another boot's.
     def _merge_copy(self, name: str, found: Found) -> None:
