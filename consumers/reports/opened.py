@@ -1,9 +1,9 @@
 """A report while its lines still come: what each row of the grammar adds to it.
 
 Numbers beside those that the grammar names: `ticks` or `gps_behind` of the first CPU row, `nest`, `fqs`, `cpus_listed`,
-`kthread_state` (bits of the task's state: 0 is runnable), `busy_pct_max` and `hardirq_pct_max` over the samples of a CPU's
-utilization, `in_user_space` (1: the accused CPU's registers are a program's), `lost` (lines that printk dropped within the
-report).
+`kthread_state` (bits of the task's state: 0 is runnable), `busy_pct_max` and `hardirq_pct_max` over the samples of a
+CPU's utilization, `in_user_space` (1: the accused CPU's registers are a program's), `lost` (lines that printk dropped
+within the report).
 """
 
 from collections.abc import Iterable
@@ -30,22 +30,25 @@ RCU: Final = (Kind.RCU_STALL, Kind.RCU_EXP_STALL)
 # Groups that are fields of the report, or no number of it.
 _FIELDS: Final = frozenset(
     (
-        "cpu", "cpus", "by", "comm", "pid", "dur_s", "dur_ns", "dur_ms", "flavor", "ticks", "unit", "nest", "fqs", "dyn", "nmi",
-        "row", "every", "idle", "waiter_pid", "owner_pid", "release", "state", "segment",
+        "cpu", "cpus", "by", "comm", "pid", "dur_s", "dur_ns", "dur_ms", "flavor", "ticks", "unit", "nest", "fqs",
+        "dyn", "nmi", "row", "every", "idle", "waiter_pid", "owner_pid", "release", "state", "segment", "who", "level",
+        "node_first", "node_last",
     )
 )  # fmt: skip
 _NOTED: Final = frozenset(
     (
-        "rcu_kthread_starved", "rcu_kthread_timer", "rcu_all_seen", "rcu_blocked_tasks", "rcu_timer", "rcu_oom", "rcu_stall_csd",
-        "rcu_offline", "coredump", "workqueue", "hardirq", "hardirq_row", "scx_task", "holder",
+        "rcu_kthread_starved", "rcu_kthread_timer", "rcu_all_seen", "rcu_blocked_tasks", "rcu_timer", "rcu_oom",
+        "rcu_stall_csd", "rcu_offline", "coredump", "workqueue", "hardirq", "hardirq_row", "scx_task", "holder",
     )
 )  # fmt: skip
 _FROZEN: Final = "frozen"
+# Stacks of others: of the grace-period thread, of where it ran, of every holder of a lock.
+_OTHERS: Final = ("rcu_kthread_stack", "rcu_kthread_where", "locks")
 
 
 @dataclass(slots=True)
 class Opened:
-    """A report and what is needed to go on with it. `heard_ns` is the time of its newest line that the grammar knows."""
+    """A report and what is needed to go on with it; `heard_ns`: when its newest line came that the grammar knows."""
 
     report: Report
     row: str
@@ -162,7 +165,7 @@ def _fields(report: Report, groups: dict[str, str]) -> None:
     if report.by is None:
         report.by = number(groups.get("by"))
     report.flavor = report.flavor or groups.get("flavor", "")[:32]
-    report.taint = report.taint or "".join(groups.get("taint", "").split())[:32]
+    report.taint = report.taint or "".join(each for each in groups.get("taint", "") if each.isupper())[:32]
     # The name of the kernel that runs; of a boot's banner it is only the default.
     report.release = groups.get("release", "")[:128] or report.release
     report.hardware = report.hardware or groups.get("hardware", "").strip()[:256]
@@ -187,10 +190,22 @@ def _special(opened: Opened, name: str, groups: dict[str, str]) -> None:
     report = opened.report
     if name == "rcu_cpu":
         _cpu_row(opened, groups)
-    elif name in ("frame", "at"):
+    elif name in ("frame", "frame_arm", "at"):
         _frame(opened, groups)
-    elif name in ("cpu", "nmi_cpu", "dump_cpu", "task", "task_old", "rcu_kthread_stack", "rcu_kthread_where", "locks"):
+    elif name in (
+        "cpu",
+        "nmi_cpu",
+        "dump_cpu",
+        "hard_lockup_powerpc_target",
+        "task",
+        "task_old",
+        "rcu_kthread_stack",
+        "rcu_kthread_where",
+        "locks",
+    ):
         _section(opened, name, groups)
+    elif name == "rcu_blocked_tasks":
+        _accused(report, groups.get("tasks", ""))
     elif name == "nmi_sent":
         opened.awaited = list(cpu_list(groups.get("cpus", "")))
     elif name in ("rcu_kthread_starved", "rcu_kthread_timer"):
@@ -277,7 +292,7 @@ def _section(opened: Opened, name: str, groups: dict[str, str]) -> None:
         report.task, report.pid = groups["comm"], pid
     by_task = report.kind in (Kind.HUNG_TASK, Kind.SCX_STALL, Kind.RCU_TASKS_STALL)
     key = f"pid{pid}" if by_task and pid is not None else f"cpu{cpu}" if cpu is not None else name
-    if opened.section in (_FROZEN, key):
+    if opened.section in (_FROZEN, key) or (name in ("task", "task_old") and not by_task and opened.section):
         return
     accused = (pid is not None and pid == report.pid) if by_task else cpu in report.cpus
     was_accused = opened.section.endswith("!")
@@ -285,21 +300,21 @@ def _section(opened: Opened, name: str, groups: dict[str, str]) -> None:
         return
     if was_accused and opened.stack:
         opened.section = _FROZEN
-    elif accused or not opened.stack:
-        opened.stack = []
+    elif accused or not opened.stack or name in _OTHERS:
+        opened.stack = opened.stack if name in _OTHERS else []
         opened.section = key + "!" if accused else key
     elif opened.section == "":
         opened.section = _FROZEN  # what followed the start line at once was the accused's own
 
 
 def _frame(opened: Opened, groups: dict[str, str]) -> None:
-    if opened.section == _FROZEN or groups.get("guess") or len(opened.stack) >= FRAMES_MAX:
+    if opened.section in (_FROZEN, *_OTHERS) or groups.get("guess") or len(opened.stack) >= FRAMES_MAX:
         return
     if groups.get("segment", "").endswith("33") or groups["func"].startswith("0x"):
         if not opened.stack:
             opened.report.numbers["in_user_space"] = 1
         return
-    opened.stack.append(Frame(groups["func"][:128], groups.get("module", "")[:64]))
+    opened.stack.append(Frame(groups["func"].partition("+")[0][:128], groups.get("module", "")[:64]))
     below = below_machinery(opened.stack)
     opened.report.frames = tuple(_once(frame.function for frame in below))
     opened.report.module = next((frame.module for frame in below if frame.module), "")
