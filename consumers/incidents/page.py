@@ -41,6 +41,11 @@ SHAPES: Final = {
     Shape.NO_ROW: "no row tells of a CPU: a preempted reader, a starved RCU thread, or lost lines",
     Shape.NO_TICKS: "the rows have no ticks: nothing follows from them",
 }
+#: Shapes from which something follows, at low confidence and from few cases.
+_HINTS: Final[dict[Shape | None, str]] = {
+    Shape.RAN: "Its timer ticked all along, which points at code of this kernel",
+    Shape.NOTHING_RAN: "Nothing ran on it, which points below this kernel",
+}
 
 
 def json_object(incident: Incident, verdict: Verdict, file: str, boot: int) -> dict[str, Any]:
@@ -140,6 +145,9 @@ def sentence(incident: Incident) -> str:
 def _owned(incident: Incident, verdict: Verdict) -> str:
     open_question = _cannot(incident)
     if verdict.owner is Owner.UNDETERMINED:
+        hint = _HINTS.get(incident.root.shape)
+        if hint is not None:
+            return f"{hint}, but without the host's side the owner is undetermined."
         return f"The owner is undetermined: this text cannot say {open_question}."
     return f"The owner is {verdict.owner} with {verdict.confidence} confidence; this text cannot say {open_question}."
 
@@ -152,8 +160,6 @@ def _cannot(incident: Incident) -> str:
         if "storage" in resources(root):
             return "whether the disk below was slow or an answer of it was lost"
         return "what it waited for in the end, nor whether the machine below stood still"
-    if root.shape is Shape.RAN:
-        return "why the code did not let go"
     where = _cpus(root.cpus) if root.cpus else "the CPU"
     return f"whether {where} looped in its kernel or was not run by its host"
 
