@@ -343,9 +343,10 @@ def _trim(report: Report, lines_max: int) -> None:
 
 # At most `size_max` bytes of JSON.
 def _clipped(text: str, size_max: int) -> str:
-    if len(text) <= size_max // 6 or len(json.dumps(text[:size_max])) - 2 <= size_max:
-        return text[:size_max]
-    return text[: size_max // 6]
+    text = text[:size_max]
+    while len(json.dumps(text)) - 2 > size_max:
+        text = text[: len(text) * 3 // 4]
+    return text
 
 
 def _held_to_dict(held: _Held) -> dict[str, Any]:

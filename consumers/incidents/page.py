@@ -10,6 +10,7 @@ from typing import Any, Final
 from consumers.incidents.incident import Incident
 from consumers.incidents.joining import TASK_KINDS, resources, waits_for_others
 from consumers.reports.frames import anchor as anchor_of
+from consumers.reports.frames import own_name
 from consumers.reports.report import Kind, Report, Seconds, Shape
 from consumers.verdict.verdict import Owner, Verdict
 
@@ -243,13 +244,21 @@ def _read(root: Report) -> Iterator[tuple[str, str]]:
     if root.shape is not None:
         yield "shape", f"{root.shape}: {SHAPES[root.shape]}"
     if root.frames:
-        more = " ..." if len(root.frames) > _FRAMES_SHOWN else ""
-        yield "stack", " < ".join(root.frames[:_FRAMES_SHOWN]) + more
+        shown = _told_frames(root.frames)
+        more = " ..." if len(shown) > _FRAMES_SHOWN else ""
+        yield "stack", " < ".join(shown[:_FRAMES_SHOWN]) + more
     for label, value in (("module", root.module), ("lock holder", root.holder), ("hardware", root.hardware)):
         if value:
             yield label, value
     if root.release:
         yield "kernel", root.release + (f", tainted {root.taint}" if root.taint else "")
+
+
+# From one frame above that by which it is known: that every waiting task waits is no news.
+def _told_frames(frames: tuple[str, ...]) -> tuple[str, ...]:
+    names = [own_name(frame) for frame in frames]
+    known = anchor_of(frames)
+    return frames[max(0, names.index(known) - 1) :] if known in names else frames
 
 
 # How many lines of each kind, with their numbers where they are few.

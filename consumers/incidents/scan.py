@@ -1,9 +1,9 @@
 """The incidents in one saved kernel log: console, dmesg or journal as text, or a dump of /dev/kmsg.
 
 Blocks of bytes in, cut anywhere. What has no literal of a line that begins or ends something is only counted; around a
-line that the grammar knows, the context before it, that line and what may belong to it are read. A file may hold several
-boots: `Linux version` or a fall of the time begins another, and nothing joins across. A log that stands in the file
-twice, as a console and once more as a dump, is one: the lines of the copy count as lines of the same incidents.
+line that the grammar knows, the context before it, that line and what may belong to it are read. A file may hold
+several boots: `Linux version` or a fall of the time begins another. A log that stands in the file twice, as a console
+and once more as a dump, is one: the lines of the copy count as lines of the same incidents.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from consumers.reports.grammar_context import NEARS
 from consumers.reports.grammar_row import Role
 from consumers.reports.kmsg_record import is_kmsg, kmsg_line
 from consumers.reports.prefix import text_lines
-from consumers.reports.report import Kind, Line
+from consumers.reports.report import Kind, Line, Report
 from schemas.errors import BadInputError
 
 #: Longest line that is kept whole across blocks.
@@ -37,6 +37,7 @@ _FALL_NS: Final = 90_000_000_000
 #: How far before the first line of a report its context is looked for.
 _BEHIND_BYTES: Final = 1 << 16
 _NEWLINE: Final = b"\n"
+_BANNER: Final = "Linux version "
 _FOLLOWED: Final = frozenset((Role.START, Role.TAIL, Role.END))
 
 
@@ -79,6 +80,7 @@ class LogScan:
         self._fed = 0
         self._kmsg: bool | None = None
         self._newest_ns: int | None = None
+        self._banner_place = -1
         self._began = False  # a line of this boot was seen that the grammar knows
         self._log = LogIncidents(Source("", "", ""), _LIMITS)
         self._found: dict[str, Found] = {}
@@ -136,9 +138,7 @@ class LogScan:
             match = grammar.match(line)
             role = None if match is None else match.row.role
             if role is Role.NEAR:
-                self.near += 1
-                if len(self.near_lines) < NEAR_SHOWN_MAX:
-                    self.near_lines.append(line)
+                self._near_miss([line])
             if role is not None and self._new_boot(line, role):
                 self._end_boot()
             self._began = self._began or role is not None
@@ -155,6 +155,11 @@ class LogScan:
                 self._fed = place
             if match is not None and match.row.kind is not None and role is Role.START:
                 self._note_again(line, match.row.kind)
+
+    def _near_miss(self, lines: list[Line]) -> None:
+        self.near += 1
+        if len(self.near_lines) < NEAR_SHOWN_MAX:
+            self.near_lines += lines
 
     # What stands before the first line of a report, and is evidence for it.
     def _take_context(self, before: bytes, place: int) -> None:
@@ -194,7 +199,10 @@ class LogScan:
 
     def _new_boot(self, line: Line, role: Role) -> bool:
         if role is Role.BOOT:
-            return line.text.startswith("Linux version ") and (line.ts_ns or 0) < _BOOT_NS
+            banner = line.text.startswith(_BANNER) and (line.ts_ns or 0) < _BOOT_NS
+            again = line.place <= self._banner_place + 1  # the other console's
+            self._banner_place = line.place if banner else self._banner_place
+            return banner and not again
         newest_ns = self._newest_ns
         return (
             role in _FOLLOWED
@@ -220,7 +228,12 @@ class LogScan:
     def _settle(self) -> None:
         self._keep(self._log.close())
         for name, found in list(self._found.items()):
-            if found.boot == self.boots:
+            if found.boot != self.boots:
+                continue
+            if all(map(_only_a_phrase, found.incident.reports)):
+                self._near_miss(found.incident.root.lines[:1])
+                del self._found[name]
+            else:
                 self._merge_copy(name, found)
 
     # The same kinds at the same microseconds cannot be another boot's.
@@ -252,6 +265,13 @@ def _looks_like_kmsg(block: bytes) -> bool:
         line for line in block.split(b"\n", _HEAD_LINES)[:_HEAD_LINES] if line.strip() and not line.startswith(b" ")
     ]
     return 2 * sum(map(is_kmsg, lines)) > len(lines)
+
+
+# Text that quotes the words and has nothing of what a kernel says with them: a manual, a rule of another program.
+def _only_a_phrase(report: Report) -> bool:
+    known = report.cpus or report.frames or report.numbers
+    told = known or report.duration or report.pid is not None or report.ts_ns is not None
+    return report.corrupted and not report.structured and not told
 
 
 # Where the next line begins in which something may begin or end, from `at` on.
