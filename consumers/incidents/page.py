@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from consumers.incidents.incident import Incident
 from consumers.incidents.joining import TASK_KINDS, resources, waits_for_others
+from consumers.render import printable
 from consumers.reports.frames import anchor as anchor_of
 from consumers.reports.frames import own_name
 from consumers.reports.report import Kind, Report, Seconds, Shape
@@ -100,10 +101,11 @@ def text(incident: Incident, verdict: Verdict, number: int) -> str:
     cpus = f" on {_cpus(incident.cpus)}" if incident.cpus else ""
     title = f"{number}. {NAMES[incident.kind]}{cpus}, {length_text(incident.duration)}, {_lines(incident)}"
     told = f"{sentence(incident)} {_owned(incident, verdict)}"
+    told = printable(told)
     lines = [title, *textwrap.wrap(told, _WIDTH, initial_indent="   ", subsequent_indent="   "), ""]
     for label, value in _facts(incident, verdict):
         lines += textwrap.wrap(
-            value,
+            printable(value),
             _WIDTH,
             initial_indent=f"   {label:{_LABEL}}",
             subsequent_indent=" " * (_LABEL + 3),
