@@ -24,6 +24,7 @@ _ENDED_KEPT_NS: Final = 60 * S
 _STALE_KEPT_NS: Final = 3600 * S
 _STALE_AFTER: Final = 3
 _FRAMES_MAX: Final = 16
+_REPORT_CPUS_MAX: Final = 32
 _NOTES_MAX: Final = 8
 _LINE_SIZE_MAX: Final = 160
 _WORD_SIZE_MAX: Final = 80
@@ -109,8 +110,19 @@ class IncidentAssembler:
         self._held = []
         return _distinct(changed)
 
+    def relink(self, reports: Iterable[Report]) -> None:
+        """Take these objects for the reports that still grow: after a restart their assembly has made them anew."""
+        for report in reports:
+            key = _key(report)
+            for held in self._held:
+                if key in held.unclosed:
+                    _replace(held.incident, key, report)
+
     def state(self) -> dict[str, Any]:
-        """Return everything as values of JSON. Reports that still grow go without lines: their assembly has those."""
+        """Return everything as values of JSON.
+
+        Of reports that still grow most is left out, because their assembly has it: `relink` after `restore`.
+        """
         if not self._held:
             return {}
         return {"held": [_held_to_dict(held) for held in self._held]}
@@ -180,9 +192,8 @@ class IncidentAssembler:
         _replace(held.incident, key, report)
         if closed:
             held.unclosed.discard(key)
-            first = report is held.incident.reports[0]
-            _trim(report, self._limits.first_lines_max if first else self._limits.lines_max)
             moved = self._settle(held, report)
+            self._shorten(report)
             if held not in self._held:
                 return [held, *moved]
             changed = [*([held] if self._summarise(held) else []), *moved]
@@ -192,6 +203,14 @@ class IncidentAssembler:
                     changed.append(each)
             return changed
         return [held] if self._summarise(held) else []
+
+    # A whole report keeps what a page needs of it.
+    def _shorten(self, report: Report) -> None:
+        for held in self._held:
+            if any(each is report for each in held.incident.reports):
+                held.folded.add_cpus(report)
+                first = report is held.incident.reports[0]
+                _trim(report, self._limits.first_lines_max if first else self._limits.lines_max)
 
     # Of some kinds the end comes long after the report was closed.
     def _late_end(self, report: Report, key: str) -> list[_Held]:
@@ -333,6 +352,7 @@ def _replace(incident: Incident, key: str, report: Report) -> None:
 def _trim(report: Report, lines_max: int) -> None:
     kept = report.lines[:lines_max] + [each for each in report.lines[lines_max:] if awaits_answer(each.text)][:2]
     report.dropped_lines += len(report.lines) - len(kept)
+    report.cpus = report.cpus[:_REPORT_CPUS_MAX]
     report.lines[:] = [line._replace(text=_clipped(line.text, _LINE_SIZE_MAX)) for line in kept]
     report.frames = tuple(_clipped(each, _WORD_SIZE_MAX) for each in report.frames[:_FRAMES_MAX])
     report.notes = tuple(_clipped(each, _LINE_SIZE_MAX) for each in report.notes[:_NOTES_MAX])
@@ -353,7 +373,7 @@ def _held_to_dict(held: _Held) -> dict[str, Any]:
     value = codec.to_dict(held.incident)
     for report, each in zip(held.incident.reports, value["reports"], strict=True):
         if _key(report) in held.unclosed:
-            each["lines"] = []
+            each |= {"lines": [], "cpus": report.cpus[:1], "notes": (), "frames": ()}
     folded, unclosed = held.folded.to_dict(), sorted(held.unclosed)
     return {"incident": value, "folded": folded, "proofs": held.proofs, "unclosed": unclosed, "ended_ns": held.ended_ns}
 

@@ -220,6 +220,7 @@ class LogScan:
     def _end_boot(self) -> None:
         if not self._began:
             return
+        self._keep(self._log.rebooted())
         self._settle()
         self._log = LogIncidents(Source("", "", ""), _LIMITS)
         self._newest_ns, self._began = None, False
@@ -245,6 +246,8 @@ class LogScan:
                 self._keys |= dict.fromkeys(keys, found)
             return
         self.copies += 1
+        # That a boot ended was only said because the copy began.
+        first.incident.state, first.incident.ended_by = found.incident.state, found.incident.ended_by
         first.incident.start_lines += found.incident.start_lines
         first.incident.dropped_start_lines += found.incident.dropped_start_lines
         del self._found[name]

@@ -97,6 +97,7 @@ def test_a_log_that_stands_there_twice_is_one_incident_with_the_lines_of_both(na
     both = [*lines, b"and again, as dmesg had it:\n", *(b"<4>" + line for line in lines)]
     (found,), log = scan(both)
     assert shown([found]) == [starts(both)] and (log.copies, log.boots) == (1, 2)
+    assert found.incident.state == "open"
 
 
 def test_two_boots_in_one_file_are_two_incidents():
@@ -104,6 +105,7 @@ def test_two_boots_in_one_file_are_two_incidents():
     later = [line.replace(b"[   14.5", b"[   14.6") for line in console(name)]
     found, log = scan([*console(name), *later])
     assert len(found) == 2 and [each.boot for each in found] == [1, 2] and log.boots == 2
+    assert [each.incident.ended_by for each in found] == ["reboot", ""]
 
 
 def test_a_fall_of_the_time_is_another_boot_though_its_first_lines_are_lost():
