@@ -3,12 +3,14 @@
 Two sentences first: what stood still and for how long, and who may have owned it. Then the facts, then what is missing.
 """
 
+import datetime as dt
 import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from consumers.incidents.incident import Incident
 from consumers.incidents.joining import TASK_KINDS, resources, waits_for_others
+from consumers.incidents.wall import WALL_NS
 from consumers.render import printable
 from consumers.reports.frames import anchor as anchor_of
 from consumers.reports.frames import own_name
@@ -63,7 +65,7 @@ def json_object(incident: Incident, verdict: Verdict, file: str, boot: int) -> d
         "start_lines_dropped": incident.dropped_start_lines,
         "first_line": incident.first_place,
         "last_line": incident.last_place,
-        "at_s": None if incident.since_ns is None else round(incident.since_ns / 1e9, 6),
+        "at_s": None if (at_ns := incident.since_ns) is None or at_ns >= WALL_NS else round(at_ns / 1e9, 6),
         "cpu": root.cpus[0] if root.cpus else None,
         "cpus": incident.cpus,
         "task": incident.task,
@@ -236,7 +238,11 @@ def _lacking(verdict: Verdict) -> Iterator[tuple[str, str]]:
 def _measured(incident: Incident) -> Iterator[tuple[str, str]]:
     if incident.since_ns is not None:
         until = "" if incident.until_ns is None else f" to {incident.until_ns / 1e9:.3f}"
-        yield "when", f"{incident.since_ns / 1e9:.3f}{until} s on the kernel's clock"
+        when = f"{incident.since_ns / 1e9:.3f}{until} s on the kernel's clock"
+        yield (
+            "when",
+            when if incident.since_ns < WALL_NS else f"from {_date(incident.since_ns)} on, by the log's own dates",
+        )
     if len(incident.lengths) > 1:
         each = (f"{name} {length_text(value)}" for name, value in sorted(incident.lengths.items()))
         yield "lengths", f"{', '.join(each)}; used: {incident.duration_from}"
@@ -284,6 +290,10 @@ def _cpus(cpus: tuple[int, ...]) -> str:
         return f"CPU {cpus[0]}"
     shown = ", ".join(map(str, cpus[:_CPUS_SHOWN]))
     return f"CPUs {shown}" + (f" and {len(cpus) - _CPUS_SHOWN} more" if len(cpus) > _CPUS_SHOWN else "")
+
+
+def _date(ns: int) -> str:
+    return f"{dt.datetime.fromtimestamp(ns // 1_000_000_000, dt.UTC):%b %d %H:%M:%S}"
 
 
 def _number(value: float) -> str:

@@ -14,6 +14,7 @@ import re2
 from consumers.incidents.assembly import Limits
 from consumers.incidents.incident import Incident, Source, StartLine
 from consumers.incidents.log import LogIncidents
+from consumers.incidents.wall import WallClock, wall_second
 from consumers.reports import grammar, screen
 from consumers.reports.grammar_context import NEARS
 from consumers.reports.grammar_row import Role
@@ -79,6 +80,9 @@ class LogScan:
         self._wanted = 0  # lines behind the newest that may belong to a report
         self._fed = 0
         self._kmsg: bool | None = None
+        # Lines have the wall clock's time if the first line of a report has that and none of printk's.
+        self._wall: WallClock | None = None
+        self._dated = False
         self._newest_ns: int | None = None
         self._banner_place = -1
         self._began = False  # a line of this boot was seen that the grammar knows
@@ -134,9 +138,10 @@ class LogScan:
     def _line(self, block: bytes, at: int, end: int, place: int) -> None:
         wanted = self._wanted
         self._wanted = max(0, wanted - 1)
-        for line in self._lines_of(block[at:end], place):
-            match = grammar.match(line)
+        for read in self._lines_of(block[at:end], place):
+            match = grammar.match(read)
             role = None if match is None else match.row.role
+            line = read if role not in _FOLLOWED or self._dated else self._date(read, block[at:end])
             if role is Role.NEAR:
                 self._near_miss([line])
             if role is not None and self._new_boot(line, role):
@@ -155,6 +160,14 @@ class LogScan:
                 self._fed = place
             if match is not None and match.row.kind is not None and role is Role.START:
                 self._note_again(line, match.row.kind)
+
+    # By the first line of a report: whose times the lines of this log have.
+    def _date(self, line: Line, raw: bytes) -> Line:
+        self._dated = True
+        if line.ts_ns is not None or self._kmsg or wall_second(raw) is None:
+            return line
+        self._wall = WallClock()
+        return self._wall.stamped(line, raw)
 
     def _near_miss(self, lines: list[Line]) -> None:
         self.near += 1
@@ -186,7 +199,8 @@ class LogScan:
 
     def _lines_of(self, raw: bytes, place: int) -> Iterator[Line]:
         if not self._kmsg:
-            yield from text_lines(place, raw)
+            for each in text_lines(place, raw):
+                yield each if self._wall is None else self._wall.stamped(each, raw)
             return
         if raw.startswith(b" "):
             return

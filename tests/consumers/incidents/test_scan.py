@@ -143,6 +143,34 @@ def test_context_before_a_report_is_evidence_and_alone_is_nothing():
     assert any("RT throttling" in note for note in found.incident.root.notes)
 
 
+LOCKUP = b"watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [sh:137]\n"
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        b"[Tue Nov 24 %02d:12:%02d 2026] ",
+        b"Nov 24 %02d:12:%02d host kernel: ",
+        b"2026-11-24T%02d:12:%02d+00:00 host kernel: ",
+        b"2026-11-24 %02d:12:%02d.123 host kernel: ",
+    ],
+)
+def test_the_dates_of_a_log_without_times_say_what_is_one_stall(date):
+    filler = [b"other text\n"] * 1000
+    found, log = scan([date % (2, 6) + LOCKUP, *filler, date % (2, 34) + LOCKUP, date % (9, 34) + LOCKUP])
+    assert shown(found) == [[1, 1002], [1003]] and log.boots == 1
+    assert found[0].incident.duration.high == pytest.approx(50, abs=0.01)
+
+
+def test_a_line_that_lost_its_time_joins_its_own_stall_only():
+    rcu = b"rcu: INFO: rcu_sched detected stalls on CPUs/tasks:\n"
+    row = b"[  100.000000] rcu: \t1-...0: (0 ticks this GP) idle=9cb/1/0x40000000 softirq=1/1 fqs=%d\n"
+    found, _ = scan([rcu, row % 1049, b"[  163.000000] " + rcu, row.replace(b"100.", b"163.") % 3701])
+    assert shown(found) == [[1, 3]]
+    found, _ = scan([rcu, b"[ 7000.000000] " + LOCKUP])
+    assert shown(found) == [[1], [2]]
+
+
 NEGATIVES = [
     b"watchdog: Enabled. Permanently consumes one hw-PMU counter.\n",
     b"NMI watchdog: Enabled. Permanently consumes one hw-PMU counter.\n",
