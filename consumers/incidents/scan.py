@@ -284,11 +284,14 @@ def _looks_like_kmsg(block: bytes) -> bool:
     return 2 * sum(map(is_kmsg, lines)) > len(lines)
 
 
-# Text that quotes the words and has nothing of what a kernel says with them: a manual, a rule of another program.
+# Text that quotes the words in a sentence and has nothing of what a kernel says with them: a manual, another's rule.
 def _only_a_phrase(report: Report) -> bool:
     known = report.cpus or report.frames or report.numbers
     told = known or report.duration or report.pid is not None or report.ts_ns is not None
-    return report.corrupted and not report.structured and not told
+    if not report.corrupted or report.structured or told or not report.lines:
+        return False
+    anchored = grammar.match(report.lines[0]._replace(structured=True))
+    return anchored is None or anchored.row.role not in _FOLLOWED
 
 
 # Where the next line begins in which something may begin or end, from `at` on.
