@@ -6,6 +6,7 @@ several boots: `Linux version` or a fall of the time begins another. A log that 
 and once more as a dump, is one: the lines of the copy count as lines of the same incidents.
 """
 
+from bisect import insort
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
@@ -29,7 +30,7 @@ CARRY_BYTES_MAX: Final = 1 << 20
 HELD_MAX: Final = 4096
 #: Near misses of which the text is kept.
 NEAR_SHOWN_MAX: Final = 20
-_LIMITS: Final = Limits(open_max=64, reports_max=64, start_lines_max=1 << 16, lines_max=12, first_lines_max=80)
+_LIMITS: Final = Limits(open_max=64, reports_max=24, start_lines_max=1 << 16, lines_max=12, first_lines_max=80)
 _KEYS_MAX: Final = 1 << 16
 _HEAD_LINES: Final = 40
 _BOOT_NS: Final = 2_000_000_000
@@ -37,6 +38,8 @@ _BOOT_NS: Final = 2_000_000_000
 _FALL_NS: Final = 90_000_000_000
 #: How far before the first line of a report its context is looked for.
 _BEHIND_BYTES: Final = 1 << 16
+#: Most records in one line of a file.
+_JOINED_MAX: Final = 16
 _NEWLINE: Final = b"\n"
 _BANNER: Final = "Linux version "
 _FOLLOWED: Final = frozenset((Role.START, Role.TAIL, Role.END))
@@ -188,13 +191,12 @@ class LogScan:
     # A line that stands there twice, as two consoles print it, opens nothing the second time; it is a start line too.
     def _note_again(self, line: Line, kind: Kind) -> None:
         for incident in reversed(self._log.incidents.incidents):
-            if any(each.place == line.place and each.kind is kind for each in incident.start_lines):
+            if any(each == (line.place, kind) for each in incident.start_lines[-_JOINED_MAX:]):
                 return
             for report in reversed(incident.reports):
                 same = report.kind is kind and report.ts_ns == line.ts_ns and report.lines
                 if same and line.text.startswith(report.lines[0].text):
-                    incident.start_lines.append(StartLine(line.place, kind))
-                    incident.start_lines.sort()
+                    insort(incident.start_lines, StartLine(line.place, kind))
                     return
 
     def _lines_of(self, raw: bytes, place: int) -> Iterator[Line]:
