@@ -45,6 +45,12 @@ SHAPES: Final = {
     Shape.NO_ROW: "no row tells of a CPU: a preempted reader, a starved RCU thread, or lost lines",
     Shape.NO_TICKS: "the rows have no ticks: nothing follows from them",
 }
+_ENDS: Final = {
+    "end-line": "the kernel said that it was over",
+    "progress": "what stood still was seen to move again",
+    "reboot": "none was seen before the machine started anew",
+    "joined": "it turned out to be a part of another incident",
+}
 #: Shapes from which something follows, at low confidence and from few cases.
 _HINTS: Final[dict[Shape | None, str]] = {
     Shape.RAN: "Its timer ticked all along, which points at code of this kernel",
@@ -140,7 +146,7 @@ def sentence(incident: Incident) -> str:
     if waiting and root.cpus:
         told += f"; {_cpus(tuple(waiting))} waited for an answer of it"
     elif waits_for_others(root):
-        told += "; it waited for other CPUs to answer, so it may be their victim"
+        told += "; it waited for other CPUs or for RCU, so it may be a victim"
     if incident.panicked and root.kind is not Kind.PANIC:
         told += ", and the kernel panicked over it"
     return f"{told[0].upper()}{told[1:]}."
@@ -215,6 +221,8 @@ def _facts(incident: Incident, verdict: Verdict) -> Iterator[tuple[str, str]]:
         more = f" and {hidden} more" if hidden > 0 else ""
         yield "also named", ", ".join(incident.victims[:_VICTIMS_SHOWN]) + more
     yield "reports", ", ".join(_counted(incident))
+    if incident.ended_by:
+        yield "end", _ENDS[incident.ended_by]
     if incident.corrupted:
         yield "damage", "lines are cut or missing: what is said here may lack a part"
     for found in verdict.evidence:

@@ -162,6 +162,38 @@ def test_the_dates_of_a_log_without_times_say_what_is_one_stall(date):
     assert found[0].incident.duration.high == pytest.approx(50, abs=0.01)
 
 
+def test_an_end_that_comes_long_after_the_report_ends_it():
+    lock = b"smp: csd: %b non-responsive CSD lock (#1) on CPU#0, waiting %d ns for CPU#02 do_sync_core+0x0/0x30(0x0).\n"
+    lines = [b"[  100.000000] " + lock % (b"Detected", 5 * 10**9), b"[  105.000000] " + lock % (b"Continued", 10**10)]
+    end = b"[  111.000000] smp: csd: CSD lock (#1) got unstuck on CPU#02, CPU#0 released the lock.\n"
+    (found,), _ = scan([*lines, *([b"other text\n"] * 500), end])
+    assert (found.incident.kind, found.incident.ended_by, found.incident.last_place) == ("csd_stall", "end-line", 503)
+    (found,), _ = scan(lines)
+    assert (found.incident.state, found.incident.ended_by) == ("open", "")
+
+
+def test_several_detectors_and_the_panic_are_one_failure_and_the_next_boot_another():
+    lines = [
+        b"[  300.000000] watchdog: BUG: soft lockup - CPU#3 stuck for 23s! [a:1]\n",
+        b"[  300.100000] rcu: INFO: rcu_sched self-detected stall on CPU\n",
+        b"[  300.100100] rcu: \t3-....: (5200 ticks this GP) idle=0d5/1/0x4000000000000000 softirq=11/11 fqs=2600\n",
+        b"[  300.100200] rcu: \t(t=5252 jiffies g=77 q=10)\n",
+        b"[  302.000000] Kernel panic - not syncing: softlockup: hung tasks\n",
+        b"[    0.000000] Linux version 6.1.0 (x) #1\n",
+        b"[    9.000000] watchdog: BUG: soft lockup - CPU#0 stuck for 5s! [b:2]\n",
+    ]
+    first, second = scan(lines)[0]
+    assert [each.kind for each in first.incident.start_lines] == ["soft_lockup", "rcu_stall", "panic"]
+    assert first.incident.panicked and first.incident.ended_by == "reboot" and first.incident.cpus == (3,)
+    assert shown([second]) == [[7]] and second.boot == 2
+
+
+@pytest.mark.parametrize("noise", [b"\0\0\0", b"\xff\xfe", "é".encode()])
+def test_noise_of_a_serial_line_in_front_hides_nothing(noise):
+    (found,), _ = scan([noise + b"[  100.000000] " + LOCKUP])
+    assert found.incident.cpus == (1,)
+
+
 def test_a_line_that_lost_its_time_joins_its_own_stall_only():
     rcu = b"rcu: INFO: rcu_sched detected stalls on CPUs/tasks:\n"
     row = b"[  100.000000] rcu: \t1-...0: (0 ticks this GP) idle=9cb/1/0x40000000 softirq=1/1 fqs=%d\n"
