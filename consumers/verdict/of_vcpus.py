@@ -261,7 +261,7 @@ def _throttled(look: Look, there: There, mine: list[Thread]) -> list[Evidence]:
         "bpf_vcpu",
         "select vcpu, state_name, prev_comm, max(duration_ns) as longest_ns, min(position) as first, "  # noqa: S608
         "max(position) as last, layer, surface, instance, clock from bpf_vcpu "
-        f"where machine = ? and boot_id = ? and pid in ({tids}) and ts_ns between ? and ? "
+        f"where machine = ? and boot_id = ? and pid in ({tids}) and ts_ns >= ? and ts_ns - duration_ns::bigint <= ? "
         f"and state_name in ('VCPU_WAITING', '{_THROTTLED}') group by all order by longest_ns desc limit 3",
         *clock[0][:2], there.window.since_ns + clock[1], there.window.until_ns + clock[1],
     )  # fmt: skip

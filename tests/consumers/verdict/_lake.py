@@ -130,7 +130,7 @@ def _states(scenario):
         "topology": _topology(),
         "vcpu-time": _vcpu_time(scenario),
         "qmp": _qmp(scenario),
-        "procfs": scenario.more,
+        "procfs": _procfs(scenario),
     }
     for surface, records in surfaces.items():
         where, found = _story.stream(surface), list(records)
@@ -160,8 +160,9 @@ def _framed(where, surface, found, losses):
 
 def _logs(scenario):
     records = log(scenario.dump)
+    yield beat(HUNG, 0, 0, 20, 0)
     yield frame(HUNG, 0, len(records), "kmsg", kmsg.pack(records), END_S - 1)
-    yield beat(HUNG, len(records), 0, END_S, 0)
+    yield beat(HUNG, len(records), 20, END_S, 0)
     where, lines = (
         _story.stream("kmsg"),
         [
