@@ -14,7 +14,7 @@ from consumers.lake.writer import CommitWriter
 from consumers.transport.base import LogReader, Message, Partition, RetentionOvertookError
 from schemas.config import CollectConfig
 from schemas.errors import HypocenterError, StorageError, UnavailableError, UsageError
-from schemas.surfaces import TOPICS
+from schemas.surfaces import FRAME_TOPICS
 
 log = logging.getLogger(__name__)
 _POLL_MS: Final = 100
@@ -120,7 +120,7 @@ class Follower:
 
     def _find_partitions(self) -> None:
         if not self._config.group:
-            found = self._reader.partitions(list(TOPICS))
+            found = self._reader.partitions(list(FRAME_TOPICS))
             self._waiting.update(partition for partition in self._wanted(found) if partition not in self._collectors)
         for partition in sorted(self._waiting):
             self._take_over(partition)

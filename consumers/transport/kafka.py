@@ -17,7 +17,7 @@ from consumers.transport.base import Message, Partition, RetentionOvertookError
 from schemas import kafka_start
 from schemas.errors import UnavailableError
 from schemas.kafka_config import KafkaConfig
-from schemas.surfaces import TOPICS
+from schemas.surfaces import FRAME_TOPICS
 
 log = logging.getLogger(__name__)
 _FETCH_BYTES: Final = 16 << 20
@@ -81,7 +81,7 @@ class KafkaReader:
         }
         self._consumer = kafka_start.start(lambda ms: _connect(ms, kwargs), config, (KafkaError, OSError))
 
-    def listen(self, listener: Listener, topics: tuple[str, ...] = TOPICS) -> None:
+    def listen(self, listener: Listener, topics: tuple[str, ...] = FRAME_TOPICS) -> None:
         """Join the group for `topics`; `listener` seeks what it is assigned."""
         self._listener = listener
         self._consumer.subscribe(topics=list(topics), listener=_Bridge(self))

@@ -1,0 +1,188 @@
+"""One kernel's log as a state machine: frames in, changed incidents out. No file, socket or clock.
+
+A machine is known by what its frames' stream says, never by a text. Its histories are its boots, and what it lived
+again after a snapshot: one that was never seen ends the others, whose incidents end by a reboot. A frame in which no
+line of the grammar can be is not parsed unless a report is open.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from consumers.alerts.lines import lines
+from consumers.incidents.assembly import IncidentAssembler
+from consumers.incidents.incident import Incident, Source
+from consumers.incidents.progress import Progress
+from consumers.reports.assembler import Change, ReportAssembler
+from consumers.reports.report import Line
+from consumers.reports.screen import suspicious
+from schemas.frame import Frame
+from schemas.stream import Stream
+from schemas.surfaces import HEARTBEAT_ENCODING, SURFACES
+
+SURFACE: Final = "kmsg"
+_ENCODING: Final = SURFACES[SURFACE].encoding
+_VERSION: Final = SURFACES[SURFACE].encoding_version
+#: Boots of a machine that are remembered; frames of an older one would be taken for a new one's.
+HISTORIES_MAX: Final = 4
+
+
+@dataclass(slots=True)
+class _History:
+    boot_id: str
+    instance: str
+    next: int
+    kernel_ns: int = 0  # printk's newest time, and the producer's CLOCK_REALTIME when it was seen
+    realtime_ns: int = 0
+    open: int = 0  # reports that may get lines yet
+    reports: ReportAssembler | None = None
+    incidents: IncidentAssembler | None = None
+
+    # Between records the kernel's time is only known by how long the producer waited.
+    def kernel_at(self, realtime_ns: int) -> int | None:
+        if not self.kernel_ns:
+            return None
+        return self.kernel_ns + max(0, realtime_ns - self.realtime_ns)
+
+
+class Machine:
+    """The kernel of `machine` on `layer`. Everything in it has a bound."""
+
+    def __init__(self, machine: str, layer: str) -> None:
+        self.name = (machine, layer)
+        self._histories: dict[tuple[str, str], _History] = {}
+        self.parsed = 0  # records, since the start
+        self.near_misses = 0
+
+    @property
+    def open(self) -> bool:
+        """Whether an incident is held."""
+        return any(each.incidents is not None for each in self._histories.values())
+
+    def holds(self, key: str) -> bool:
+        """Return whether incident `key` may still change."""
+        held = [each.incidents for each in self._histories.values() if each.incidents is not None]
+        return any(incident.id == key for each in held for incident in each.incidents)
+
+    def feed(self, frame: Frame) -> list[Incident]:
+        """Take one frame of this machine's kernel log; return the incidents that it changed.
+
+        Raises:
+            BadInputError: the frame's body is not what its encoding says; nothing of it was taken.
+        """
+        if frame.encoding == HEARTBEAT_ENCODING:
+            return self._passed(frame)
+        if frame.encoding != _ENCODING or not 1 <= frame.encoding_version <= _VERSION:
+            return []
+        key = (frame.stream.boot_id, frame.stream.instance)
+        known = self._histories.get(key)
+        if known is not None and frame.next <= known.next:
+            return []
+        start = max(frame.first, known.next) if known else frame.first
+        reading = known is not None and known.open > 0
+        found = list(lines(frame, start)) if reading or suspicious(frame.body) else []
+        changed = [] if known else self._begin(frame.stream)
+        history = self._histories[key]
+        history.next = frame.next
+        self.parsed += len(found)
+        for line in found:
+            changed += self._take(history, line)
+        newest_ns = max(frame.ts_last_ns, found[-1].ts_ns or 0 if found else 0)
+        if newest_ns:
+            history.kernel_ns, history.realtime_ns = max(history.kernel_ns, newest_ns), frame.realtime_ns
+        return _distinct([*changed, *self._tick(history, history.kernel_ns or None)])
+
+    def alive(self, boot_id: str, realtime_ns: int, cpus: list[int]) -> list[Incident]:
+        """Take that each of `cpus` ran tasks after `realtime_ns`, by the producer's clock; return what that changed."""
+        changed: list[Incident] = []
+        for history in self._histories.values():
+            at_ns = history.kernel_at(realtime_ns)
+            if history.boot_id != boot_id or history.incidents is None or at_ns is None:
+                continue
+            for cpu in cpus:
+                changed += history.incidents.progress(Progress(at_ns, cpu=cpu))
+        return _distinct(changed)
+
+    def state(self) -> dict[str, Any]:
+        """Return all that is remembered, as values of JSON."""
+        found: list[dict[str, Any]] = []
+        for each in self._histories.values():
+            value: dict[str, Any] = {
+                "boot_id": each.boot_id,
+                "instance": each.instance,
+                "next": each.next,
+                "kernel_ns": each.kernel_ns,
+                "realtime_ns": each.realtime_ns,
+                "open": each.open,
+            }
+            if each.reports is not None:
+                value["reports"] = each.reports.state()
+            if each.incidents is not None:
+                value["incidents"] = each.incidents.state()
+            found.append(value)
+        return {"histories": found}
+
+    @classmethod
+    def restore(cls, machine: str, layer: str, state: dict[str, Any]) -> "Machine":
+        """Return the machine that gave `state`."""
+        made = cls(machine, layer)
+        for value in state.get("histories", []):
+            fields = ("boot_id", "instance", "next", "kernel_ns", "realtime_ns", "open")
+            history = _History(*(value[name] for name in fields))
+            if "reports" in value:
+                history.reports = ReportAssembler.restore(value["reports"])
+            if "incidents" in value:
+                source = Source(machine, history.boot_id, layer)
+                history.incidents = IncidentAssembler.restore(source, value["incidents"])
+            made._histories[(history.boot_id, history.instance)] = history
+        return made
+
+    # A boot that nobody has seen: whatever was open before is over.
+    def _begin(self, stream: Stream) -> list[Incident]:
+        changed: list[Incident] = []
+        for each in self._histories.values():
+            if each.incidents is not None:
+                changed += each.incidents.rebooted()
+            each.reports, each.incidents, each.open = None, None, 0
+        while len(self._histories) >= HISTORIES_MAX:
+            del self._histories[next(iter(self._histories))]
+        self._histories[(stream.boot_id, stream.instance)] = _History(stream.boot_id, stream.instance, 0)
+        return changed
+
+    def _take(self, history: _History, line: Line) -> list[Incident]:
+        if history.reports is None:
+            history.reports = ReportAssembler()
+        return self._apply(history, history.reports.feed([line]), line.ts_ns)
+
+    # A heartbeat, or a frame of another version: time passed.
+    def _passed(self, frame: Frame) -> list[Incident]:
+        history = self._histories.get((frame.stream.boot_id, frame.stream.instance))
+        return [] if history is None else _distinct(self._tick(history, history.kernel_at(frame.realtime_ns)))
+
+    def _tick(self, history: _History, kernel_ns: int | None) -> list[Incident]:
+        changed: list[Incident] = []
+        if kernel_ns is None:
+            return changed
+        if history.open and history.reports is not None:
+            changed += self._apply(history, history.reports.tick(kernel_ns), kernel_ns)
+        if history.incidents is not None:
+            changed += history.incidents.tick(kernel_ns)
+            if not history.incidents.incidents:
+                history.incidents = None
+        if history.incidents is None and not history.open:
+            history.reports = None
+        return changed
+
+    def _apply(self, history: _History, changes: list[Change], now_ns: int | None) -> list[Incident]:
+        if not changes:
+            return []
+        if history.incidents is None:
+            history.incidents = IncidentAssembler(Source(self.name[0], history.boot_id, self.name[1]))
+        found: list[Incident] = []
+        for what, report in changes:
+            history.open += {"opened": 1, "closed": -1}.get(what, 0)
+            found += history.incidents.apply([(what, report)], now_ns)
+        return found
+
+
+def _distinct(changed: list[Incident]) -> list[Incident]:
+    return list({incident.id: incident for incident in changed}.values())
