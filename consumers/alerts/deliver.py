@@ -120,6 +120,8 @@ class Deliverer:
             return
         self.errors += 1
         if answer is Answer.FAILED and not was_failing:
-            log.error("%s takes no alerts, %d wait and nothing is lost: %s", self._client.url, self._outbox.waiting, why)
+            log.error(
+                "%s takes no alerts, %d wait and nothing is lost: %s", self._client.url, self._outbox.waiting, why
+            )
         elif answer is Answer.REFUSED and len(batch.alerts) == 1:
             log.error("%s refuses the alert of incident %s: %s", self._client.url, batch.alerts[0].id, why)

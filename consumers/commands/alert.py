@@ -50,7 +50,9 @@ def run(args: argparse.Namespace) -> int:
     kafka = kafka_config(args, config)
     if kafka is not None:
         verify_topics(kafka, (TOPIC_LOG, TOPIC_INCIDENT))
-    shared = CollectConfig(group=alert.group, group_instance=alert.group_instance, group_session_s=alert.group_session_s)
+    shared = CollectConfig(
+        group=alert.group, group_instance=alert.group_instance, group_session_s=alert.group_session_s
+    )
     # Before the lake is made, so that a wrong name of the log leaves nothing behind.
     reader = open_reader(args, config, shared)
     stop = threading.Event()
