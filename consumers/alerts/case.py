@@ -1,4 +1,4 @@
-"""A case: an incident with what the alerter adds to it: whose it is, when its lines came, what was said of it to whom."""
+"""A case: an incident with what the alerter adds: whose it is, when its lines came, what was said of it to whom."""
 
 import dataclasses
 import json

@@ -19,7 +19,7 @@ _TABLE: Final = TABLES["incidents"]
 
 
 class Outcome(NamedTuple):
-    """What became of one commit: `won` False when another alerter made one here; or `error`, then it is to be redone."""
+    """What became of one commit: `won` False when another alerter made one here; with an `error` it is due again."""
 
     alerter: PartitionAlerter
     batch: Batch

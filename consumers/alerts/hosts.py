@@ -1,4 +1,4 @@
-"""Which VM a machine is, and on which host: what the lake's hosts and relays have said, looked up beside the alerting."""
+"""Which VM a machine is, and on which host: what hosts and relays say in the lake, looked up beside the alerts."""
 
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor, wait

@@ -93,7 +93,7 @@ class Outbox:
         if entry is None:
             self._entries[alert.id] = _Entry(alert, now_ns, opened=opened)
             return
-        held = entry.opened and not entry.told == entry.alert.version and entry.alert.ended_ns is not None
+        held = entry.opened and entry.told != entry.alert.version and entry.alert.ended_ns is not None
         entry.alert = alert
         entry.due_ns = entry.due_ns if held else now_ns
         entry.refused = False

@@ -29,7 +29,7 @@ class Client:
         self._timeout_s = timeout_s
 
     def post(self, body: list[dict[str, Any]]) -> tuple[Answer, str]:
-        """Post `body`; return what became of it, and why where it was not taken. Waits up to the timeout for each step."""
+        """Post `body`; return what became of it, and why it was not taken. Each step waits up to the timeout."""
         connection = self._connect()
         try:
             data = json.dumps(body).encode()
