@@ -1,0 +1,362 @@
+"""Lines of one boot's kernel log to reports: several CPUs printing at once, heads overwritten, tails lost, all seen twice.
+
+A body line belongs to a report by who printed it (the caller that CONFIG_PRINTK_CALLER adds), else by the CPU that it names,
+else by standing right behind it. Kernel time decides what is near, never arrival; it may step back between CPUs. All state
+is bounded, and is JSON values for whoever must go on elsewhere.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, Final, Literal, NamedTuple
+
+from consumers.reports import codec, jiffies, opened, remembered
+from consumers.reports.grammar import Match, match
+from consumers.reports.grammar_row import Role
+from consumers.reports.opened import RCU, Opened
+from consumers.reports.report import Kind, Line, Report
+
+S: Final = 10**9
+#: A report is over after so much quiet in kernel time; while a CPU owes a backtrace it was asked for, after so much.
+QUIET_NS: Final = 2 * S
+AWAITED_NS: Final = 30 * S
+#: What stands behind a report's line at most so far is still its body.
+ADJACENT_NS: Final = 1 * S
+ADJACENT_LINES_MAX: Final = 200
+#: Lines that no row knows, kept behind one that a row does know.
+UNKNOWN_RUN_MAX: Final = 4
+#: Reports open at a time; the oldest is closed for another.
+OPEN_MAX: Final = 16
+#: Closed reports for which the kernel prints an end, and how long one is waited for.
+ENDING_MAX: Final = 4
+ENDING_NS: Final = 600 * S
+#: Context lines and near misses kept until they are taken.
+CONTEXT_MAX: Final = 64
+NEAR_MAX: Final = 32
+#: How long before a report context still is its context.
+CONTEXT_NS: Final = 60 * S
+#: Callers of one report: the one that began it, and CPUs that answered it.
+CALLERS_MAX: Final = 64
+# One CPU's own: several of them are several reports, printed at once.
+_PER_CPU: Final = (Kind.SOFT_LOCKUP, Kind.HARD_LOCKUP, Kind.SCX_LOCKUP, Kind.CSD_STALL)
+_LATE_ENDS: Final = (Kind.CSD_STALL, Kind.HARD_LOCKUP)
+
+
+class Change(NamedTuple):
+    """What became of a report. `opened` comes with its start line, `updated` at most once per call, `closed` once."""
+
+    what: Literal["opened", "updated", "closed"]
+    report: Report
+
+
+class ReportAssembler:
+    """Assembles the lines of one boot of one machine; give another boot's to another. Does no input itself.
+
+    `hz` is the guest's, where its configuration is known. `near_misses` counts lines that look like a report and are in no
+    row of the grammar; `opened_in_excess` reports that were closed early because `OPEN_MAX` were open.
+    """
+
+    def __init__(self, hz: int | None = None) -> None:
+        self.hz = hz
+        self.near_misses = 0
+        self.opened_in_excess = 0
+        self._open: list[Opened] = []  # oldest first
+        self._current: Opened | None = None
+        self._ending: list[Report] = []
+        self._seen = remembered.Seen()
+        self._stalls: dict[str, tuple[int, int]] = {}  # of a grace period: jiffies and time of its newest report
+        self._release = ""
+        self._context: deque[Line] = deque(maxlen=CONTEXT_MAX)  # not yet taken
+        self._recent: deque[Line] = deque(maxlen=opened.NOTES_MAX)
+        self._near: deque[Line] = deque(maxlen=NEAR_MAX)
+        self._place = 0
+
+    @property
+    def open_reports(self) -> tuple[Report, ...]:
+        """The reports that are open, oldest first; after `restore` these are new objects."""
+        return tuple(each.report for each in self._open)
+
+    @property
+    def ending_reports(self) -> tuple[Report, ...]:
+        """The closed reports that a late end line may still change."""
+        return tuple(self._ending)
+
+    def feed(self, lines: Iterable[Line]) -> list[Change]:
+        """Take the next lines in the order of the log and return what changed; each report is changed in place."""
+        changes: list[Change] = []
+        touched: dict[int, Report] = {}
+        for line in lines:
+            self._take(line, changes, touched)
+        done = {id(change.report) for change in changes}
+        changes += [Change("updated", report) for key, report in touched.items() if key not in done]
+        return changes
+
+    def tick(self, now_ns: int) -> list[Change]:
+        """Say that kernel time is now `now_ns`, without a line; closes what has been quiet for too long."""
+        changes: list[Change] = []
+        self._close_quiet(now_ns, changes)
+        self._ending = [each for each in self._ending if now_ns - (each.last_ts_ns or now_ns) < ENDING_NS]
+        if not self._open:
+            self._seen.forget_lines()
+        while self._recent and now_ns - (self._recent[0].ts_ns or now_ns) > CONTEXT_NS:
+            self._recent.popleft()
+        return changes
+
+    def close(self) -> list[Change]:
+        """Close all reports: the log ends here."""
+        changes: list[Change] = []
+        for each in list(self._open):
+            self._close(each, changes)
+        return changes
+
+    def take_context(self) -> list[Line]:
+        """Return the lines that are evidence and no report, since the last call; at most `CONTEXT_MAX`, the newest."""
+        taken = list(self._context)
+        self._context.clear()
+        return taken
+
+    def take_near_misses(self) -> list[Line]:
+        """Return lines that look like a report and are in no row, since the last call; at most `NEAR_MAX`, the newest."""
+        taken = list(self._near)
+        self._near.clear()
+        return taken
+
+    def state(self) -> dict[str, Any]:
+        """Return all of this as JSON values."""
+        return {
+            "hz": self.hz,
+            "near_misses": self.near_misses,
+            "opened_in_excess": self.opened_in_excess,
+            "open": [remembered.opened_to_json(each) for each in self._open],
+            "current": next((i for i, each in enumerate(self._open) if each is self._current), None),
+            "ending": [codec.to_json(each) for each in self._ending],
+            "seen": self._seen.to_json(),
+            "stalls": {key: list(value) for key, value in self._stalls.items()},
+            "release": self._release,
+            "context": [list(line) for line in self._context],
+            "recent": [list(line) for line in self._recent],
+            "near": [list(line) for line in self._near],
+            "place": self._place,
+        }
+
+    @classmethod
+    def restore(cls, state: dict[str, Any]) -> "ReportAssembler":
+        """Return the assembler that `state` was taken of; its reports are new objects."""
+        self = cls(state["hz"])
+        self.near_misses, self.opened_in_excess = state["near_misses"], state["opened_in_excess"]
+        self._open = [remembered.opened_from_json(each) for each in state["open"]]
+        self._current = None if state["current"] is None else self._open[state["current"]]
+        self._ending = [codec.from_json(each) for each in state["ending"]]
+        self._seen = remembered.Seen.from_json(state["seen"])
+        self._stalls = {key: (length, ts_ns) for key, (length, ts_ns) in state["stalls"].items()}
+        self._release, self._place = state["release"], state["place"]
+        for kept, lines in ((self._context, "context"), (self._recent, "recent"), (self._near, "near")):
+            kept.extend(Line(*each) for each in state[lines])
+        return self
+
+    def _take(self, line: Line, changes: list[Change], touched: dict[int, Report]) -> None:
+        found = match(line)
+        opens = found is not None and found.row.role in (Role.START, Role.TAIL)
+        if (opens or self._open) and self._seen.again(line, opens=opens):
+            return
+        if line.ts_ns is not None:
+            self._close_quiet(line.ts_ns, changes)
+        self._pass(line, changes)
+        if found is None:
+            self._attach_unknown(line, touched)
+        elif found.row.role is Role.START:
+            self._begin(found, line, changes)
+        elif found.row.role in (Role.CONTEXT, Role.SILENCE):
+            self._beside(line, touched)
+        elif found.row.role is Role.BOOT:
+            self._boot(found)
+        elif found.row.role is Role.NEAR:
+            self.near_misses += 1
+            self._near.append(_clipped(line))
+        elif found.row.role is Role.LOSS:
+            self._lose(found, line, touched)
+        else:
+            self._body(found, line, changes, touched)
+
+    # Every open report sees the log go by.
+    def _pass(self, line: Line, changes: list[Change]) -> None:
+        gap = line.structured and self._place and line.place > self._place + 1
+        self._place = max(self._place, line.place) if line.structured else 0
+        for each in list(self._open):
+            each.passed += 1
+            each.gapped = each.gapped or bool(gap)
+            if each.passed > ADJACENT_LINES_MAX and (line.ts_ns is None or each.heard_ns is None):
+                self._close(each, changes)
+
+    def _begin(self, found: Match, line: Line, changes: list[Change]) -> None:
+        new = opened.begin(found, line)
+        for each in list(self._open):
+            if _ended_by(each, new, line.caller):
+                self._close(each, changes)
+        while len(self._open) >= OPEN_MAX:
+            self.opened_in_excess += 1
+            self._close(self._open[0], changes)
+        new.report.release = self._release
+        self._open.append(new)
+        self._current = new
+        for context in self._recent:
+            if line.ts_ns is not None and context.ts_ns is not None and abs(line.ts_ns - context.ts_ns) <= CONTEXT_NS:
+                new.note(context.text.strip())
+        self._apply(new, found, line)
+        changes.append(Change("opened", new.report))
+
+    def _body(self, found: Match, line: Line, changes: list[Change], touched: dict[int, Report]) -> None:
+        if found.row.role is Role.END and self._end(found, line, touched):
+            return
+        target = self._target(found, line)
+        if target is not None:
+            self._attach(target, found, line, touched)
+        elif found.row.role is Role.TAIL:
+            self._begin(found, line, changes)
+
+    def _attach(self, target: Opened, found: Match, line: Line, touched: dict[int, Report]) -> None:
+        if line.caller and line.caller not in target.callers and len(target.callers) < CALLERS_MAX:
+            target.callers.append(line.caller)
+        self._current = target
+        self._apply(target, found, line)
+        touched[id(target.report)] = target.report
+
+    def _apply(self, target: Opened, found: Match, line: Line) -> None:
+        opened.apply(target, found, line, self.hz)
+        report = target.report
+        if report.kind is Kind.RCU_STALL and "jiffies" in found.groups and line.ts_ns is not None:
+            self._learn(report, report.numbers.get("jiffies"), line.ts_ns)
+            opened.measure(target, self.hz)
+
+    # Two reports of one stall, each its length in jiffies and its time, say how many jiffies a second has.
+    def _learn(self, report: Report, length: int | None, ts_ns: int) -> None:
+        grace_period = report.numbers.get("gp")
+        if length is None or grace_period is None:
+            return
+        key = f"{report.flavor} {grace_period}"
+        before = self._stalls.pop(key, None)
+        self._stalls[key] = (length, ts_ns)
+        if len(self._stalls) > ENDING_MAX:
+            self._stalls.pop(next(iter(self._stalls)))
+        if before is not None and self.hz is None:
+            self.hz = jiffies.hz_from_two(before[0], before[1], length, ts_ns)
+
+    def _target(self, found: Match, line: Line) -> Opened | None:
+        newest = [each for each in reversed(self._open) if _can_have(each, found)]
+        cpu = opened.number(found.groups.get("cpu"))
+        # An accused task's own stack, whoever prints it; else the caller; else the CPU that is named.
+        if found.row.name == "holder":
+            waiter = opened.number(found.groups.get("waiter_pid"))
+            return next((each for each in newest if each.report.pid == waiter), newest[0] if newest else None)
+        if line.caller:
+            for each in newest:
+                if line.caller in each.callers:
+                    return each
+            cpu = int(line.caller[1:]) if cpu is None and line.caller[:1] == "C" and line.caller[1:].isdigit() else cpu
+        if cpu is not None:
+            for each in newest:
+                if cpu in each.awaited or cpu in each.report.cpus:
+                    return each
+        if found.row.kind is not None:
+            return newest[0] if newest else None
+        return self._adjacent(line)
+
+    # What stands right behind the newest report; a caller that is not its own is another's.
+    def _adjacent(self, line: Line) -> Opened | None:
+        each = self._current
+        if each is None or (line.caller and each.callers) or each.passed > ADJACENT_LINES_MAX:
+            return None
+        if line.ts_ns is not None and each.heard_ns is not None and line.ts_ns - each.heard_ns > ADJACENT_NS:
+            return None
+        return each
+
+    def _attach_unknown(self, line: Line, touched: dict[int, Report]) -> None:
+        if not self._open:
+            return
+        target = next((each for each in reversed(self._open) if line.caller and line.caller in each.callers), None)
+        target = target or self._adjacent(line)
+        if target is not None and target.passed <= UNKNOWN_RUN_MAX:
+            opened.apply(target, None, line, self.hz)
+            touched[id(target.report)] = target.report
+
+    def _beside(self, line: Line, touched: dict[int, Report]) -> None:
+        line = _clipped(line)
+        self._context.append(line)
+        self._recent.append(line)
+        for each in self._open:
+            each.note(line.text.strip())
+            touched[id(each.report)] = each.report
+
+    def _boot(self, found: Match) -> None:
+        self._release = found.groups.get("release", self._release)[:128]
+        lpj = opened.number(found.groups.get("lpj"))
+        if lpj is not None and self.hz is None:
+            self.hz = jiffies.hz_from_lpj(float(found.groups["bogomips"]), lpj)
+
+    def _lose(self, found: Match, line: Line, touched: dict[int, Report]) -> None:
+        target = self._adjacent(line._replace(caller=""))
+        if target is not None:
+            target.report.corrupted = True
+            numbers = target.report.numbers
+            numbers["lost"] = numbers.get("lost", 0) + (opened.number(found.groups["lost"]) or 0)
+            opened.apply(target, None, line, self.hz)
+            touched[id(target.report)] = target.report
+
+    # The end of a report that was closed long ago.
+    def _end(self, found: Match, line: Line, touched: dict[int, Report]) -> bool:
+        lock, cpu = (opened.number(found.groups.get(key)) for key in ("csd_lock", "cpu"))
+        for report in reversed(self._ending):
+            same = report.numbers.get("csd_lock") == lock if lock is not None else cpu in report.cpus
+            if report.kind is found.row.kind and same and not any(_can_end(each, found) for each in self._open):
+                report.ended = True
+                report.last_place, report.last_ts_ns = max(report.last_place, line.place), line.ts_ns
+                self._ending.remove(report)
+                touched[id(report)] = report
+                return True
+        return False
+
+    def _close_quiet(self, now_ns: int, changes: list[Change]) -> None:
+        for each in list(self._open):
+            quiet_ns = AWAITED_NS if each.awaited else QUIET_NS
+            if each.heard_ns is not None and now_ns - each.heard_ns > quiet_ns:
+                self._close(each, changes)
+
+    def _close(self, each: Opened, changes: list[Change]) -> None:
+        opened.finish(each)
+        self._open.remove(each)
+        if self._current is each:
+            self._current = None
+        if each.report.kind in _LATE_ENDS and not each.report.ended:
+            self._ending = [*self._ending, each.report][-ENDING_MAX:]
+        changes.append(Change("closed", each.report))
+
+
+# Whether the report `new` begins where `each` ends: by the same caller, or said again of the same thing.
+def _ended_by(each: Opened, new: Opened, caller: str) -> bool:
+    if caller and each.callers:
+        return caller == each.callers[0] or (each.report.kind is new.report.kind and caller in each.callers)
+    if each.report.kind is not new.report.kind:
+        return False
+    if each.report.kind in _PER_CPU:
+        return each.report.cpus == new.report.cpus
+    return not each.report.flavor or each.report.flavor == new.report.flavor or new.report.kind not in RCU
+
+
+def _can_have(each: Opened, found: Match) -> bool:
+    kind, flavor = found.row.kind, found.groups.get("flavor")
+    if kind is not None and each.report.kind is not kind and not (kind is Kind.RCU_STALL and each.report.kind in RCU):
+        return False
+    # A second length is that of another report of the same stall.
+    if found.row.name == "rcu_tail" and "jiffies" in each.report.numbers:
+        return False
+    return not flavor or not each.report.flavor or each.report.flavor == flavor
+
+
+def _can_end(each: Opened, found: Match) -> bool:
+    lock, cpu = (opened.number(found.groups.get(key)) for key in ("csd_lock", "cpu"))
+    if each.report.kind is not found.row.kind:
+        return False
+    return each.report.numbers.get("csd_lock") == lock if lock is not None else cpu is None or cpu in each.report.cpus
+
+
+def _clipped(line: Line) -> Line:
+    return line._replace(text=line.text[: opened.LINE_CHARS_MAX])

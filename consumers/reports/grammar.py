@@ -1,0 +1,108 @@
+"""Which row of the grammar a line is: anchored on records of the kernel, searching on text that anybody may have written.
+
+The rows themselves are data, in the modules `grammar_*` beside this one. Matching is RE2's: linear in the line, which a
+guest has written. Wording of kernels 3.x to 7.x side by side: no version is asked for, distributions port back.
+"""
+
+from typing import Any, Final, NamedTuple
+
+import re2
+
+from consumers.reports.grammar_bodies import BODIES, ENDS, LOSSES
+from consumers.reports.grammar_context import BOOTS, CONTEXTS, NEARS, SILENCES
+from consumers.reports.grammar_row import Role, Row
+from consumers.reports.grammar_starts import STARTS, TAILS
+from consumers.reports.report import Line
+
+#: Longest text that is looked at; the kernel's own lines end at 1,024.
+TEXT_CHARS_MAX: Final = 8192
+#: In the order in which they are asked: the first row that matches is the line's.
+ROWS: Final = STARTS + TAILS + ENDS + SILENCES + LOSSES + BODIES + CONTEXTS + BOOTS
+_SEARCHED: Final = frozenset((Role.START, Role.TAIL, Role.END, Role.SILENCE, Role.LOSS))
+_DAMAGED: Final = tuple(row for row in STARTS + TAILS if row.stub)
+_FREE: Final = tuple(row for row in ROWS if row.role in _SEARCHED)
+# Where a line only repeats what the kernel was started with, or how it was set up, it is no near miss.
+_QUIET: Final = (
+    "Command line:", "Kernel command line:", "Unknown kernel command line", "NMI watchdog: Enabled", "watchdog: Enabled",
+)  # fmt: skip
+_MEM_BYTES: Final = 64 << 20
+
+
+class Match(NamedTuple):
+    """What a line is. `damaged`: it begins as the row does and does not end so."""
+
+    row: Row
+    groups: dict[str, str]
+    damaged: bool
+
+
+def _options() -> Any:
+    options = re2.Options()
+    options.dot_nl = True  # a task's name may hold a newline
+    options.log_errors = False
+    options.max_mem = _MEM_BYTES
+    return options
+
+
+def _set(kind: Any, patterns: list[str]) -> Any:
+    built = kind(_options())
+    for pattern in patterns:
+        built.Add(pattern)
+    built.Compile()
+    return built
+
+
+_OPTIONS: Final = _options()
+_WHOLE_SET: Final = _set(re2.Set.FullMatchSet, [rf"(?:{row.pattern})\s*" for row in ROWS])
+_STUB_SET: Final = _set(re2.Set.MatchSet, [row.stub for row in _DAMAGED])
+_FREE_SET: Final = _set(re2.Set.SearchSet, [row.pattern for row in _FREE])
+_FREE_STUB_SET: Final = _set(re2.Set.SearchSet, [row.stub for row in _DAMAGED])
+_NEAR_SET: Final = _set(re2.Set.FullMatchSet, [row.pattern for row in NEARS])
+_WHOLE: Final = {row.name: re2.compile(rf"(?:{row.pattern})\s*".encode(), _OPTIONS) for row in ROWS}
+_PART: Final = {row.name: re2.compile(row.pattern.encode(), _OPTIONS) for row in _FREE}
+_STUB: Final = {row.name: re2.compile(row.stub.encode(), _OPTIONS) for row in _DAMAGED}
+
+
+def match(line: Line) -> Match | None:
+    """Return the row that `line` is, or None. A near miss is a match too; its row's role says so."""
+    octets = line.text[:TEXT_CHARS_MAX].encode("utf-8", "replace")
+    found = _first(_WHOLE_SET, ROWS, octets)
+    if found is not None:
+        return Match(found, _groups(_WHOLE[found.name].fullmatch(octets)), damaged=False)
+    return _damaged(octets) if line.structured else _searched(octets, known_time=line.ts_ns is not None)
+
+
+def _damaged(octets: bytes) -> Match | None:
+    found = _first(_STUB_SET, _DAMAGED, octets)
+    if found is not None:
+        return Match(found, _groups(_STUB[found.name].match(octets)), damaged=True)
+    return _near(octets)
+
+
+def _searched(octets: bytes, *, known_time: bool) -> Match | None:
+    found = _first(_FREE_SET, _FREE, octets)
+    if found is not None:
+        return Match(found, _groups(_PART[found.name].search(octets)), damaged=False)
+    found = _first(_FREE_STUB_SET, _DAMAGED, octets)
+    if found is not None:
+        return Match(found, _groups(_STUB[found.name].search(octets)), damaged=True)
+    return _near(octets) if known_time else None
+
+
+def _near(octets: bytes) -> Match | None:
+    if octets.startswith(tuple(each.encode() for each in _QUIET)):
+        return None
+    found = _first(_NEAR_SET, NEARS, octets)
+    return None if found is None else Match(found, {}, damaged=False)
+
+
+def _first(patterns: Any, rows: tuple[Row, ...], octets: bytes) -> Row | None:
+    found = patterns.Match(octets)
+    return rows[min(found)] if found else None
+
+
+def _groups(found: Any) -> dict[str, str]:
+    if found is None:  # the set and the single pattern are one: cannot be, but a guest wrote the line
+        return {}
+    named = found.groupdict().items()
+    return {name.decode(): value.decode("utf-8", "replace") for name, value in named if value is not None}

@@ -1,0 +1,130 @@
+r"""Lines of text to lines of a kernel log: what consoles, dmesg, journals, syslog and CI put in front is taken off.
+
+Sources: kernel/printk/printk.c (`[%5lu.%06lu][%6s] `, `<prio>`), util-linux sys-utils/dmesg.c (`kern  :warn  : `, delta and
+wall-clock times), RFC 3164 and RFC 5424 (syslog), systemd src/shared/logs-show.c. Prefixes stack in any order, so they are
+taken off until nothing more is one. What a userspace program logged under its own name is no line of the kernel.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import re2
+
+from consumers.reports.report import Line
+
+#: Longest line that is looked at, and the most prefixes taken off one.
+LINE_BYTES_MAX: Final = 1 << 14
+PREFIXES_MAX: Final = 12
+#: Most records taken out of one line.
+JOINED_MAX: Final = 16
+
+_KERNEL_FACILITY_PRIO_MAX: Final = 7
+_NS_DIGITS: Final = 9
+
+
+def _compiled(pattern: str) -> Any:
+    options = re2.Options()
+    options.log_errors = False
+    return re2.compile(pattern.encode(), options)
+
+
+_ANSI: Final = _compiled(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|[()][A-Z0-9]|\][^\x07\x1b]{0,256}\x07|[=>78cDEHMNOZ])")
+# printk's time, with the caller that may stand behind it.
+_STAMP: Final = (
+    r"\[ {0,11}(?P<s>\d{1,11})\.(?P<fraction>\d{3,9})(?: {0,3}<[ \d.+]{1,20}>)?\]"
+    r"(?: ?\[ {0,9}(?P<caller>[TC]\d{1,10})\])?[ :]?"
+)
+_BRACKET: Final = _compiled(r"(?:<(?P<prio>\d{1,3})>)?" + _STAMP)
+_MONTH: Final = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
+_CLOCK: Final = r"\d\d:\d\d:\d\d(?:[.,]\d{1,9})?"
+_DATE: Final = (
+    rf"(?:(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? )?{_MONTH} {{1,2}}\d{{1,2}} (?:\d{{4}} )?{_CLOCK}(?: \d{{4}})?(?: [A-Z]{{3,4}})?"
+    rf"|\d{{4}}[-/]\d\d[-/]\d\d[T _-]{_CLOCK} ?(?:Z|UTC|[+-]\d\d:?\d\d)?)"
+)
+_IDENT: Final = r"(?P<ident>[\w./@:-]{1,64}?)(?:\[(?P<pid>\d{1,10})\])?"
+# One prefix each; the first that matches is taken off.
+_PREFIX: Final = _compiled(
+    r"(?:"
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d{6}[+-]\d\d:\d\d "  # dmesg's ISO time: no host behind it
+    rf"|(?:<(?P<prio>\d{{1,3}})>)?(?:1 )?{_DATE}:? (?:[\w.-]{{1,64}} )??{_IDENT}: "  # syslog, journal: host and program
+    rf"|(?:<\d{{1,3}}>)?{_DATE}:?[ \t|]*"  # a date alone
+    rf"|\[(?:{_DATE}|{_CLOCK}| {{0,6}}\d{{1,7}}s)\][ \t]*"  # dmesg -T, CI
+    rf"|{_CLOCK}[ \t]+"
+    r"|(?P<facility>kern|user|mail|daemon|auth|syslog|lpr|news|uucp|cron|authpriv|ftp|local[0-7]) *:"
+    r"(?:emerg|alert|crit|err|warn|notice|info|debug) *: ?"
+    r"|(?:emerg|alert|crit|err|warn|notice|info|debug) *: {1,3}"
+    r"|(?:[\w.-]{1,64} )?kernel: ?"
+    r"|<(?P<bare>\d)>"
+    r"|>+ ?"  # quoted mail
+    r"|(?:DEBUG|TRACE|WARN|WARNING|ERROR|NOTICE)[ :|-]+"  # a log level of what wrote the file; INFO: is the kernel's too
+    r"|[ \t]+"
+    r")"
+)
+_IDENT_GROUP: Final = _PREFIX.groupindex[b"ident"]
+
+
+def text_lines(place: int, raw: bytes) -> Iterator[Line]:
+    """Yield the lines of the kernel log in one line of text: none, one, or several that were joined.
+
+    `place` is the line's number in its file. A line whose prefix names a program of userspace, or a facility other than
+    the kernel's, yields nothing.
+    """
+    octets = _ANSI.sub(b"", raw[:LINE_BYTES_MAX]) if b"\x1b" in raw else raw[:LINE_BYTES_MAX]
+    octets = octets.replace(b"#011", b"\t").rstrip(b"\r\n")
+    left = JOINED_MAX
+    for part in octets.split(b"\r", JOINED_MAX):
+        for piece in _split(part):
+            line = _line(place, piece)
+            if line is not None:
+                yield line
+            left -= 1
+            if not left:
+                return
+
+
+# Where printk's times begin is where records begin; what stands before the first is its foreign prefix.
+def _split(part: bytes) -> Iterator[bytes]:
+    if b"[" not in part:
+        yield part
+        return
+    starts = [found.start() for found in _BRACKET.finditer(part)][: JOINED_MAX + 1]
+    if len(starts) < 2:
+        yield part
+        return
+    bounds = [0, *starts[1:], len(part)]
+    for begin, end in zip(bounds, bounds[1:], strict=False):
+        yield part[begin:end]
+
+
+def _line(place: int, octets: bytes) -> Line | None:
+    ts_ns, caller = None, ""
+    bracket = _BRACKET.search(octets) if b"[" in octets else None
+    if bracket is not None:
+        before = _without_prefixes(octets[: bracket.start()])
+        if before is None or int(bracket[b"prio"] or 0) > _KERNEL_FACILITY_PRIO_MAX:
+            return None
+        ts_ns = int(bracket[b"s"]) * 10**9 + int(bracket[b"fraction"].ljust(_NS_DIGITS, b"0"))
+        caller = (bracket[b"caller"] or b"").decode()
+        octets = octets[bracket.end() :]
+    text = _without_prefixes(octets)
+    if text is None:
+        return None
+    return Line(place, ts_ns, caller, text.decode("utf-8", "replace"), structured=False)
+
+
+# None: the prefix is that of a program of userspace.
+def _without_prefixes(octets: bytes) -> bytes | None:
+    for _ in range(PREFIXES_MAX):
+        found = _PREFIX.match(octets)
+        if found is None or not found.end():
+            break
+        if found[b"pid"] is not None and found[b"ident"] != b"kernel":
+            return None
+        if found[b"facility"] not in (None, b"kern"):
+            return None
+        # A name without a number may be the host's, or the kernel's own (`watchdog: `): then only the date goes.
+        if found[b"ident"] not in (None, b"kernel"):
+            octets = octets[found.start(_IDENT_GROUP) :]
+            break
+        octets = octets[found.end() :]
+    return octets
