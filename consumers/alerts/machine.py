@@ -33,9 +33,13 @@ class _History:
     next: int
     kernel_ns: int = 0  # printk's newest time, and the producer's CLOCK_REALTIME when it was seen
     realtime_ns: int = 0
-    open: int = 0  # reports that may get lines yet
     reports: ReportAssembler | None = None
     incidents: IncidentAssembler | None = None
+
+    # Whether a report is open, whose lines may be like any others.
+    @property
+    def reading(self) -> bool:
+        return self.reports is not None and bool(self.reports.open_reports)
 
     # Between records the kernel's time is only known by how long the producer waited.
     def kernel_at(self, realtime_ns: int) -> int | None:
@@ -78,7 +82,7 @@ class Machine:
         if known is not None and frame.next <= known.next:
             return []
         start = max(frame.first, known.next) if known else frame.first
-        reading = known is not None and known.open > 0
+        reading = known is not None and known.reading
         found = list(lines(frame, start)) if reading or suspicious(frame.body) else []
         changed = [] if known else self._begin(frame.stream)
         history = self._histories[key]
@@ -112,7 +116,6 @@ class Machine:
                 "next": each.next,
                 "kernel_ns": each.kernel_ns,
                 "realtime_ns": each.realtime_ns,
-                "open": each.open,
             }
             if each.reports is not None:
                 value["reports"] = each.reports.state()
@@ -126,7 +129,7 @@ class Machine:
         """Return the machine that gave `state`."""
         made = cls(machine, layer)
         for value in state.get("histories", []):
-            fields = ("boot_id", "instance", "next", "kernel_ns", "realtime_ns", "open")
+            fields = ("boot_id", "instance", "next", "kernel_ns", "realtime_ns")
             history = _History(*(value[name] for name in fields))
             if "reports" in value:
                 history.reports = ReportAssembler.restore(value["reports"])
@@ -142,7 +145,7 @@ class Machine:
         for each in self._histories.values():
             if each.incidents is not None:
                 changed += each.incidents.rebooted()
-            each.reports, each.incidents, each.open = None, None, 0
+            each.reports = each.incidents = None
         while len(self._histories) >= HISTORIES_MAX:
             del self._histories[next(iter(self._histories))]
         self._histories[(stream.boot_id, stream.instance)] = _History(stream.boot_id, stream.instance, 0)
@@ -151,7 +154,10 @@ class Machine:
     def _take(self, history: _History, line: Line) -> list[Incident]:
         if history.reports is None:
             history.reports = ReportAssembler()
-        return self._apply(history, history.reports.feed([line]), line.ts_ns)
+        near = history.reports.near_misses
+        changes = history.reports.feed([line])
+        self.near_misses += history.reports.near_misses - near
+        return self._apply(history, changes, line.ts_ns)
 
     # A heartbeat, or a frame of another version: time passed.
     def _passed(self, frame: Frame) -> list[Incident]:
@@ -162,13 +168,13 @@ class Machine:
         changed: list[Incident] = []
         if kernel_ns is None:
             return changed
-        if history.open and history.reports is not None:
+        if history.reports is not None:
             changed += self._apply(history, history.reports.tick(kernel_ns), kernel_ns)
         if history.incidents is not None:
             changed += history.incidents.tick(kernel_ns)
             if not history.incidents.incidents:
                 history.incidents = None
-        if history.incidents is None and not history.open:
+        if history.incidents is None and not history.reading:
             history.reports = None
         return changed
 
@@ -177,11 +183,7 @@ class Machine:
             return []
         if history.incidents is None:
             history.incidents = IncidentAssembler(Source(self.name[0], history.boot_id, self.name[1]))
-        found: list[Incident] = []
-        for what, report in changes:
-            history.open += {"opened": 1, "closed": -1}.get(what, 0)
-            found += history.incidents.apply([(what, report)], now_ns)
-        return found
+        return history.incidents.apply(changes, now_ns)
 
 
 def _distinct(changed: list[Incident]) -> list[Incident]:

@@ -51,6 +51,7 @@ class Counts:
     left_out: int = 0
     offsets_lost: int = 0
     parsed: int = 0
+    near_misses: int = 0
 
 
 @dataclass(slots=True)
@@ -203,12 +204,13 @@ class PartitionAlerter:
             machine = self._machines.get(name) or self._new(name)
             if machine is None:
                 return
-            parsed = machine.parsed
+            parsed, near_misses = machine.parsed, machine.near_misses
             found = machine.feed(frame)
         except BadInputError:
             self.counts.unreadable += 1  # a dead letter for the collector
             return
         self.counts.parsed += machine.parsed - parsed
+        self.counts.near_misses += machine.near_misses - near_misses
         self._due.machines.add(name)
         for incident in found:
             yield self._note(name, incident, message.ts_ns)
