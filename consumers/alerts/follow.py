@@ -22,6 +22,7 @@ from consumers.alerts.outbox import Timing
 from consumers.alerts.partition import PartitionAlerter
 from consumers.alerts.post import Client
 from consumers.alerts.publish import Publisher
+from consumers.alerts.signs import SignReader
 from consumers.lake.chain import Chain
 from consumers.lake.layout import ALERTS
 from consumers.lake.storage import Storage
@@ -46,9 +47,16 @@ class AlertFollower:
     """Alerts from the partitions of `reader`; a consumer group's listener where the reader has a group."""
 
     def __init__(
-        self, reader: LogReader, storage: Storage, config: AlertConfig, judge: Judge, publisher: Publisher | None = None
+        self,
+        reader: LogReader,
+        storage: Storage,
+        config: AlertConfig,
+        judge: Judge,
+        signs: SignReader,
+        publisher: Publisher | None = None,
     ) -> None:
         self._reader, self._storage, self._config, self._judge = reader, storage, config, judge
+        self._signs = signs
         self._us = this_process()
         self._alerters: dict[Partition, PartitionAlerter] = {}
         self._committed_ns: dict[Partition, int] = {}
@@ -83,6 +91,7 @@ class AlertFollower:
         finally:
             for each in self._deliverers.values():
                 each.close(0)
+            self._signs.close()
             self._judge.close()
             self._hosts.close()
             self._committer.close()
@@ -126,10 +135,16 @@ class AlertFollower:
 
     def _to_the_end(self, stop: threading.Event) -> None:
         ends = {each: self._reader.end_offset(each) for each in self._reader.partitions([TOPIC_LOG])}
+        hastened = False
         while not stop.is_set():
-            self._step()
+            self._step(at_once=False)
             taken = {each: self._alerters[each].position for each in ends if each in self._alerters}
-            if all(taken.get(each, -1) >= end for each, end in ends.items()) and self._settled():
+            if any(taken.get(each, -1) < end for each, end in ends.items()):
+                continue
+            if not hastened:
+                hastened = True
+                self._judge.hasten()
+            elif self._settled():
                 return
 
     # Whether everything was judged for the last time, and told.
@@ -146,12 +161,14 @@ class AlertFollower:
                 stop.wait(_RETRY_S)
                 self._relist_ns = self._look_ns = 0
 
-    def _step(self) -> None:
+    # To the end, the verdicts are to be in the last commit: behind it there is no offset that could carry them.
+    def _step(self, *, at_once: bool = True) -> None:
         now_ns = time.monotonic_ns()
         if now_ns >= self._look_ns:
             self._look_ns = now_ns + _LOOK_NS
             self._find_partitions(now_ns)
             self._close_cases()
+            self._take_signs()
         if any(each.waiting > self._config.queue_max for each in self._deliverers.values()):
             log.error("more than %d incidents wait to be told: no more is read until they are", self._config.queue_max)
             time.sleep(_POLL_MS / 1000)
@@ -163,7 +180,7 @@ class AlertFollower:
         self._hosts.step(now_ns)
         self._take_verdicts()
         self._take_told()
-        self._commit_due()
+        self._commit_due(at_once=at_once)
 
     def _read(self) -> None:
         try:
@@ -254,6 +271,12 @@ class AlertFollower:
                 for alerter in self._alerters.values():
                     alerter.told(told.id, url, ended=told.ended)
 
+    def _take_signs(self) -> None:
+        for sign in self._signs.poll({partition: each.watched for partition, each in self._alerters.items()}):
+            for alerter in self._alerters.values():
+                for case in alerter.alive(sign):
+                    self._tell(case)
+
     # Of what has ended, and was told and judged, there is nothing more to keep.
     def _close_cases(self) -> None:
         for partition, alerter in self._alerters.items():
@@ -265,7 +288,7 @@ class AlertFollower:
                 if told_all and not self._judge.busy({key}) and alerter.close(key):
                     self._judge.forget(key)
 
-    def _commit_due(self) -> None:
+    def _commit_due(self, *, at_once: bool) -> None:
         for outcome in self._committer.done():
             self._committed(outcome)
         now_ns = time.monotonic_ns()
@@ -273,8 +296,8 @@ class AlertFollower:
             return
         for partition, alerter in self._alerters.items():
             waited_ns = now_ns - self._committed_ns[partition]
-            quiet_ns = _GATHER_NS if alerter.changed else int(self._config.commit_s * _S)
-            if alerter.urgent or waited_ns >= quiet_ns:
+            quiet_ns = _GATHER_NS if alerter.changed and at_once else int(self._config.commit_s * _S)
+            if (alerter.urgent and at_once) or waited_ns >= quiet_ns:
                 self._committer.begin(alerter)
 
     def _committed(self, outcome: Outcome) -> None:

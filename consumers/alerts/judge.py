@@ -60,6 +60,11 @@ class Judge:
         """Judge incident `key` no more."""
         self._plans.pop(key, None)
 
+    def hasten(self) -> None:
+        """Judge now whatever was not judged yet: nothing more will come of it."""
+        for plan in self._plans.values():
+            plan.final |= plan.step == 0
+
     def busy(self, keys: set[str]) -> bool:
         """Return whether one of `keys` is judged now, or is due for the last time."""
         running = self._running is not None and self._running[0] in keys

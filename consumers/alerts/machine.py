@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from consumers.alerts.lines import lines
+from consumers.alerts.signs import Sign
 from consumers.incidents.assembly import IncidentAssembler
 from consumers.incidents.incident import Incident, Source
 from consumers.incidents.progress import Progress
 from consumers.reports.assembler import Change, ReportAssembler
-from consumers.reports.report import Line
+from consumers.reports.report import Kind, Line
 from consumers.reports.screen import suspicious
 from schemas.frame import Frame
 from schemas.stream import Stream
@@ -22,6 +23,8 @@ from schemas.surfaces import HEARTBEAT_ENCODING, SURFACES
 SURFACE: Final = "kmsg"
 _ENCODING: Final = SURFACES[SURFACE].encoding
 _VERSION: Final = SURFACES[SURFACE].encoding_version
+# What is said of a CPU that was busy in the kernel: when it is idle, that is over.
+_BUSY: Final = frozenset((Kind.SOFT_LOCKUP, Kind.HARD_LOCKUP, Kind.SCX_LOCKUP))
 #: Boots of a machine that are remembered; frames of an older one would be taken for a new one's.
 HISTORIES_MAX: Final = 4
 
@@ -45,7 +48,7 @@ class _History:
     def kernel_at(self, realtime_ns: int) -> int | None:
         if not self.kernel_ns:
             return None
-        return self.kernel_ns + max(0, realtime_ns - self.realtime_ns)
+        return max(0, self.kernel_ns + realtime_ns - self.realtime_ns)
 
 
 class Machine:
@@ -56,11 +59,6 @@ class Machine:
         self._histories: dict[tuple[str, str], _History] = {}
         self.parsed = 0  # records, since the start
         self.near_misses = 0
-
-    @property
-    def open(self) -> bool:
-        """Whether an incident is held."""
-        return any(each.incidents is not None for each in self._histories.values())
 
     def holds(self, key: str) -> bool:
         """Return whether incident `key` may still change."""
@@ -95,14 +93,18 @@ class Machine:
             history.kernel_ns, history.realtime_ns = max(history.kernel_ns, newest_ns), frame.realtime_ns
         return _distinct([*changed, *self._tick(history, history.kernel_ns or None)])
 
-    def alive(self, boot_id: str, realtime_ns: int, cpus: list[int]) -> list[Incident]:
-        """Take that each of `cpus` ran tasks after `realtime_ns`, by the producer's clock; return what that changed."""
+    def alive(self, sign: Sign) -> list[Incident]:
+        """Take a sign of life of this machine; return the incidents that it changed."""
         changed: list[Incident] = []
         for history in self._histories.values():
-            at_ns = history.kernel_at(realtime_ns)
-            if history.boot_id != boot_id or history.incidents is None or at_ns is None:
+            at_ns = history.kernel_at(sign.since_ns)
+            if history.boot_id != sign.boot_id or history.incidents is None or at_ns is None:
                 continue
-            for cpu in cpus:
+            held = history.incidents.incidents
+            asleep = {
+                cpu for each in held for report in each.reports if report.kind not in _BUSY for cpu in report.cpus
+            }
+            for cpu in {*sign.busy, *sign.idle} - (asleep - set(sign.busy)):
                 changed += history.incidents.progress(Progress(at_ns, cpu=cpu))
         return _distinct(changed)
 

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from consumers.alerts.case import Case
 from consumers.alerts.machine import SURFACE, Machine
 from consumers.alerts.payload import Whose
+from consumers.alerts.signs import Sign
 from consumers.incidents.incident import Incident, State
 from consumers.lake.chain import Chain
 from consumers.transport.base import Message, Partition
@@ -101,9 +102,9 @@ class PartitionAlerter:
         return self._due.urgent
 
     @property
-    def watching(self) -> list[Machine]:
-        """The machines with an incident."""
-        return [each for each in self._machines.values() if each.open]
+    def watched(self) -> set[tuple[str, str]]:
+        """The machines (machine, layer) with an incident that has not ended."""
+        return {_machine_of(case) for case in self.cases.values() if case.ended_ns is None}
 
     def add(self, messages: list[Message]) -> list[Case]:
         """Take `messages`, which continue at `position`; return the cases that changed, each once."""
@@ -126,10 +127,12 @@ class PartitionAlerter:
         self.counts.offsets_lost += start - self.position
         self.position = start
 
-    def alive(self, machine: Machine, boot_id: str, realtime_ns: int, cpus: list[int], arrival_ns: int) -> list[Case]:
-        """Take a sign of life of `cpus`, which came by another topic; return the cases that changed."""
-        found = machine.alive(boot_id, realtime_ns, cpus)
-        return [self._note(machine.name, incident, arrival_ns) for incident in found]
+    def alive(self, sign: Sign) -> list[Case]:
+        """Take a sign of life, which came by another topic; return the cases that changed."""
+        machine = self._machines.get((sign.machine, sign.layer))
+        if machine is None:
+            return []
+        return [self._note(machine.name, incident, sign.arrival_ns) for incident in machine.alive(sign)]
 
     def judged(self, key: str, verdict: Verdict) -> Case | None:
         """Take a verdict about case `key`; return the case if it is there and that is news."""

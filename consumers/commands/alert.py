@@ -15,13 +15,14 @@ from pathlib import Path
 from consumers.alerts.follow import AlertFollower
 from consumers.alerts.judge import Judge
 from consumers.alerts.publish import IncidentTopic
+from consumers.alerts.signs import SignReader
 from consumers.commands.sources import add_source, kafka_config, lake_of, open_reader, read_config
 from consumers.incidents.incident import Incident
 from consumers.lake.layout import open_lake
 from consumers.lake.storage import Storage
 from consumers.topics import verify_topics
 from consumers.transport.kafka import KafkaReader
-from consumers.verdict.gather import gather
+from consumers.verdict.facts import Facts
 from consumers.verdict.judge import judge
 from consumers.verdict.verdict import Verdict
 from schemas.config import AlertConfig, CollectConfig
@@ -60,8 +61,10 @@ def run(args: argparse.Namespace) -> int:
         signal.signal(number, lambda *_: stop.set())
     try:
         storage = open_lake(lake, create=True)
+        # Of its own, and without the group: who watches a machine's kernel log is who must see its signs of life.
+        signs = SignReader(lambda: open_reader(args, config))
         publisher = None if kafka is None else IncidentTopic(kafka)
-        follower = AlertFollower(reader, storage, alert, Judge(_assess(storage)), publisher)
+        follower = AlertFollower(reader, storage, alert, Judge(_assess(storage)), signs, publisher)
         log.info("alerting from the log, into %s and to %s", lake, ", ".join(alert.alertmanager) or "nobody else")
         if isinstance(reader, KafkaReader) and alert.group:
             reader.listen(follower, (TOPIC_LOG,))
@@ -73,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _assess(storage: Storage) -> Callable[[Incident], Verdict]:
-    return lambda incident: judge(incident, gather(storage, incident))
+    return lambda incident: judge(incident, Facts.none())
 
 
 def _alert_config(args: argparse.Namespace, base: AlertConfig) -> AlertConfig:
