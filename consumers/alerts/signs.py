@@ -1,10 +1,10 @@
-"""Signs of life that do not come through the kernel log: time that a CPU spent in programs, or idle, while it is watched.
+"""Signs of life beside the kernel log: time that a CPU spent in programs, or idle.
 
 /proc/stat counts both for each CPU (proc(5), kernel/sched/cputime.c). Programs that ran prove that a CPU goes on,
 whatever it was accused of. Idle time proves it of a CPU that was busy in the kernel; of one that was asleep it does
 not, because the reader of /proc/stat adds up the sleep of a CPU that never wakes (kernel/time/tick-sched.c).
 
-The topic is read from its end on, and only while an incident is open: a sign that was missed comes again within seconds.
+The topic is read from its end on, and only while an incident is open: a sign that is missed comes again in seconds.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,7 +23,7 @@ _TABLE: Final = "procfs_cpu"
 
 
 class Sign(NamedTuple):
-    """Between two readings, the first of which was cut at `since_ns` (the producer's CLOCK_REALTIME), these CPUs went on.
+    """Between two readings, the first cut at `since_ns` (the producer's CLOCK_REALTIME), these CPUs went on.
 
     `busy` ran programs, `idle` had nothing to run. `arrival_ns` is the append time of the second.
     """
