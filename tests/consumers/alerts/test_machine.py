@@ -145,7 +145,10 @@ def test_a_locked_up_cpu_that_goes_on_ends_it(how):
 
 def test_a_cpu_that_may_sleep_for_ever_is_not_alive_because_it_sleeps():
     each, kernel = machine(), Kernel()
-    rcu = "rcu: INFO: rcu_preempt self-detected stall on CPU", "rcu: \t1-....: (5250 ticks this GP) idle=0eb/1/0x1 softirq=1/1 fqs=2625"
+    rcu = (
+        "rcu: INFO: rcu_preempt self-detected stall on CPU",
+        "rcu: \t1-....: (5250 ticks this GP) idle=0eb/1/0x1 softirq=1/1 fqs=2625",
+    )
     fed(each, kernel.says(*rcu))
     assert each.alive(sign(kernel, idle=(1,))) == []
     assert [found.state for found in each.alive(sign(kernel, busy=(1,)))] == [State.ENDED]
@@ -170,7 +173,12 @@ def test_a_body_that_is_none_is_an_error_and_changes_nothing():
 def story():
     """Two boots: a stall that grows and is heard no more, then another with its reboot."""
     one, two = Kernel(), Kernel(boot="b2")
-    frames = [one.says(HEALTHY), one.stalls(), one.says(" rcu_do_batch+0x1/0x2", after_s=0.001), one.stalls(s=48, after_s=26)]
+    frames = [
+        one.says(HEALTHY),
+        one.stalls(),
+        one.says(" rcu_do_batch+0x1/0x2", after_s=0.001),
+        one.stalls(s=48, after_s=26),
+    ]
     frames += [one.beats(), one.says(HEALTHY), two.says(HEALTHY), two.stalls(cpu=0), two.beats(), two.says(HEALTHY)]
     return frames
 
