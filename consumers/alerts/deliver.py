@@ -69,7 +69,7 @@ class Deliverer:
         """Wait up to `wait_s` for what waits to be told, then end; return whether nothing waits any more."""
         deadline_s = time.monotonic() + wait_s
         with self._changed:
-            while self._outbox.waiting and not self._outbox.failing and time.monotonic() < deadline_s:
+            while self._outbox.hopeful and not self._outbox.failing and time.monotonic() < deadline_s:
                 self._changed.wait(0.05)
             done = not self._outbox.waiting
             self._closing = True

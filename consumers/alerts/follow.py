@@ -108,6 +108,11 @@ class AlertFollower:
             "delivery_errors": sum(each.errors for each in self._deliverers.values()),
         }
 
+    @property
+    def cases(self) -> list[Case]:
+        """The incidents that go on, and those whose end somebody is still to be told."""
+        return [case for each in self._alerters.values() for case in each.cases.values()]
+
     def assigned(self, partitions: list[Partition]) -> None:
         """Take over `partitions` (a consumer group's callback): go on where their chains end."""
         self._wanted.update(partitions)
@@ -149,7 +154,7 @@ class AlertFollower:
 
     # Whether everything was judged for the last time, and told.
     def _settled(self) -> bool:
-        keys = {key for each in self._alerters.values() for key in each.cases}
+        keys = {case.incident.id for case in self.cases}
         return not self._judge.busy(keys) and not any(each.waiting for each in self._deliverers.values())
 
     def _for_ever(self, stop: threading.Event) -> None:

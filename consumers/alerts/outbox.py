@@ -78,6 +78,11 @@ class Outbox:
         return sum(each.told != each.alert.version for each in self._entries.values())
 
     @property
+    def hopeful(self) -> int:
+        """How many of these nobody has refused."""
+        return self.waiting - sum(each.refused for each in self._entries.values())
+
+    @property
     def refused(self) -> list[str]:
         """The incidents that were refused alone."""
         return [key for key, each in self._entries.items() if each.refused]

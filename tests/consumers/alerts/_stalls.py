@@ -4,8 +4,8 @@ import time
 
 from consumers.transport.base import Partition
 from producers.log import LogWriter
-from schemas import kmsg
-from schemas.frame import Frame, encode
+from schemas import kmsg, state
+from schemas.frame import Frame, decode, encode
 from schemas.stream import Stream
 from schemas.surfaces import HEARTBEAT_ENCODING, HEARTBEAT_VERSION, TOPIC_LOG, TOPIC_STATE
 
@@ -52,10 +52,18 @@ class Kernel:
         return encode(Frame(*where, [], last_ns, last_ns, realtime_ns))
 
 
+def reading(kernel, number, after_s=0, user=(100, 100), idle=(50, 50)):
+    """Return a frame with /proc/stat of two CPUs, in ticks."""
+    lines = [f"cpu{cpu} {user[cpu]} 0 70 {idle[cpu]} 0 0 0 0 0 0" for cpu in range(2)]
+    text = "\n".join([f"cpu  {sum(user)} 0 140 {sum(idle)} 0 0 0 0 0 0", *lines, ""])
+    body = state.pack([state.Record("procfs_text", 5 * S, {"path": "/proc/stat", "text": text, "truncated": False})])
+    stream = kernel.stream._replace(surface="procfs", clock="boot")
+    at_ns = kernel.start_ns + kernel.ts_us * 1000 + after_s * S
+    return encode(Frame(stream, "run", number, number, number + 1, 1, "procfs", 1, body, realtime_ns=at_ns))
+
+
 def write_log(folder, frames, topic=TOPIC_LOG):
     """Append encoded `frames` to the log in `folder`."""
-    from schemas.frame import decode
-
     log = LogWriter(folder, segment_bytes=1 << 20, retention_bytes=1 << 40, retention_ms=None)
     for each in frames:
         log.append(topic, decode(each))

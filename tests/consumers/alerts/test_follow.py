@@ -18,7 +18,7 @@ from consumers.views import run_query
 from schemas.config import AlertConfig
 from schemas.errors import StorageError
 from tests.consumers.alerts._cases import Alertmanager, Receiver, free_port, until
-from tests.consumers.alerts._stalls import HEALTHY, LOG, STATE, Kernel
+from tests.consumers.alerts._stalls import HEALTHY, LOG, STATE, Kernel, reading
 
 VERDICT = Verdict(Owner.HOST_CPU, Confidence.HIGH, "C2", 1, "the vCPU waited for a CPU of its host")
 
@@ -197,11 +197,12 @@ def test_a_slow_alertmanager_delays_neither_the_others_nor_the_lake(log, storage
         time.sleep(1.0)
         return 200, ""
 
-    with Receiver(slow) as tarpit, Receiver() as quick:
-        with Running(follower(log, storage, alertmanager=(tarpit.url, quick.url), timeout_s=0.3)):
-            log.append(LOG, Kernel().stalls())
-            until(lambda: quick.alerts)
-            until(lambda: rows(storage))
+    with Receiver(slow) as tarpit, Receiver() as quick, contextlib.ExitStack() as running:
+        urls = tarpit.url, quick.url
+        running.enter_context(Running(follower(log, storage, alertmanager=urls, timeout_s=0.3)))
+        log.append(LOG, Kernel().stalls())
+        until(lambda: quick.alerts)
+        until(lambda: rows(storage))
 
 
 def test_a_lake_that_refuses_delays_no_page_and_gets_the_rows_later(log, storage):
@@ -262,8 +263,9 @@ def test_what_ended_is_dropped_from_the_state_when_everybody_knows(log, storage)
         with Running(follower(log, storage, receiver.url)) as each:
             log.append(LOG, Kernel().stalls())
             until(lambda: receiver.alerts)
-            log.append(LOG, Kernel(boot="b2").says(HEALTHY))
-            until(lambda: each._alerters and not any(one.cases for one in each._alerters.values()))
+            again = Kernel(boot="b2")
+            log.append(LOG, again.says(HEALTHY))
+            beat_until(log, again, lambda: not each.cases)
         told = len(receiver.alerts)
         with Running(follower(log, storage, receiver.url)):
             time.sleep(0.5)
@@ -282,8 +284,6 @@ def test_what_is_too_old_is_stored_and_wakes_nobody_until_it_goes_on(log, storag
 
 
 def test_a_reading_of_the_cpus_ends_it(log, storage):
-    from tests.consumers.alerts.test_signs import reading
-
     kernel = Kernel()
     with Receiver() as receiver, Running(follower(log, storage, receiver.url)) as each:
         log.append(LOG, kernel.stalls(cpu=1))

@@ -1,7 +1,6 @@
 """Frames in, changed incidents out: the log alone decides, whatever it is cut into and wherever it is taken up again."""
 
 import json
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -11,11 +10,10 @@ from consumers.alerts.machine import HISTORIES_MAX, Machine
 from consumers.alerts.signs import Sign
 from consumers.incidents.incident import State
 from consumers.reports.report import Kind
+from schemas import kmsg
 from schemas.errors import BadInputError
 from schemas.frame import decode, encode
-from tests.consumers.alerts._stalls import HEALTHY, S, SOFT, Kernel
-
-REAL = Path(__file__).parents[1] / "reports" / "captures"
+from tests.consumers.alerts._stalls import HEALTHY, SOFT, Kernel, S
 
 
 def fed(machine, *frames):
@@ -85,8 +83,6 @@ def test_of_a_frame_that_overlaps_only_what_is_new_counts():
     later = Kernel()
     later.seq, later.ts_us = kernel.seq, kernel.ts_us
     new = decode(later.stalls(cpu=1, s=48, after_s=26))
-    from schemas import kmsg
-
     parts = [kmsg.unpack(each.body) for each in (both, new)]
     records = []
     for lengths, data in parts:

@@ -5,22 +5,10 @@ import pytest
 from consumers.alerts.signs import Readings, SignReader
 from consumers.transport.base import Message
 from consumers.transport.memory import MemoryLog, MemoryReader
-from schemas import state
 from schemas.errors import BadInputError
-from schemas.frame import Frame, encode
-from tests.consumers.alerts._stalls import LOG, S, STATE, Kernel
+from tests.consumers.alerts._stalls import LOG, STATE, Kernel, reading
 
 WATCHED = {("m1", "guest-kernel")}
-
-
-def reading(kernel, number, after_s=0, user=(100, 100), idle=(50, 50)):
-    """Return a frame with /proc/stat of two CPUs, in ticks."""
-    lines = [f"cpu{cpu} {user[cpu]} 0 70 {idle[cpu]} 0 0 0 0 0 0" for cpu in range(2)]
-    text = "\n".join([f"cpu  {sum(user)} 0 140 {sum(idle)} 0 0 0 0 0 0", *lines, ""])
-    body = state.pack([state.Record("procfs_text", 5 * S, {"path": "/proc/stat", "text": text, "truncated": False})])
-    stream = kernel.stream._replace(surface="procfs", clock="boot")
-    at_ns = kernel.start_ns + kernel.ts_us * 1000 + after_s * S
-    return encode(Frame(stream, "run", number, number, number + 1, 1, "procfs", 1, body, realtime_ns=at_ns))
 
 
 def take(readings, frame, watched=WATCHED):
