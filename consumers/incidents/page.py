@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from consumers.incidents.incident import Incident
-from consumers.incidents.joining import waits_for_others
-from consumers.reports import frames
+from consumers.incidents.joining import TASK_KINDS, resources, waits_for_others
+from consumers.reports.frames import anchor as anchor_of
+from consumers.reports.frames import own_name
 from consumers.reports.report import Kind, Report, Seconds, Shape
-from consumers.verdict.verdict import Verdict
+from consumers.verdict.verdict import Owner, Verdict
 
 _WIDTH: Final = 110
 _LABEL: Final = 12
@@ -40,6 +41,11 @@ SHAPES: Final = {
     Shape.IN_PART: "ticks came for a part of the time only: the CPU was shared with others",
     Shape.NO_ROW: "no row tells of a CPU: a preempted reader, a starved RCU thread, or lost lines",
     Shape.NO_TICKS: "the rows have no ticks: nothing follows from them",
+}
+#: Shapes from which something follows, at low confidence and from few cases.
+_HINTS: Final[dict[Shape | None, str]] = {
+    Shape.RAN: "Its timer ticked all along, which points at code of this kernel",
+    Shape.NOTHING_RAN: "Nothing ran on it, which points below this kernel",
 }
 
 
@@ -93,7 +99,7 @@ def text(incident: Incident, verdict: Verdict, number: int) -> str:
     """Return the incident for people, numbered."""
     cpus = f" on {_cpus(incident.cpus)}" if incident.cpus else ""
     title = f"{number}. {NAMES[incident.kind]}{cpus}, {length_text(incident.duration)}, {_lines(incident)}"
-    told = f"{sentence(incident)} {verdict.sentence}".strip()
+    told = f"{sentence(incident)} {_owned(incident, verdict)}"
     lines = [title, *textwrap.wrap(told, _WIDTH, initial_indent="   ", subsequent_indent="   "), ""]
     for label, value in _facts(incident, verdict):
         lines += textwrap.wrap(
@@ -109,7 +115,7 @@ def text(incident: Incident, verdict: Verdict, number: int) -> str:
 
 def anchor(incident: Incident) -> str:
     """Return the frame that the incident is known by: the first that is no waiting, spinning or locking."""
-    return frames.anchor(incident.root.frames)
+    return anchor_of(incident.root.frames)
 
 
 def length_text(length: Seconds | None) -> str:
@@ -133,7 +139,30 @@ def sentence(incident: Incident) -> str:
         told += "; it waited for other CPUs to answer, so it may be their victim"
     if incident.panicked and root.kind is not Kind.PANIC:
         told += ", and the kernel panicked over it"
-    return told + "."
+    return f"{told[0].upper()}{told[1:]}."
+
+
+# What the text cannot say is no lack of this program: it is said before anybody acts on it.
+def _owned(incident: Incident, verdict: Verdict) -> str:
+    open_question = _cannot(incident)
+    if verdict.owner is Owner.UNDETERMINED:
+        hint = _HINTS.get(incident.root.shape)
+        if hint is not None:
+            return f"{hint}, but without the host's side the owner is undetermined."
+        return f"The owner is undetermined: this text cannot say {open_question}."
+    return f"The owner is {verdict.owner} with {verdict.confidence} confidence; this text cannot say {open_question}."
+
+
+def _cannot(incident: Incident) -> str:
+    root = incident.root
+    if root.kind is Kind.CLOCKSOURCE_UNSTABLE:
+        return "which of the two clocks was wrong"
+    if root.kind in TASK_KINDS or (root.kind is Kind.WORKQUEUE_LOCKUP and len(root.cpus) != 1):
+        if "storage" in resources(root):
+            return "whether the disk below was slow or an answer of it was lost"
+        return "what it waited for in the end, nor whether the machine below stood still"
+    where = _cpus(root.cpus) if root.cpus else "the CPU"
+    return f"whether {where} looped in its kernel or was not run by its host"
 
 
 def _task(report: Report) -> str:
@@ -165,7 +194,9 @@ _SENTENCES: Final[dict[Kind, Callable[[Report, str], str]]] = {
     Kind.WORKQUEUE_LOCKUP: lambda r, length: (
         f"A pool of kernel workers{f' of {_cpus(r.cpus)}' if r.cpus else ''} did no work {_length_of(length)}"
     ),
-    Kind.CSD_STALL: lambda r, length: f"{_where(r)} did not answer a call of CPU {r.by} {_length_of(length)}",
+    Kind.CSD_STALL: lambda r, length: (
+        f"{_where(r)} did not answer a call of {'another CPU' if r.by is None else f'CPU {r.by}'} {_length_of(length)}"
+    ),
     Kind.CLOCKSOURCE_UNSTABLE: lambda *_: "The kernel gave up a clock that disagreed with another",
     Kind.PANIC: lambda *_: "The kernel panicked because something stood still; the lines about that are not here",
 }
@@ -184,10 +215,20 @@ def _facts(incident: Incident, verdict: Verdict) -> Iterator[tuple[str, str]]:
         yield "damage", "lines are cut or missing: what is said here may lack a part"
     for found in verdict.evidence:
         yield ("against" if found.against else "evidence"), f"{found.id}: {found.text}"
-    for lacking in verdict.missing:
-        yield "missing", f"{lacking.id}: {lacking.text}" + (f" ({lacking.remedy})" if lacking.remedy else "")
+    yield from _lacking(verdict)
     for other in verdict.rejected:
         yield "not", f"{other.owner}: {other.reason}"
+
+
+# By what it would tell; how to get each is long, and in the JSON.
+def _lacking(verdict: Verdict) -> Iterator[tuple[str, str]]:
+    for name in dict.fromkeys(each.id for each in verdict.missing):
+        texts = [each.text for each in verdict.missing if each.id == name]
+        yield "missing", f"{name}: {'; '.join(texts)}"
+    remedies = dict.fromkeys(each.remedy for each in verdict.missing if each.remedy)
+    if remedies:
+        more = f"; {len(remedies) - 1} more with --json" if len(remedies) > 1 else ""
+        yield "next time", f"{next(iter(remedies))}{more}"
 
 
 def _measured(incident: Incident) -> Iterator[tuple[str, str]]:
@@ -203,13 +244,21 @@ def _read(root: Report) -> Iterator[tuple[str, str]]:
     if root.shape is not None:
         yield "shape", f"{root.shape}: {SHAPES[root.shape]}"
     if root.frames:
-        more = " ..." if len(root.frames) > _FRAMES_SHOWN else ""
-        yield "stack", " < ".join(root.frames[:_FRAMES_SHOWN]) + more
+        shown = _told_frames(root.frames)
+        more = " ..." if len(shown) > _FRAMES_SHOWN else ""
+        yield "stack", " < ".join(shown[:_FRAMES_SHOWN]) + more
     for label, value in (("module", root.module), ("lock holder", root.holder), ("hardware", root.hardware)):
         if value:
             yield label, value
     if root.release:
         yield "kernel", root.release + (f", tainted {root.taint}" if root.taint else "")
+
+
+# From one frame above that by which it is known: that every waiting task waits is no news.
+def _told_frames(frames: tuple[str, ...]) -> tuple[str, ...]:
+    names = [own_name(frame) for frame in frames]
+    known = anchor_of(frames)
+    return frames[max(0, names.index(known) - 1) :] if known in names else frames
 
 
 # How many lines of each kind, with their numbers where they are few.

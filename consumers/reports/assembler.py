@@ -1,8 +1,8 @@
-"""Lines of one boot's kernel log to reports: several CPUs printing at once, heads overwritten, tails lost, all seen twice.
+"""Lines of one boot's kernel log to reports: CPUs printing at once, heads overwritten, tails lost, everything twice.
 
-A body line belongs to a report by who printed it (the caller that CONFIG_PRINTK_CALLER adds), else by the CPU that it names,
-else by standing right behind it. Kernel time decides what is near, never arrival; it may step back between CPUs. All state
-is bounded, and is JSON values for whoever must go on elsewhere.
+A body line belongs to a report by who printed it (the caller that CONFIG_PRINTK_CALLER adds), else by the CPU that it
+names, else by standing right behind it. Kernel time decides what is near, never arrival; it may step back between CPUs.
+All state is bounded, and is JSON values for whoever must go on elsewhere.
 """
 
 from collections import deque
@@ -51,8 +51,8 @@ class Change(NamedTuple):
 class ReportAssembler:
     """Assembles the lines of one boot of one machine; give another boot's to another. Does no input itself.
 
-    `hz` is the guest's, where its configuration is known. `near_misses` counts lines that look like a report and are in no
-    row of the grammar; `opened_in_excess` reports that were closed early because `OPEN_MAX` were open.
+    `hz` is the guest's, where its configuration is known. `near_misses` counts lines that look like a report and are
+    in no row of the grammar; `opened_in_excess` reports that were closed early because `OPEN_MAX` were open.
     """
 
     def __init__(self, hz: int | None = None) -> None:
@@ -109,13 +109,13 @@ class ReportAssembler:
         return changes
 
     def take_context(self) -> list[Line]:
-        """Return the lines that are evidence and no report, since the last call; at most `CONTEXT_MAX`, the newest."""
+        """Return the lines that are evidence and no report, since the last call; the newest `CONTEXT_MAX`."""
         taken = list(self._context)
         self._context.clear()
         return taken
 
     def take_near_misses(self) -> list[Line]:
-        """Return lines that look like a report and are in no row, since the last call; at most `NEAR_MAX`, the newest."""
+        """Return lines that look like a report and are in no row, since the last call; the newest `NEAR_MAX`."""
         taken = list(self._near)
         self._near.clear()
         return taken

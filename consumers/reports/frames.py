@@ -1,7 +1,7 @@
 """Stacks: which frames of a dump are the dump's own, and which frame a report is known by.
 
-Names are of functions of the kernel, as `%pS` prints them (lib/vsprintf.c), of trees 3.x to 7.x on x86, arm64, arm, powerpc,
-riscv and s390. Compiler suffixes (`.constprop.0`, `.cold`, `.isra.3`) are no part of a name.
+Names are of functions of the kernel, as `%pS` prints them (lib/vsprintf.c), of trees 3.x to 7.x on x86, arm64, arm,
+powerpc, riscv and s390. Compiler suffixes (`.constprop.0`, `.cold`, `.isra.3`) are no part of a name.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Which row of the grammar a line is: anchored on records of the kernel, searching on text that anybody may have written.
+"""Which row of the grammar a line is: anchored on records of the kernel, searching on text that anybody may write.
 
 The rows themselves are data, in the modules `grammar_*` beside this one. Matching is RE2's: linear in the line, which a
 guest has written. Wording of kernels 3.x to 7.x side by side: no version is asked for, distributions port back.
@@ -23,7 +23,8 @@ _DAMAGED: Final = tuple(row for row in STARTS + TAILS if row.stub)
 _FREE: Final = tuple(row for row in ROWS if row.role in _SEARCHED)
 # Where a line only repeats what the kernel was started with, or how it was set up, it is no near miss.
 _QUIET: Final = (
-    "Command line:", "Kernel command line:", "Unknown kernel command line", "NMI watchdog: Enabled", "watchdog: Enabled",
+    "Command line:", "Kernel command line:", "Unknown kernel command line", "NMI watchdog: Enabled",
+    "watchdog: Enabled",
 )  # fmt: skip
 _MEM_BYTES: Final = 64 << 20
 

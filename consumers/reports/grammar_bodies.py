@@ -9,7 +9,7 @@ from consumers.reports.grammar_row import COMM, P, Role, Row
 from consumers.reports.report import Kind
 
 _STALL: Final = "kernel/rcu/tree_stall.h"
-_TAINT: Final = r"(?:Not tainted|Tainted: (?P<taint>[A-Z][A-Z ]*?)) +(?P<release>\d\S*)(?: .*)?"
+_TAINT: Final = r"(?:Not tainted|Tainted: (?P<taint>[A-Z][A-Za-z -]*?)) +(?P<release>\d\S*)(?: .*)?"
 
 
 def _body(name: str, pattern: str, first: str, source: str, last: str = "", kind: Kind | None = None) -> Row:
@@ -23,15 +23,23 @@ def _end(name: str, pattern: str, first: str, source: str, literal: str, kind: K
 BODIES: Final = (
     _body(
         "frame",
-        r"\s*(?:[Cc]all [Tt]race:\s*)?(?:\[<?[0-9a-fx]+>?\]\s*)*(?:\([^)]*\)\s*)?(?P<guess>\?\s*)?"
-        r"(?P<func>[\w.$]+)\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[(?P<module>[\w-]+)(?: [0-9a-f]+)?\])?(?: \([^)]*\))?\s*",
+        r"\s*(?:[Cc]all [Tt]race:\s*)?(?:</?[A-Z#]{2,8}\d?>\s*)*(?:\[<?[0-9a-fx]+>?\]\s*)*(?:\([^)]*\)\s*)?"
+        r"(?P<guess>\?\s*)?(?P<func>[\w.$]+)\+0x[0-9a-f]+/0x[0-9a-f]+"
+        r"(?: \[(?P<module>[\w-]+)(?: [0-9a-f]+)?\])?(?: \([^)]*\))?\s*",
         "3.0",
         "kernel/kallsyms.c",
     ),
     _body(
+        "frame_arm",
+        r"\s*(?:\[<[0-9a-f]+>\] \()?(?P<func>[\w.$]+)(?: \[(?P<module>[\w-]+)\])?\)? "
+        r"from (?:\[<[0-9a-f]+>\] \()?[\w.$]+\+0x.*",
+        "3.0",
+        "arch/arm/kernel/traps.c",
+    ),
+    _body(
         "at",
-        r"(?:(?:RIP|EIP): (?:(?P<segment>[0-9a-f]{4}):)?|(?:pc|PC|epc|NIP)(?: is at| :|:)\s*|EIP is at )"
-        r"\s*(?:\[<?[0-9a-fx]+>?\]\s*)*(?:[0-9a-f]+:)?(?P<func>[\w.$]+)(?:\+0x[0-9a-f]+/0x[0-9a-f]+)?"
+        r"(?:(?:RIP|EIP): (?:(?P<segment>[0-9a-f]{4}):)?|(?:pc|PC|epc|NIP)(?: is at| :|:)?\s*|EIP is at )"
+        r"\s*(?:\[<?[0-9a-fx]+>?\]\s*)*(?P<func>[\w.$]+\+0x[0-9a-f]+/0x[0-9a-f]+|0x[0-9a-f]+)"
         r"(?: \[(?P<module>[\w-]+)(?: [0-9a-f]+)?\])?(?: .*)?",
         "3.0",
         "arch/x86/kernel/dumpstack.c",
@@ -49,11 +57,12 @@ BODIES: Final = (
         "arch/x86/kernel/dumpstack.c",
         last="3.9",
     ),
-    _body("taint", r"\s+" + _TAINT, "3.0", "kernel/hung_task.c"),
-    _body("coredump", r"\s+Blocked by coredump\.", "3.0", "kernel/hung_task.c", kind=Kind.HUNG_TASK),
+    _body("taint_names", r"Tainted: \[.*", "6.11", "kernel/panic.c"),
+    _body("taint", r"\s*" + _TAINT, "3.0", "kernel/hung_task.c"),
+    _body("coredump", r"\s*Blocked by coredump\.", "3.0", "kernel/hung_task.c", kind=Kind.HUNG_TASK),
     _body(
         "nmi_sent",
-        r"Sending NMI (?:from CPU (?P<by>\d+) )?to (?:CPUs (?P<cpus>[\d,-]+)|other CPUs|all CPUs):?",
+        r"[Ss]ending NMI (?:from CPU (?P<by>\d+) )?to (?:CPUs (?P<cpus>[\d,-]+)|other CPUs|all CPUs):?",
         "3.0",
         "lib/nmi_backtrace.c",
     ),
@@ -67,14 +76,12 @@ BODIES: Final = (
     ),
     _body(
         "task_old",
-        COMM
-        + r"\s+(?P<state>[A-Z])(?: [0-9a-f]{8,16}| running task\s*|\s{4,})\s+\d+\s+(?P<pid>\d+)\s+\d+ 0x[0-9a-f]{8}",
+        COMM + r"\s+(?P<state>[A-Z])(?: [0-9a-f]{8,16}|  ?running task)?\s*\d+\s+(?P<pid>\d+)\s+\d+ 0x[0-9a-f]{8}",
         "3.0",
         "kernel/sched/core.c",
         last="5.9",
     ),
-    _body("section", r"</?[A-Z#]{2,4}\d?>", "3.0", "arch/x86/kernel/dumpstack.c"),
-    _body("section_indented", r"\s+</?[A-Z#]{2,8}\d?>.*", "3.0", "arch/x86/kernel/dumpstack.c"),
+    _body("section", r"\s*</?[A-Z#]{2,8}\d?>.*", "3.0", "arch/x86/kernel/dumpstack.c"),
     _body("call_trace", r"\s*[Cc]all [Tt]race:\s*", "3.0", "arch/x86/kernel/dumpstack.c"),
     _body("hardware", r"Hardware name: (?P<hardware>.*)", "3.10", "kernel/printk/printk.c"),
     _body("workqueue", r"Workqueue: (?P<workqueue>\S+) (?P<work>\S+).*", "3.10", "kernel/workqueue.c"),
@@ -88,7 +95,8 @@ BODIES: Final = (
     _body(
         "holder",
         r"INFO: task (?P<waiter>.{0,64}):(?P<waiter_pid>\d+)(?: <\w+>)? (?:is )?blocked on an? "
-        r"(?P<lock>mutex|semaphore|rw-semaphore)(?: likely (?:owned|last held) by task (?P<owner>.{0,64}):(?P<owner_pid>\d+).*"
+        r"(?P<lock>mutex|semaphore|rw-semaphore)"
+        r"(?: likely (?:owned|last held) by task (?P<owner>.{0,64}):(?P<owner_pid>\d+).*"
         r"|,? but .*)",
         "6.17",
         "kernel/hung_task.c",
@@ -103,8 +111,8 @@ BODIES: Final = (
     ),
     _body(
         "cputime",
-        P
-        + r"\s*cputime:\s+(?P<hardirq_ms>\d+)\s+(?P<softirq_ms>\d+)\s+(?P<system_ms>\d+)\s+==>\s*(?P<cputime_ms>\d+)\s*\(ms\)",
+        P + r"\s*cputime:\s+(?P<hardirq_ms>\d+)\s+(?P<softirq_ms>\d+)\s+(?P<system_ms>\d+)"
+        r"\s+==>\s*(?P<cputime_ms>\d+)\s*\(ms\)",
         "6.3",
         _STALL,
         kind=Kind.RCU_STALL,
@@ -163,7 +171,8 @@ BODIES: Final = (
     ),
     _body(
         "utilization_row",
-        r"(?:watchdog: )?\s*#(?P<row>\d+): +(?P<system>\d+)% system,\s+(?P<softirq>\d+)% softirq,\s+(?P<hardirq>\d+)% hardirq,\s+(?P<idle>\d+)% idle",
+        r"(?:watchdog: )?\s*#(?P<row>\d+): +(?P<system>\d+)% system,\s+(?P<softirq>\d+)% softirq,"
+        r"\s+(?P<hardirq>\d+)% hardirq,\s+(?P<idle>\d+)% idle",
         "6.12",
         "kernel/watchdog.c",
     ),
@@ -193,11 +202,12 @@ BODIES: Final = (
         "kernel/workqueue.c",
         kind=Kind.WORKQUEUE_LOCKUP,
     ),
-    _body("raw_frame", r"\s+(?:\[<?[0-9a-fx]+>?\]\s*)?(?:\? ?)?0x[0-9a-f]{8,16}", "3.0", "lib/vsprintf.c"),
+    _body("raw_frame", r"\s*(?:\[<?[0-9a-fx]+>?\]\s*)?(?:\? ?)?0x[0-9a-f]{8,16}", "3.0", "lib/vsprintf.c"),
     _body(
         "registers",
-        r"\s*(?:[A-Z][A-Z0-9]{1,4}:\s*[0-9a-f]{2}|Code: |(?:x\d+|r\d+|sp|lr|ra|gp|tp|fp|ip|pstate|psr|pc|[ast]\d+)\s*: ?[0-9a-f\[<]"
-        r"|MSR: |CFAR: |GPR\d+: |LR \[|PKRU:|Stack:|Modules linked|Kernel Offset:|irq event stamp: |(?:hard|soft)irqs last ).*",
+        r"\s*(?:[A-Z][A-Z0-9]{1,4}:\s*[0-9a-f]{2}|Code: "
+        r"|(?:x\d+|r\d+|sp|lr|ra|gp|tp|fp|ip|pstate|psr|pc|[ast]\d+)\s*: ?[0-9a-f\[<]"
+        r"|MSR: |CFAR: |GPR\d+: |LR \[|PKRU:|Stack:|Kernel Offset:|irq event stamp: |(?:hard|soft)irqs last ).*",
         "3.0",
         "arch/x86/kernel/process_64.c",
     ),

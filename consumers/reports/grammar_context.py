@@ -114,7 +114,8 @@ CONTEXTS: Final = (
     _row("panic_other", r"Kernel panic - not syncing: .*", ("Kernel panic",), "3.0", "kernel/panic.c"),
     _row(
         "nvme_timeout_old",
-        r".*\bI/O (?P<tag>\d+) QID (?P<qid>\d+) timeout, (?P<what>aborting|reset controller|completion polled|disable controller).*",
+        r".*\bI/O (?P<tag>\d+) QID (?P<qid>\d+) timeout, "
+        r"(?P<what>aborting|reset controller|completion polled|disable controller).*",
         (" QID ",),
         "3.3",
         _NVME,
@@ -145,7 +146,8 @@ CONTEXTS: Final = (
     ),
     _row(
         "netdev_watchdog_old",
-        r"(?:.*: )?NETDEV WATCHDOG: (?P<netdev>\S+) \((?P<driver>\S*)\): transmit queue (?P<txq>\d+) timed out(?: (?P<txq_ms>\d+) ms)?",
+        r"(?:.*: )?NETDEV WATCHDOG: (?P<netdev>\S+) \((?P<driver>\S*)\): transmit queue (?P<txq>\d+) "
+        r"timed out(?: (?P<txq_ms>\d+) ms)?",
         ("NETDEV WATCHDOG",),
         "3.0",
         "net/sched/sch_generic.c",
@@ -206,9 +208,10 @@ NEARS: Final = (
         "near",
         Role.NEAR,
         None,
-        r"(?:.*\W)?(?i:soft ?lockup|hard ?lockup|lockup (?:on|detected|-)|lockups? - |detected stalls?|stall(?:s|ed)? on (?:CPU|task)"
-        r"|CPU#?\s?\d+ (?:is )?stuck|stuck for \d+|blocked for more than|blocked in I/O wait|hung[ _-]?task|non-responsive CSD"
-        r"|has been hung|is hung|hung for|hung in|kthread starved).*",
+        r"(?:.*\W)?(?i:soft ?lockup|hard ?lockup|lockup (?:on|detected|-)|lockups? - |detected stalls?"
+        r"|stall(?:s|ed)? on (?:CPU|task)|CPU#?\s?\d+ (?:is )?stuck|stuck for \d+|blocked for more than"
+        r"|blocked in I/O wait|hung[ _-]?task|non-responsive CSD|has been hung|is hung|hung for|hung in"
+        r"|kthread starved).*",
         "",
         (
             "ockup",

@@ -41,7 +41,7 @@ STARTS: Final = (
         "scx_stall",
         Role.START,
         Kind.SCX_STALL,
-        r'sched_ext: BPF [\w -]+ "(?P<scx>.*)" disabled \(runnable task stall\)',
+        r'sched_ext: BPF [\w -]+?(?: "(?P<scx>.*)")? disabled \(runnable task stall\)',
         r"",
         ("runnable task stall",),
         "6.12",
@@ -190,8 +190,8 @@ STARTS: Final = (
         "csd_stall",
         Role.START,
         Kind.CSD_STALL,
-        r"(?:smp: )?csd: (?P<how>Detected|Continued) non-responsive CSD lock \(#(?P<csd_lock>\d+)\) on CPU#(?P<by>\d+), "
-        r"waiting (?P<dur_ns>-?\d+) ns for CPU#0*(?P<cpu>\d+) (?P<func>\S+)(?: .*)?",
+        r"(?:smp: )?csd: (?P<how>Detected|Continued) non-responsive CSD lock \(#(?P<csd_lock>\d+)\) "
+        r"on CPU#(?P<by>\d+), waiting (?P<dur_ns>-?\d+) ns for CPU#0*(?P<cpu>\d+) (?P<func>\S+)(?: .*)?",
         r"(?:smp: )?csd: (?P<how>Detected|Continued) non-responsive CSD lock "
         r"\(#(?P<csd_lock>\d+)\)(?: on CPU#(?P<by>\d+))?",
         ("non-responsive CSD lock",),
@@ -227,7 +227,7 @@ STARTS: Final = (
     ),
 )
 
-#: Body of an RCU report that says enough to stand for one whose head is lost.
+#: Body that says enough to stand for a report whose head is lost.
 TAILS: Final = (
     Row("rcu_tail", Role.TAIL, Kind.RCU_STALL, P + r"\s*" + TAIL, r"", ("(t=", "detected by"), "3.0", "", _STALL),
     Row(
@@ -290,5 +290,16 @@ TAILS: Final = (
         "3.0",
         "",
         _STALL,
+    ),
+    Row(
+        "hard_lockup_powerpc_target",
+        Role.TAIL,
+        Kind.HARD_LOCKUP,
+        r"watchdog: CPU (?P<cpu>\d+) Hard LOCKUP",
+        r"",
+        ("Hard LOCKUP",),
+        "4.16",
+        "",
+        _POWERPC,
     ),
 )

@@ -1,8 +1,8 @@
 """Jiffies to seconds where nobody printed the kernel's HZ.
 
-RCU prints lengths in jiffies (kernel/rcu/tree_stall.h). HZ is known from the guest's boot messages, or from two reports of
-one stall; else a length is taken for what it most likely is: a stall reported at its timeout, 21 s upstream and 60 s in
-distributions, again after three timeouts more. Where several readings remain the answer is a range.
+RCU prints lengths in jiffies (kernel/rcu/tree_stall.h). HZ is known from the guest's boot messages, or from two reports
+of one stall; else a length is taken for what it most likely is: a stall reported at its timeout, 21 s upstream and 60 s
+in distributions, again after three timeouts more. Where several readings remain the answer is a range.
 """
 
 from typing import Final

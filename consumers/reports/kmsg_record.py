@@ -1,7 +1,7 @@
 r"""Records of /dev/kmsg to lines: `prio,seq,usec,flags[,caller=X];text`, and what netconsole makes of them.
 
-Source: Documentation/ABI/testing/dev-kmsg, Documentation/networking/netconsole.rst, drivers/net/netconsole.c (a release in
-front, `ncfrag=off/len` among the fields). Only facility 0 is the kernel's, and nobody else can write it.
+Source: Documentation/ABI/testing/dev-kmsg, Documentation/networking/netconsole.rst, drivers/net/netconsole.c (a release
+in front, `ncfrag=off/len` among the fields). Only facility 0 is the kernel's, and nobody else can write it.
 """
 
 from typing import Final

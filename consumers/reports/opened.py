@@ -1,12 +1,12 @@
 """A report while its lines still come: what each row of the grammar adds to it.
 
 Numbers beside those that the grammar names: `ticks` or `gps_behind` of the first CPU row, `nest`, `fqs`, `cpus_listed`,
-`kthread_state` (bits of the task's state: 0 is runnable), `busy_pct_max` and `hardirq_pct_max` over the samples of a CPU's
-utilization, `in_user_space` (1: the accused CPU's registers are a program's), `lost` (lines that printk dropped within the
-report).
+`kthread_state` (bits of the task's state: 0 is runnable), `busy_pct_max` and `hardirq_pct_max` over the samples of a
+CPU's utilization, `in_user_space` (1: the accused CPU's registers are a program's), `lost` (lines that printk dropped
+within the report).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -30,22 +30,32 @@ RCU: Final = (Kind.RCU_STALL, Kind.RCU_EXP_STALL)
 # Groups that are fields of the report, or no number of it.
 _FIELDS: Final = frozenset(
     (
-        "cpu", "cpus", "by", "comm", "pid", "dur_s", "dur_ns", "dur_ms", "flavor", "ticks", "unit", "nest", "fqs", "dyn", "nmi",
-        "row", "every", "idle", "waiter_pid", "owner_pid", "release", "state", "segment",
+        "cpu", "cpus", "by", "comm", "pid", "dur_s", "dur_ns", "dur_ms", "flavor", "ticks", "unit", "nest", "fqs",
+        "dyn", "nmi", "row", "every", "idle", "waiter_pid", "owner_pid", "release", "state", "segment", "who", "level",
+        "node_first", "node_last",
     )
 )  # fmt: skip
 _NOTED: Final = frozenset(
     (
-        "rcu_kthread_starved", "rcu_kthread_timer", "rcu_all_seen", "rcu_blocked_tasks", "rcu_timer", "rcu_oom", "rcu_stall_csd",
-        "rcu_offline", "coredump", "workqueue", "hardirq", "hardirq_row", "scx_task", "holder",
+        "rcu_kthread_starved", "rcu_kthread_timer", "rcu_all_seen", "rcu_blocked_tasks", "rcu_timer", "rcu_oom",
+        "rcu_stall_csd", "rcu_offline", "coredump", "workqueue", "hardirq", "hardirq_row", "scx_task", "holder",
     )
 )  # fmt: skip
 _FROZEN: Final = "frozen"
+# Lines after which a stack of somebody stands.
+_SECTIONS: Final = frozenset(
+    (
+        "cpu", "nmi_cpu", "dump_cpu", "hard_lockup_powerpc_target", "task", "task_old",
+        "rcu_kthread_stack", "rcu_kthread_where", "locks",
+    )
+)  # fmt: skip
+# Of them, of others than the accused: of the grace-period thread, of where it ran, of every holder of a lock.
+_OTHERS: Final = ("rcu_kthread_stack", "rcu_kthread_where", "locks")
 
 
 @dataclass(slots=True)
 class Opened:
-    """A report and what is needed to go on with it. `heard_ns` is the time of its newest line that the grammar knows."""
+    """A report and what is needed to go on with it; `heard_ns`: when its newest line came that the grammar knows."""
 
     report: Report
     row: str
@@ -162,7 +172,7 @@ def _fields(report: Report, groups: dict[str, str]) -> None:
     if report.by is None:
         report.by = number(groups.get("by"))
     report.flavor = report.flavor or groups.get("flavor", "")[:32]
-    report.taint = report.taint or "".join(groups.get("taint", "").split())[:32]
+    report.taint = report.taint or "".join(each for each in groups.get("taint", "") if each.isupper())[:32]
     # The name of the kernel that runs; of a boot's banner it is only the default.
     report.release = groups.get("release", "")[:128] or report.release
     report.hardware = report.hardware or groups.get("hardware", "").strip()[:256]
@@ -184,25 +194,27 @@ def _lengths(report: Report, groups: dict[str, str]) -> None:
 
 
 def _special(opened: Opened, name: str, groups: dict[str, str]) -> None:
-    report = opened.report
-    if name == "rcu_cpu":
-        _cpu_row(opened, groups)
-    elif name in ("frame", "at"):
-        _frame(opened, groups)
-    elif name in ("cpu", "nmi_cpu", "dump_cpu", "task", "task_old", "rcu_kthread_stack", "rcu_kthread_where", "locks"):
+    handler = _HANDLERS.get(name)
+    if handler is not None:
+        handler(opened, groups)
+    elif name in _SECTIONS:
         _section(opened, name, groups)
-    elif name == "nmi_sent":
-        opened.awaited = list(cpu_list(groups.get("cpus", "")))
-    elif name in ("rcu_kthread_starved", "rcu_kthread_timer"):
-        _kthread_state(report, groups.get("state", ""))
-    elif name == "holder" and "owner" in groups:
-        report.holder = f"{groups['owner']}:{groups['owner_pid']}"
-    elif name == "utilization_row":
-        _utilization(report, groups)
-    elif name == "scx_task" and report.pid is None:
-        report.task, report.pid = groups["comm"].rpartition(" ")[2], number(groups["pid"])
     elif "who" in groups:
-        _accused(report, groups["who"])
+        _accused(opened.report, groups["who"])
+
+
+def _nmi_sent(opened: Opened, groups: dict[str, str]) -> None:
+    opened.awaited = list(cpu_list(groups.get("cpus", "")))
+
+
+def _holder(opened: Opened, groups: dict[str, str]) -> None:
+    if "owner" in groups:
+        opened.report.holder = f"{groups['owner']}:{groups['owner_pid']}"
+
+
+def _scx_task(opened: Opened, groups: dict[str, str]) -> None:
+    if opened.report.pid is None:
+        opened.report.task, opened.report.pid = groups["comm"].rpartition(" ")[2], number(groups["pid"])
 
 
 # `7-...D P392`, or ` 0 3` of kernels before 4.2.
@@ -248,15 +260,17 @@ def _nesting(text: str | None) -> int | None:
         return int(text, 16) & ((1 << 63) - 1)
 
 
-def _kthread_state(report: Report, state: str) -> None:
+def _kthread_state(opened: Opened, groups: dict[str, str]) -> None:
+    state = groups.get("state", "")
     if state.startswith("0x") and len(state) <= _NUMBER_CHARS_MAX:
         try:
-            report.numbers.setdefault("kthread_state", int(state, 16))
+            opened.report.numbers.setdefault("kthread_state", int(state, 16))
         except ValueError:
             return
 
 
-def _utilization(report: Report, groups: dict[str, str]) -> None:
+def _utilization(opened: Opened, groups: dict[str, str]) -> None:
+    report = opened.report
     busy = sum(number(groups[key]) or 0 for key in ("system", "softirq", "hardirq"))
     hardirq = number(groups["hardirq"]) or 0
     for key in ("system", "softirq", "hardirq"):
@@ -277,7 +291,7 @@ def _section(opened: Opened, name: str, groups: dict[str, str]) -> None:
         report.task, report.pid = groups["comm"], pid
     by_task = report.kind in (Kind.HUNG_TASK, Kind.SCX_STALL, Kind.RCU_TASKS_STALL)
     key = f"pid{pid}" if by_task and pid is not None else f"cpu{cpu}" if cpu is not None else name
-    if opened.section in (_FROZEN, key):
+    if opened.section in (_FROZEN, key) or (name in ("task", "task_old") and not by_task and opened.section):
         return
     accused = (pid is not None and pid == report.pid) if by_task else cpu in report.cpus
     was_accused = opened.section.endswith("!")
@@ -285,21 +299,21 @@ def _section(opened: Opened, name: str, groups: dict[str, str]) -> None:
         return
     if was_accused and opened.stack:
         opened.section = _FROZEN
-    elif accused or not opened.stack:
-        opened.stack = []
+    elif accused or not opened.stack or name in _OTHERS:
+        opened.stack = opened.stack if name in _OTHERS else []
         opened.section = key + "!" if accused else key
     elif opened.section == "":
         opened.section = _FROZEN  # what followed the start line at once was the accused's own
 
 
 def _frame(opened: Opened, groups: dict[str, str]) -> None:
-    if opened.section == _FROZEN or groups.get("guess") or len(opened.stack) >= FRAMES_MAX:
+    if opened.section in (_FROZEN, *_OTHERS) or groups.get("guess") or len(opened.stack) >= FRAMES_MAX:
         return
     if groups.get("segment", "").endswith("33") or groups["func"].startswith("0x"):
         if not opened.stack:
             opened.report.numbers["in_user_space"] = 1
         return
-    opened.stack.append(Frame(groups["func"][:128], groups.get("module", "")[:64]))
+    opened.stack.append(Frame(groups["func"].partition("+")[0][:128], groups.get("module", "")[:64]))
     below = below_machinery(opened.stack)
     opened.report.frames = tuple(_once(frame.function for frame in below))
     opened.report.module = next((frame.module for frame in below if frame.module), "")
@@ -316,3 +330,18 @@ def _once(functions: Iterable[str]) -> Iterable[str]:
 
 def _joined(cpus: tuple[int, ...], more: list[int]) -> tuple[int, ...]:
     return tuple(dict.fromkeys((*cpus, *more)))[:CPUS_MAX]
+
+
+_HANDLERS: Final[dict[str, Callable[[Opened, dict[str, str]], None]]] = {
+    "rcu_cpu": _cpu_row,
+    "frame": _frame,
+    "frame_arm": _frame,
+    "at": _frame,
+    "nmi_sent": _nmi_sent,
+    "rcu_blocked_tasks": lambda opened, groups: _accused(opened.report, groups.get("tasks", "")),
+    "rcu_kthread_starved": _kthread_state,
+    "rcu_kthread_timer": _kthread_state,
+    "holder": _holder,
+    "utilization_row": _utilization,
+    "scx_task": _scx_task,
+}

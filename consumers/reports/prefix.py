@@ -1,12 +1,14 @@
 r"""Lines of text to lines of a kernel log: what consoles, dmesg, journals, syslog and CI put in front is taken off.
 
-Sources: kernel/printk/printk.c (`[%5lu.%06lu][%6s] `, `<prio>`), util-linux sys-utils/dmesg.c (`kern  :warn  : `, delta and
-wall-clock times), RFC 3164 and RFC 5424 (syslog), systemd src/shared/logs-show.c. Prefixes stack in any order, so they are
-taken off until nothing more is one. What a userspace program logged under its own name is no line of the kernel.
+Sources: kernel/printk/printk.c (`[%5lu.%06lu][%6s] `, `<prio>`), util-linux sys-utils/dmesg.c (`kern :warn : `, delta
+and wall-clock times), RFC 3164 and RFC 5424 (syslog), systemd src/shared/logs-show.c. Prefixes stack in any order, so
+they are taken off until nothing more is one. What a userspace program logged under its own name is no line of the
+kernel.
 """
 
 from collections.abc import Iterator
-from typing import Any, Final
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
 
 import re2
 
@@ -38,7 +40,8 @@ _BRACKET: Final = _compiled(r"(?:<(?P<prio>\d{1,3})>)?" + _STAMP)
 _MONTH: Final = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 _CLOCK: Final = r"\d\d:\d\d:\d\d(?:[.,]\d{1,9})?"
 _DATE: Final = (
-    rf"(?:(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? )?{_MONTH} {{1,2}}\d{{1,2}} (?:\d{{4}} )?{_CLOCK}(?: \d{{4}})?(?: [A-Z]{{3,4}})?"
+    rf"(?:(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? )?{_MONTH} {{1,2}}\d{{1,2}} (?:\d{{4}} )?{_CLOCK}"
+    r"(?: \d{4})?(?: [A-Z]{3,4})?"
     rf"|\d{{4}}[-/]\d\d[-/]\d\d[T _-]{_CLOCK} ?(?:Z|UTC|[+-]\d\d:?\d\d)?)"
 )
 _IDENT: Final = r"(?P<ident>[\w./@:-]{1,64}?)(?:\[(?P<pid>\d{1,10})\])?"
@@ -55,11 +58,15 @@ _PREFIX: Final = _compiled(
     r"|(?:emerg|alert|crit|err|warn|notice|info|debug) *: {1,3}"
     r"|(?:[\w.-]{1,64} )?kernel: ?"
     r"|<(?P<bare>\d)>"
+    r"|\[ {0,6}\d{1,11}\.\]"  # retyped without its microseconds
+    r"|\[ {0,9}(?P<caller>[TC]\d{1,10})\]"  # and without its seconds
     r"|>+ ?"  # quoted mail
-    r"|(?:DEBUG|TRACE|WARN|WARNING|ERROR|NOTICE)[ :|-]+"  # a log level of what wrote the file; INFO: is the kernel's too
+    r"|(?:DEBUG|TRACE|WARN|WARNING|ERROR|NOTICE)[ :|-]+"  # of what wrote the file; INFO: is the kernel's too
     r"|[ \t]+"
     r")"
 )
+# What a program of userspace wrote into the kernel's log, as systemd does.
+_USERSPACE: Final = _compiled(r"[\w.@-]{1,64}\[\d{1,10}\]: ")
 _IDENT_GROUP: Final = _PREFIX.groupindex[b"ident"]
 
 
@@ -92,28 +99,35 @@ def _split(part: bytes) -> Iterator[bytes]:
         yield part
         return
     bounds = [0, *starts[1:], len(part)]
-    for begin, end in zip(bounds, bounds[1:], strict=False):
+    for begin, end in pairwise(bounds):
         yield part[begin:end]
 
 
 def _line(place: int, octets: bytes) -> Line | None:
-    ts_ns, caller = None, ""
+    ts_ns, caller = None, b""
     bracket = _BRACKET.search(octets) if b"[" in octets else None
     if bracket is not None:
         before = _without_prefixes(octets[: bracket.start()])
         if before is None or int(bracket[b"prio"] or 0) > _KERNEL_FACILITY_PRIO_MAX:
             return None
         ts_ns = int(bracket[b"s"]) * 10**9 + int(bracket[b"fraction"].ljust(_NS_DIGITS, b"0"))
-        caller = (bracket[b"caller"] or b"").decode()
+        caller = bracket[b"caller"] or b""
         octets = octets[bracket.end() :]
-    text = _without_prefixes(octets)
-    if text is None:
+    bare = _without_prefixes(octets)
+    if bare is None or _USERSPACE.match(bare.text) is not None:
         return None
-    return Line(place, ts_ns, caller, text.decode("utf-8", "replace"), structured=False)
+    text = bare.text.decode("utf-8", "replace")
+    return Line(place, ts_ns, (caller or bare.caller).decode(), text, structured=False)
+
+
+class _Bare(NamedTuple):
+    text: bytes
+    caller: bytes
 
 
 # None: the prefix is that of a program of userspace.
-def _without_prefixes(octets: bytes) -> bytes | None:
+def _without_prefixes(octets: bytes) -> _Bare | None:
+    caller = b""
     for _ in range(PREFIXES_MAX):
         found = _PREFIX.match(octets)
         if found is None or not found.end():
@@ -122,9 +136,10 @@ def _without_prefixes(octets: bytes) -> bytes | None:
             return None
         if found[b"facility"] not in (None, b"kern"):
             return None
+        caller = found[b"caller"] or caller
         # A name without a number may be the host's, or the kernel's own (`watchdog: `): then only the date goes.
         if found[b"ident"] not in (None, b"kernel"):
             octets = octets[found.start(_IDENT_GROUP) :]
             break
         octets = octets[found.end() :]
-    return octets
+    return _Bare(octets, caller)

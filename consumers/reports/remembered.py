@@ -7,7 +7,7 @@ from zlib import crc32
 from consumers.reports.codec import from_json, to_json
 from consumers.reports.frames import Frame
 from consumers.reports.opened import Opened
-from consumers.reports.report import Line, Report
+from consumers.reports.report import Line
 from consumers.reports.shape import CpuRow
 
 #: Lines remembered while a report is open, and start lines remembered always.

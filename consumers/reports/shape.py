@@ -1,7 +1,7 @@
 """The shape of an RCU stall report: what its rows say of the CPU, with nothing but the guest's own text.
 
-The numbers are those of print_cpu_stall_info (kernel/rcu/tree_stall.h): ticks in this grace period, the nesting (0: idle),
-how often quiescent states were forced, how long it takes in jiffies.
+The numbers are those of print_cpu_stall_info (kernel/rcu/tree_stall.h): ticks in this grace period, the nesting (0:
+idle), how often quiescent states were forced, how long it takes in jiffies.
 """
 
 from typing import Final, NamedTuple
@@ -49,15 +49,18 @@ def classify(
         return Shape.NOTHING_RAN
     if jiffies is None or jiffies <= 0:
         return None
-    share = first.ticks / jiffies
+    return _by_share(first, first.ticks / jiffies, jiffies, starved=starved)
+
+
+def _by_share(row: CpuRow, share: float, jiffies: int, *, starved: bool) -> Shape | None:
     if _IN_PART_LEAST < share < _RAN_LEAST:
         return Shape.IN_PART
-    if not first.nest:
+    if not row.nest:
         return None
     if share >= _RAN_LEAST:
-        forced = first.fqs is None or first.fqs >= _FQS_RAN_LEAST * jiffies
+        forced = row.fqs is None or row.fqs >= _FQS_RAN_LEAST * jiffies
         return Shape.RAN if forced or starved else None
-    return Shape.SILENT if _silent(first, jiffies) else None
+    return Shape.SILENT if _silent(row, jiffies) else None
 
 
 def _nothing_ran(row: CpuRow) -> bool:
