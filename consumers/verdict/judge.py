@@ -40,7 +40,8 @@ def judge(incident: Incident, facts: Facts) -> Verdict:
         true = [told for told in answers if told[1].truth]
         if true:
             return _verdict(unmoved, true, answers, None, steps)
-        missing = (_missing(facts, "vcpu"), _missing(facts, "mapped"))
+        names = ("vcpu", "mapped") if holds(facts.host) else ("host", "vcpu", "mapped")
+        missing = tuple(_missing(facts, name) for name in names)
         return _undetermined(unmoved, "C10", moved.steps[-1][1], answers, steps, missing)
     case = moved.case
     answers = [(row, evaluate(row, case)) for row in ROWS if symptom(case.incident) in row.symptoms]

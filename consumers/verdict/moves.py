@@ -12,7 +12,7 @@ from consumers.verdict.text import Symptom, symptom, waits_for_cpu, waits_for_gr
 _MOVES_MAX: Final = 4
 #: So much of the time a vCPU must have been away at least to be the one that did not answer.
 _AWAY_MIN: Final = 0.5
-_AWAY: Final = "XWST"
+_AWAY: Final = "WST"
 
 
 class Moved(NamedTuple):

@@ -1,7 +1,8 @@
 """What the text of an incident says, as questions that are answered yes or no; the text is never withheld.
 
 Frames are the kernel's functions: kernel/smp.c and kernel/stop_machine.c for waits on other CPUs, block/, mm/, fs/jbd2/
-and fs/xfs/ for waits on disks, fs/fuse/, fs/notify/, fs/autofs/, net/9p/ for waits on daemons, kernel/locking/ for locks.
+and fs/xfs/ for waits on disks, fs/fuse/, fs/notify/, fs/autofs/ and net/9p/ for waits on daemons,
+kernel/locking/ for locks.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -13,7 +14,7 @@ from consumers.reports.report import Kind, Report, Shape
 
 #: Shorter than this is no failure to wake anybody for; kernels with thresholds of 20 ms report it.
 SHORT_S: Final = 1.0
-#: With thresholds known to be lowered: that of a soft lockup at watchdog_thresh 1 is 2 s, and reports say up to twice it.
+#: With thresholds known to be lowered: at watchdog_thresh 1 a soft lockup takes 2 s, and its reports say up to 4.
 SHORT_LOWERED_S: Final = 4.0
 #: Reports of one pause have the same length and come together, within this.
 TOGETHER_S: Final = 2.0
@@ -46,8 +47,8 @@ _OTHER_CPU: Final = (
 )  # fmt: skip
 _IO: Final = (
     "io_schedule", "blk_mq_get_tag", "wait_on_page", "folio_wait", "wait_on_buffer", "__wait_on_buffer",
-    "submit_bio_wait", "blkdev_issue_flush", "jbd2_log_wait_commit", "jbd2_journal_commit", "xlog_", "xfs_log", "xfs_buf_iowait",
-    "bit_wait_io", "rq_qos_wait", "blk_execute_rq", "dio_await", "__blkdev_direct_IO",
+    "submit_bio_wait", "blkdev_issue_flush", "jbd2_log_wait_commit", "jbd2_journal_commit", "xlog_", "xfs_log",
+    "xfs_buf_iowait", "bit_wait_io", "rq_qos_wait", "blk_execute_rq", "dio_await", "__blkdev_direct_IO",
 )  # fmt: skip
 _GUEST_DAEMON: Final = ("fuse_", "fanotify_", "autofs_", "call_usermodehelper", "wait_for_completion_state_usermode")
 _HOST_DAEMON: Final = ("virtio_fs_", "virtiofs_", "p9_", "v9fs_")
@@ -73,7 +74,8 @@ _INJECTORS: Final = ("lkdtm_", "rcu_torture_stall")
 _SLOW_CLOCKS: Final = ("hpet", "acpi_pm", "acpi-pm")
 _VIRTUAL: Final = (
     "qemu", "kvm", "vmware", "virtualbox", "innotek", "xen", "hvm domu", "microsoft corporation virtual",
-    "virtual machine", "amazon ec2", "google compute", "bochs", "openstack", "alibaba cloud", "cloud-hypervisor", "parallels",
+    "virtual machine", "amazon ec2", "google compute", "bochs", "openstack", "alibaba cloud",
+    "cloud-hypervisor", "parallels",
 )  # fmt: skip
 
 
