@@ -17,7 +17,6 @@ from consumers.reports.assembler import Change, ReportAssembler
 from consumers.reports.report import Kind, Line
 from consumers.reports.screen import suspicious
 from schemas.frame import Frame
-from schemas.stream import Stream
 from schemas.surfaces import HEARTBEAT_ENCODING, SURFACES
 
 SURFACE: Final = "kmsg"
@@ -80,15 +79,16 @@ class Machine:
         if known is not None and frame.next <= known.next:
             return []
         start = max(frame.first, known.next) if known else frame.first
-        reading = known is not None and known.reading
-        found = list(lines(frame, start)) if reading or suspicious(frame.body) else []
-        changed = [] if known else self._begin(frame.stream)
-        history = self._histories[key]
+        history = known or _History(*key, 0)
+        # A body that is none is found here, before anything changes.
+        found = lines(frame, start, lambda: history.reading) if history.reading or suspicious(frame.body) else iter(())
+        changed = [] if known else self._begin(key, history)
         history.next = frame.next
-        self.parsed += len(found)
+        newest_ns = frame.ts_last_ns
         for line in found:
+            self.parsed += 1
             changed += self._take(history, line)
-        newest_ns = max(frame.ts_last_ns, found[-1].ts_ns or 0 if found else 0)
+            newest_ns = max(newest_ns, line.ts_ns or 0)
         if newest_ns:
             history.kernel_ns, history.realtime_ns = max(history.kernel_ns, newest_ns), frame.realtime_ns
         return _distinct([*changed, *self._tick(history, history.kernel_ns or None)])
@@ -142,7 +142,7 @@ class Machine:
         return made
 
     # A boot that nobody has seen: whatever was open before is over.
-    def _begin(self, stream: Stream) -> list[Incident]:
+    def _begin(self, key: tuple[str, str], history: _History) -> list[Incident]:
         changed: list[Incident] = []
         for each in self._histories.values():
             if each.incidents is not None:
@@ -150,7 +150,7 @@ class Machine:
             each.reports = each.incidents = None
         while len(self._histories) >= HISTORIES_MAX:
             del self._histories[next(iter(self._histories))]
-        self._histories[(stream.boot_id, stream.instance)] = _History(stream.boot_id, stream.instance, 0)
+        self._histories[key] = history
         return changed
 
     def _take(self, history: _History, line: Line) -> list[Incident]:
