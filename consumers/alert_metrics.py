@@ -33,12 +33,18 @@ FAMILIES: Final = tuple(each for each in dict(vars()).values() if isinstance(eac
 
 
 class AlertMetrics:
-    """Counts for the alerter's loop, one thread; give `text` to `schemas.metrics_http.serve`."""
+    """Counts for the alerter's loop, one thread; give `text` to `schemas.metrics_http.serve`.
 
-    def __init__(self) -> None:
+    `targets` are the receivers of pages: each counts from 0 on, because the first error is no increase otherwise.
+    """
+
+    def __init__(self, targets: Iterable[str] = ()) -> None:
         self._start_s = time.time()
         self._poll_ns: int | None = None
         self._counts = {family: Counts() for family in (OPENED, PAGES, DELIVERY_ERRORS)}
+        for target in targets:
+            self._counts[PAGES].add((target,), 0)
+            self._counts[DELIVERY_ERRORS].add((target,), 0)
         self._open: Values = {}
         self._queue = self._near_misses = 0
         self._verdict_s = Histogram(_VERDICT_S)

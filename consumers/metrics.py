@@ -1,7 +1,7 @@
 """The collector's metrics: how far behind it is, and what its commits held; sums are of commits that stand.
 
-What names a label comes from the wire where it is a surface, a kind of loss or a table: the first two are those that
-this program knows, else `other`; of tables and reasons the first `LABEL_SETS_MAX` are told apart.
+What a guest can name is bounded: a surface or a kind of loss is one that this program knows, else `other`; of tables
+and reasons the first `LABEL_SETS_MAX` are told apart.
 """
 
 import time
@@ -16,7 +16,7 @@ from schemas.loss import LossKind, LossUnit
 from schemas.metrics import OTHER, Counts, Family, Histogram, Type, Values, expose
 from schemas.surfaces import SURFACES
 
-_LOSS: Final = ("surface", "kind")
+_LOSS: Final = ("surface", "kind", "reason")
 _PARTITION: Final = ("topic", "partition")
 _COUNTER, _GAUGE = Type.COUNTER, Type.GAUGE
 _KINDS: Final = frozenset(LossKind)
@@ -122,7 +122,7 @@ class CollectorMetrics:
         if row.stream is None:
             self._counts[LOST_OFFSETS].add((kind,), count or 0)
             return
-        labels = (row.stream.surface if row.stream.surface in SURFACES else OTHER, kind)
+        labels = (row.stream.surface if row.stream.surface in SURFACES else OTHER, kind, row.loss.reason)
         if count is None:
             self._counts[UNKNOWN_LOSSES].add(labels)
         else:

@@ -39,13 +39,13 @@ def parse(text: str) -> Address | None:
         return None
     found = _TEXT.fullmatch(text)
     if found is None or int(found[3]) > 65_535:
-        raise ValueError(text)
+        raise ValueError(f"no address: {text}")
     v6, v4, port = found.groups()
     host = v6 or (LOOPBACK if v4 in (None, "localhost") else v4)
     try:
         socket.inet_pton(socket.AF_INET6 if v6 else socket.AF_INET, host)
     except OSError:
-        raise ValueError(text) from None
+        raise ValueError(f"no address: {text}") from None
     return Address(host, int(port))
 
 
