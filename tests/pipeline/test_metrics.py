@@ -38,6 +38,7 @@ def _read(found):
 def test_an_agent_counts_what_the_books_say(pipeline):
     agent = pipeline.agent("--metrics", "0", "--heartbeat-s", "5")
     pipeline.kernel.write(50)
+    until(lambda: scrape(url_of(agent)).total("hypocenter_agent_records_total") >= 50, agent.story)
     agent.signal(signal.SIGSTOP)
     agent.stopped()
     pipeline.kernel.flood(6000)
