@@ -16,6 +16,7 @@ from collections import deque
 from pathlib import Path
 from typing import Final
 
+from producers.relay_pings import Burst
 from producers.relay_port import Port
 from producers.ship_report import ShipReport
 from producers.spool import GOODBYE_S, Shipment, Spool
@@ -33,7 +34,6 @@ _ASK_S: Final = 1.0
 #: So long without an acknowledgement of what was sent: something got lost on the way.
 _STALL_S: Final = 15.0
 _PING_S: Final = 5.0
-_PINGS: Final = 10
 _IDLE_S: Final = 5.0
 
 
@@ -61,7 +61,7 @@ class RelayShipper:
         self._open_s = self._ask_s = self._ping_s = 0.0  # not before
         self._progress_s = 0.0
         self._numbers = itertools.count(1)
-        self._pinged = 0  # of the burst under way
+        self._burst = Burst()
         self._said = ""
 
     def run(self) -> None:
@@ -155,7 +155,7 @@ class RelayShipper:
             self._spool.rewind()
             self._read.clear()
             self._sent.clear()
-            self._hinted, self._pinged, self._ping_s = True, 0, 0.0
+            self._hinted, self._burst, self._ping_s = True, Burst(), 0.0
             self._progress_s = time.monotonic()
             log.info("relayed by %s as %s", event.host.machine, event.host.name)
         elif isinstance(event, Acked):
@@ -165,7 +165,8 @@ class RelayShipper:
             self._progress_s = time.monotonic()
         elif isinstance(event, Ponged):
             self._put(self._end.times(event.number, event.t0_ns, t3_ns))
-            self._send_ping()
+            if self._burst.answered((t3_ns - event.t0_ns) - (event.t2_ns - event.t1_ns)):
+                self._send_ping()
         elif isinstance(event, Diverged):
             log.warning("%s: frames were acknowledged that were never sent: a snapshot was restored", self._where)
             self._begin(time.monotonic())
@@ -182,7 +183,9 @@ class RelayShipper:
                 if not self._hinted:
                     return
                 self._read.extend(self._spool.read(_READ_BYTES, lambda: True))
-                self._hinted = bool(self._read)
+                self._hinted = self._spool.behind()
+                if not self._read:
+                    return
                 continue
             each = self._read.popleft()
             # What a spool says of its losses has no offset of its own: it has the last of those that are gone.
@@ -192,16 +195,15 @@ class RelayShipper:
                 self._progress_s = time.monotonic()
             self._sent.setdefault(each.topic, deque()).append(each)
 
-    # A burst, because paced pings take several times as long; behind no frames, because they would be waited for.
+    # Behind no frames, because they would be waited for.
     def _ping(self, now_s: float) -> None:
         if self._end.link and now_s >= self._ping_s and not self._out:
-            self._ping_s, self._pinged = now_s + _PING_S, 0
+            self._ping_s = now_s + _PING_S
+            self._burst.begin()
             self._send_ping()
 
     def _send_ping(self) -> None:
-        if self._pinged < _PINGS:
-            self._pinged += 1
-            self._put(self._end.ping(next(self._numbers), time.monotonic_ns()))
+        self._put(self._end.ping(next(self._numbers), time.monotonic_ns()))
 
     def _put(self, data: bytes) -> None:
         self._out.append(memoryview(data))
