@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from schemas import bounds
+from schemas import bounds, metrics_address
 from schemas.bounds import each_matching, each_within, key, matching, one_of, some_of, within
 from schemas.errors import UsageError
 from schemas.kafka_config import KafkaConfig
@@ -33,6 +33,7 @@ class AgentConfig:
     queue_bytes_max: int = key(32 << 20, within(1 << 20, 1 << 34, "bytes"))
     #: Of a guest without a network: the virtio-serial port, or the vsock as "vsock:CID:PORT".
     relay: str | None = key(None, matching(r"[^\0]+", "the path of a port, or vsock:CID:PORT"))
+    metrics: str = key(metrics_address.AGENT, metrics_address.rule())
 
     def __post_init__(self) -> None:
         bounds.check(self)
@@ -227,6 +228,7 @@ class CollectConfig:
     #: A member silent for so long is dead, and the others take over; brokers allow this range by default.
     group_session_s: float = key(30.0, within(6, 1800, "seconds"))
     compact: bool = True  # compact sealed hours while following
+    metrics: str = key(metrics_address.COLLECTOR, metrics_address.rule())
 
     def __post_init__(self) -> None:
         bounds.check(self)

@@ -115,6 +115,12 @@ class KafkaReader:
         with self._reached():
             return int(self._consumer.end_offsets([TopicPartition(*partition)])[TopicPartition(*partition)])
 
+    def known_end(self, partition: Partition) -> int | None:
+        """Return the end offset that the last answer to a fetch named; None before one came."""
+        at = TopicPartition(*partition)
+        end = self._consumer.highwater(at) if at in self._consumer.assignment() else None
+        return None if end is None else int(end)
+
     def seek(self, partition: Partition, offset: int) -> None:
         """Read `partition` from `offset` on."""
         with self._reached():
