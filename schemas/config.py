@@ -250,6 +250,7 @@ class AlertConfig:
     page_age_s: float = key(21_600.0, within(1, 31_536_000, "seconds"))  # older ones are stored and not told
     timeout_s: float = key(5.0, within(0.1, 300, "seconds"))  # of a request to an Alertmanager
     queue_max: int = key(20_000, within(1, 1_000_000, "incidents"))  # waiting to be told; above it no log is read
+    metrics: str = key(metrics_address.ALERT, metrics_address.rule())
     commit_s: float = key(30.0, within(0.05, 3600, "seconds"))  # between two commits where nothing changes
     lease_s: float = key(15.0, within(1, 600, "seconds"))  # an owner silent for so long is replaced
     group: str | None = key(None, _NAME)  # a Kafka consumer group; default: every partition

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
+from consumers.alert_metrics import AlertMetrics
 from consumers.alerts.case import Case
 from consumers.alerts.commits import Committer, Outcome
 from consumers.alerts.deliver import Deliverer
@@ -23,6 +24,7 @@ from consumers.alerts.partition import PartitionAlerter
 from consumers.alerts.post import Client
 from consumers.alerts.publish import Publisher
 from consumers.alerts.signs import SignReader
+from consumers.alerts.tally import Tally
 from consumers.lake.chain import Chain
 from consumers.lake.layout import ALERTS
 from consumers.lake.storage import Storage
@@ -54,9 +56,11 @@ class AlertFollower:
         judge: Judge,
         signs: SignReader,
         publisher: Publisher | None = None,
+        metrics: AlertMetrics | None = None,
     ) -> None:
         self._reader, self._storage, self._config, self._judge = reader, storage, config, judge
         self._signs = signs
+        self._tally = Tally(metrics or AlertMetrics(config.alertmanager))
         self._us = this_process()
         self._alerters: dict[Partition, PartitionAlerter] = {}
         self._committed_ns: dict[Partition, int] = {}
@@ -103,6 +107,7 @@ class AlertFollower:
         alerters = self._alerters.values()
         return {
             "incidents": sum(each.counts.opened for each in alerters),
+            "near_misses": sum(each.counts.near_misses for each in alerters),
             "messages": sum(each.counts.messages for each in alerters),
             "sent": sum(each.sent for each in self._deliverers.values()),
             "delivery_errors": sum(each.errors for each in self._deliverers.values()),
@@ -174,6 +179,7 @@ class AlertFollower:
             self._find_partitions(now_ns)
             self._close_cases()
             self._take_signs()
+            self._tally.look(self.cases, self._deliverers, self.counts["near_misses"])
         if any(each.waiting > self._config.queue_max for each in self._deliverers.values()):
             log.error("more than %d incidents wait to be told: no more is read until they are", self._config.queue_max)
             time.sleep(_POLL_MS / 1000)
@@ -190,6 +196,7 @@ class AlertFollower:
     def _read(self) -> None:
         try:
             polled = self._reader.poll(_POLL_MS)
+            self._tally.polled()
         except RetentionOvertookError as e:
             if e.partition in self._alerters:
                 self._alerters[e.partition].overtaken(e.start)
@@ -260,11 +267,12 @@ class AlertFollower:
 
     def _take_verdicts(self) -> None:
         found = self._judge.step(time.monotonic_ns(), self._case)
-        if found is None:
+        case = None if found is None else self._case(found.id)
+        if found is None or case is None:
             return
+        self._tally.judged(case, found.verdict, found.seconds)
         for alerter in self._alerters.values():
-            case = alerter.judged(*found)
-            if case is not None:
+            if found.verdict is not None and alerter.judged(found.id, found.verdict):
                 self._tell(case)
 
     def _case(self, key: str) -> Case | None:
@@ -292,6 +300,7 @@ class AlertFollower:
                 told_all = self._deliverers.keys() <= alerter.cases[key].ended_by
                 if told_all and not self._judge.busy({key}) and alerter.close(key):
                     self._judge.forget(key)
+                    self._tally.forget(key)
 
     def _commit_due(self, *, at_once: bool) -> None:
         for outcome in self._committer.done():
@@ -341,6 +350,7 @@ class AlertFollower:
                 deliverer.forget(alerter.cases)
             for key in alerter.cases:
                 self._judge.forget(key)
+                self._tally.forget(key)
 
     # Called in a deliverer's thread: what must not be told, because meanwhile somebody else does.
     def _not_ours(self) -> Iterable[str]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from consumers.alerts.case import Case
 from consumers.incidents import codec
@@ -34,6 +34,14 @@ class _Plan:
         return self.opened_ns + int(STEPS_S[self.step] * _S) if self.step < len(STEPS_S) else None
 
 
+class Judged(NamedTuple):
+    """The verdict on incident `id`, None where judging failed, and how long it took."""
+
+    id: str
+    verdict: Verdict | None
+    seconds: float
+
+
 class Judge:
     """Calls `assess` with incidents in a thread; times are CLOCK_MONOTONIC, ns.
 
@@ -45,7 +53,7 @@ class Judge:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="judge")
         self._plans: dict[str, _Plan] = {}
         self._running: tuple[str, Future[Verdict]] | None = None
-        self.seconds = 0.0  # what judging took, all in all
+        self._took_s = 0.0
 
     def follow(self, case: Case, now_ns: int) -> None:
         """Judge `case` as it goes on; called whenever it changed."""
@@ -70,8 +78,8 @@ class Judge:
         running = self._running is not None and self._running[0] in keys
         return running or any(self._plans[key].final for key in keys & self._plans.keys())
 
-    def step(self, now_ns: int, case_of: Callable[[str], Case | None]) -> tuple[str, Verdict] | None:
-        """Return a verdict that is ready, with its incident's id, and begin with the next that is due."""
+    def step(self, now_ns: int, case_of: Callable[[str], Case | None]) -> Judged | None:
+        """Return a verdict that is ready, and begin with the next that is due."""
         ready = self._reap()
         if self._running is None:
             self._begin(now_ns, case_of)
@@ -81,15 +89,15 @@ class Judge:
         """Wait for nothing that has not begun."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _reap(self) -> tuple[str, Verdict] | None:
+    def _reap(self) -> Judged | None:
         if self._running is None or not self._running[1].done():
             return None
         (key, future), self._running = self._running, None
         error = future.exception()
         if error is not None:
             log.error("incident %s was not judged: %s: %s", key, type(error).__name__, error)
-            return None
-        return key, future.result()
+            return Judged(key, None, self._took_s)
+        return Judged(key, future.result(), self._took_s)
 
     def _begin(self, now_ns: int, case_of: Callable[[str], Case | None]) -> None:
         due = [(plan.due_ns, key) for key, plan in self._plans.items() if plan.due_ns is not None]
@@ -112,4 +120,4 @@ class Judge:
         try:
             return self._assess(incident)
         finally:
-            self.seconds += time.monotonic() - began_s
+            self._took_s = time.monotonic() - began_s

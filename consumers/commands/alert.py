@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from consumers.alert_metrics import AlertMetrics
 from consumers.alerts.follow import AlertFollower
 from consumers.alerts.judge import Judge
 from consumers.alerts.publish import IncidentTopic
@@ -25,6 +26,7 @@ from consumers.transport.kafka import KafkaReader
 from consumers.verdict.facts import Facts
 from consumers.verdict.judge import judge
 from consumers.verdict.verdict import Verdict
+from schemas import metrics_http
 from schemas.config import AlertConfig, CollectConfig
 from schemas.errors import UsageError
 from schemas.surfaces import TOPIC_INCIDENT, TOPIC_LOG
@@ -40,6 +42,11 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         "--alertmanager", metavar="URL,...", help="tell these Alertmanagers, http://HOST:PORT [alert.alertmanager]"
     )
     sub.add_argument("--group", metavar="NAME", help="share partitions by this Kafka consumer group [alert.group]")
+    sub.add_argument(
+        "--metrics",
+        metavar="HOST:PORT",
+        help="serve metrics there; or PORT; or off; with --until-end only if given [alert.metrics]",
+    )
     sub.add_argument("--until-end", action="store_true", help="stop at the end of the log as it is now")
 
 
@@ -59,17 +66,23 @@ def run(args: argparse.Namespace) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    metrics, server = AlertMetrics(alert.alertmanager), None
     try:
         storage = open_lake(lake, create=True)
         # Of its own, and without the group: who watches a machine's kernel log is who must see its signs of life.
         signs = SignReader(lambda: open_reader(args, config))
         publisher = None if kafka is None else IncidentTopic(kafka)
-        follower = AlertFollower(reader, storage, alert, Judge(_assess(storage)), signs, publisher)
+        follower = AlertFollower(reader, storage, alert, Judge(_assess(storage)), signs, publisher, metrics)
         log.info("alerting from the log, into %s and to %s", lake, ", ".join(alert.alertmanager) or "nobody else")
+        # A run to the end is over before anybody asks, and its port may be that of one that goes on.
+        if args.metrics or not args.until_end:
+            server = metrics_http.serve(alert.metrics, metrics.text)
         if isinstance(reader, KafkaReader) and alert.group:
             reader.listen(follower, (TOPIC_LOG,))
         follower.run(stop, until_end=args.until_end)
     finally:
+        if server is not None:
+            server.close()
         reader.close()
     log.info("stopped; %s", ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in follower.counts.items()))
     return 0
@@ -83,6 +96,7 @@ def _alert_config(args: argparse.Namespace, base: AlertConfig) -> AlertConfig:
     flags = {
         "alertmanager": tuple(args.alertmanager.split(",")) if args.alertmanager else None,
         "group": args.group,
+        "metrics": args.metrics,
     }
     alert = dataclasses.replace(base, **{key: value for key, value in flags.items() if value is not None})
     if args.until_end and alert.group:

@@ -17,7 +17,7 @@ from tests.pipeline._processes import COLLECTOR, Running, kill_all
 
 #: Each incident a group of its own, so that what is notified is notified of it.
 APART = "route: {receiver: hook, group_by: [incident_id], group_wait: 0s, group_interval: 1s, repeat_interval: 1h}\n"
-CONFIG = "[alert]\nresend_s = 1\nends_ahead_s = 120\nhold_s = 2\ncommit_s = 0.2\n"
+CONFIG = "[alert]\nmetrics = \"off\"\nresend_s = 1\nends_ahead_s = 120\nhold_s = 2\ncommit_s = 0.2\n"
 #: With Kafka alone.
 ELSEWHERE = ("alert:told",)
 POINTS = [each for each in CRASH_POINTS["consumer"] if each.startswith(("alert:", "writer:")) and each not in ELSEWHERE]
