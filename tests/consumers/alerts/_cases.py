@@ -127,6 +127,11 @@ class Alertmanager:
     def alerts(self):
         return json.loads(self.get("/api/v2/alerts") or b"[]")
 
+    def post(self, *labels):
+        body = json.dumps([{"labels": each} for each in labels]).encode()
+        request = urllib.request.Request(f"{self.url}/api/v2/alerts", body, {"Content-Type": "application/json"})
+        urllib.request.urlopen(request, timeout=5).close()
+
     def silence(self, name, value):
         matcher = {"name": name, "value": value, "isRegex": False, "isEqual": True}
         at = [time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + shift)) for shift in (-60, 3600)]
