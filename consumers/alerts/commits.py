@@ -1,12 +1,11 @@
 """Commits of the alerter, made in a thread: a disk that is slow or full delays no page."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import pyarrow as pa
 
 from consumers.alerts.partition import Batch, PartitionAlerter
-from consumers.alerts.publish import Publisher
 from consumers.lake.storage import Storage
 from consumers.lake.tables import TABLES
 from consumers.lake.writer import Batch as Written
@@ -16,6 +15,22 @@ from schemas.crashpoints import crash_point
 from schemas.errors import StorageError, UnavailableError
 
 _TABLE: Final = TABLES["incidents"]
+
+
+class Publisher(Protocol):
+    """Takes the rows of a commit before it is made."""
+
+    def send(self, rows: list[dict[str, Any]]) -> None:
+        """Send `rows`; they are durable when it returns.
+
+        Raises:
+            UnavailableError: they may not be.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release everything."""
+        ...
 
 
 class Outcome(NamedTuple):

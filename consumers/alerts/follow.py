@@ -13,7 +13,7 @@ from typing import Final
 
 from consumers.alert_metrics import AlertMetrics
 from consumers.alerts.case import Case
-from consumers.alerts.commits import Committer, Outcome
+from consumers.alerts.commits import Committer, Outcome, Publisher
 from consumers.alerts.deliver import Deliverer
 from consumers.alerts.hosts import Hosts
 from consumers.alerts.judge import Judge
@@ -22,7 +22,6 @@ from consumers.alerts.lease import Lease, this_process
 from consumers.alerts.outbox import Timing
 from consumers.alerts.partition import PartitionAlerter
 from consumers.alerts.post import Client
-from consumers.alerts.publish import Publisher
 from consumers.alerts.signs import SignReader
 from consumers.alerts.tally import Tally
 from consumers.lake.chain import Chain

@@ -6,7 +6,7 @@ sends it again, with the same `incident_id` and `version`; a later one counts.
 
 import contextlib
 import json
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
@@ -20,22 +20,6 @@ _BLOCK_MS: Final = 2_000
 _ACK_S: Final = 10.0
 #: Of the columns of `incidents`: where the alerter read it is nobody else's business, and JSON is no text in JSON.
 _LEFT_OUT: Final = frozenset(("topic", "partition", "offset", "incident_json", "verdict_json"))
-
-
-class Publisher(Protocol):
-    """Takes the rows of a commit before it is made."""
-
-    def send(self, rows: list[dict[str, Any]]) -> None:
-        """Send `rows`; they are durable when it returns.
-
-        Raises:
-            UnavailableError: they may not be.
-        """
-        ...
-
-    def close(self) -> None:
-        """Release everything."""
-        ...
 
 
 def message(row: dict[str, Any]) -> bytes:
@@ -54,7 +38,7 @@ class IncidentTopic:
         self._client: Any = None
 
     def send(self, rows: list[dict[str, Any]]) -> None:
-        """See `Publisher`."""
+        """See `commits.Publisher`."""
         if not rows:
             return
         try:
@@ -71,7 +55,7 @@ class IncidentTopic:
             raise UnavailableError(f"topic {TOPIC_INCIDENT} at {self._config.bootstrap}: {e!r:.200}") from None
 
     def close(self) -> None:
-        """See `Publisher`."""
+        """See `commits.Publisher`."""
         client, self._client = self._client, None
         if client is not None:
             with contextlib.suppress(KafkaError):
