@@ -76,7 +76,7 @@ def _rows(
 @contextmanager
 def _here(root: Path, bundle: Path) -> Iterator[Callable[[], tuple[float, float, int]]]:
     port = Chardev(root, "port")
-    with kernel_log(), _relay(root, port.host), (root / "agent.err").open("wb") as said:
+    with kernel_log(), relay(root, port.host), (root / "agent.err").open("wb") as said:
         words = ("run", "--relay", port.guest, "--spool", root / "spool", *_SURFACES)
         agent = start([str(PYTHON), "-I", "-S", str(bundle), *map(str, words)], stderr=said)
         try:
@@ -95,7 +95,7 @@ def _in_guest(root: Path, bundle: Path) -> Iterator[Callable[[], tuple[float, fl
     except _kernel.GuestError as e:
         raise Skipped(str(e)) from None
     port = root / "guest.sock"
-    with Vm(root, kernel, ports={PORT: port}) as vm, _relay(root, port):
+    with Vm(root, kernel, ports={PORT: port}) as vm, relay(root, port):
         vm.booted().bundle = bundle
         agent = GuestAgent(vm, "/run/spool", *_SURFACES)
         agent.said("relayed by")
@@ -109,15 +109,16 @@ def _in_guest(root: Path, bundle: Path) -> Iterator[Callable[[], tuple[float, fl
 
 
 @contextmanager
-def _relay(root: Path, port: Path) -> Iterator[None]:
+def relay(root: Path, port: Path) -> Iterator[Path]:
+    """Run a relay of the guest behind `port`, and hand out the log that it writes."""
     log = root / f"log-of-{port.stem}"
     command = ours("producers.cli", "relay", "--vm", f"guest={port}", "--log", os.fspath(log))
-    relay = start(command, stderr=subprocess.DEVNULL)
+    process = start(command, stderr=subprocess.DEVNULL)
     try:
-        yield
+        yield log
     finally:
-        relay.terminate()
-        relay.wait()
+        process.terminate()
+        process.wait()
 
 
 def _until(condition: Callable[[], bool]) -> None:

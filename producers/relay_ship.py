@@ -16,7 +16,9 @@ from collections import deque
 from pathlib import Path
 from typing import Final
 
+from producers.relay_pings import Burst
 from producers.relay_port import Port
+from producers.ship_report import ShipReport
 from producers.spool import GOODBYE_S, Shipment, Spool
 from schemas import limits, logs
 from schemas.errors import HypocenterError, UnavailableError
@@ -32,7 +34,6 @@ _ASK_S: Final = 1.0
 #: So long without an acknowledgement of what was sent: something got lost on the way.
 _STALL_S: Final = 15.0
 _PING_S: Final = 5.0
-_PINGS: Final = 10
 _IDLE_S: Final = 5.0
 
 
@@ -45,7 +46,8 @@ class RelayShipper:
         StorageError: the disk refuses.
     """
 
-    def __init__(self, directory: Path, where: str, claims: Hello) -> None:
+    def __init__(self, directory: Path, where: str, claims: Hello, report: ShipReport | None = None) -> None:
+        self._report = report or ShipReport(None)
         self._spool = Spool(directory)
         self._where = where
         self._claims = claims._replace(name=self._spool.id)
@@ -59,7 +61,7 @@ class RelayShipper:
         self._open_s = self._ask_s = self._ping_s = 0.0  # not before
         self._progress_s = 0.0
         self._numbers = itertools.count(1)
-        self._pinged = 0  # of the burst under way
+        self._burst = Burst()
         self._said = ""
 
     def run(self) -> None:
@@ -72,6 +74,7 @@ class RelayShipper:
         while deadline_s is None or time.monotonic() < deadline_s:
             self._step()
             self._spool.save_if_due()
+            self._report.tell()
             if deadline_s is not None and self._done():
                 break
             if self._wait(deadline_s) and not os.read(0, 65536):
@@ -125,6 +128,7 @@ class RelayShipper:
         self._out.clear()
         self._out_bytes = 0
         self._end.opened()
+        self._report.failed()
         text = f"{self._where}: {error.strerror or error}; frames wait in the spool"
         if text != self._said:
             log.warning("%s", text)
@@ -133,6 +137,7 @@ class RelayShipper:
     def _ask(self, now_s: float) -> None:
         if self._end.link:
             if self._end.waiting and now_s - self._progress_s > _STALL_S:
+                self._report.failed()
                 log.warning("%s: nothing was acknowledged for %.0f s, beginning anew", self._where, _STALL_S)
                 self._begin(now_s)
         elif now_s >= self._ask_s and not self._out:
@@ -150,20 +155,27 @@ class RelayShipper:
             self._spool.rewind()
             self._read.clear()
             self._sent.clear()
-            self._hinted, self._pinged, self._ping_s = True, 0, 0.0
+            self._hinted, self._burst, self._ping_s = True, Burst(), 0.0
             self._progress_s = time.monotonic()
             log.info("relayed by %s as %s", event.host.machine, event.host.name)
         elif isinstance(event, Acked):
             sent = self._sent[event.topic]
             for _ in range(event.frames):
-                self._spool.acknowledge(sent.popleft())
+                self._acknowledge(sent.popleft())
             self._progress_s = time.monotonic()
         elif isinstance(event, Ponged):
             self._put(self._end.times(event.number, event.t0_ns, t3_ns))
-            self._send_ping()
+            if self._burst.answered((t3_ns - event.t0_ns) - (event.t2_ns - event.t1_ns)):
+                self._send_ping()
         elif isinstance(event, Diverged):
             log.warning("%s: frames were acknowledged that were never sent: a snapshot was restored", self._where)
             self._begin(time.monotonic())
+
+    def _acknowledge(self, done: Shipment) -> None:
+        self._spool.acknowledge(done)
+        self._report.arrived(1, len(done.payload), time.time_ns())
+        if done.given_up != 0:
+            self._report.dropped(done.given_up)
 
     def _fill(self) -> None:
         while self._end.room() and self._out_bytes < _OUT_BYTES:
@@ -171,7 +183,9 @@ class RelayShipper:
                 if not self._hinted:
                     return
                 self._read.extend(self._spool.read(_READ_BYTES, lambda: True))
-                self._hinted = bool(self._read)
+                self._hinted = self._spool.behind()
+                if not self._read:
+                    return
                 continue
             each = self._read.popleft()
             # What a spool says of its losses has no offset of its own: it has the last of those that are gone.
@@ -181,16 +195,15 @@ class RelayShipper:
                 self._progress_s = time.monotonic()
             self._sent.setdefault(each.topic, deque()).append(each)
 
-    # A burst, because paced pings take several times as long; behind no frames, because they would be waited for.
+    # Behind no frames, because they would be waited for.
     def _ping(self, now_s: float) -> None:
         if self._end.link and now_s >= self._ping_s and not self._out:
-            self._ping_s, self._pinged = now_s + _PING_S, 0
+            self._ping_s = now_s + _PING_S
+            self._burst.begin()
             self._send_ping()
 
     def _send_ping(self) -> None:
-        if self._pinged < _PINGS:
-            self._pinged += 1
-            self._put(self._end.ping(next(self._numbers), time.monotonic_ns()))
+        self._put(self._end.ping(next(self._numbers), time.monotonic_ns()))
 
     def _put(self, data: bytes) -> None:
         self._out.append(memoryview(data))
@@ -243,17 +256,21 @@ def main() -> int:
     parser.add_argument("--port", required=True, metavar="PORT")
     for claim in ("machine", "boot-id", "layer"):
         parser.add_argument(f"--{claim}", required=True, metavar="NAME")
+    parser.add_argument("--report-fd", type=int, metavar="FD")
     args = parser.parse_args()
     logs.setup()
     claims = Hello("", args.machine, args.boot_id, args.layer, limits.RELAY_WINDOW_BYTES_MAX, {})
+    report = ShipReport(args.report_fd)
     try:
-        shipper = RelayShipper(args.log, args.port, claims)
+        shipper = RelayShipper(args.log, args.port, claims, report)
         gc.freeze()
         try:
             shipper.run()
         finally:
             shipper.close()
     except HypocenterError as e:
+        report.failed()
+        report.tell()
         log.error("%s", e)  # noqa: TRY400
         return e.exit_code
     return 0

@@ -34,6 +34,8 @@ GOODBYE_S: Final = 8.0
 # The shipper of an agent that was killed says goodbye first.
 _LOCK_S: Final = GOODBYE_S + 1.0
 _LOCK_RETRY_S: Final = 0.05
+# A spool's topics have one partition each.
+_NUMBER: Final = 0
 
 
 @dataclass(slots=True)
@@ -50,6 +52,8 @@ class Shipment:
     next: int
     payload: bytes
     before: int
+    #: Of an account of what was given up: how many positions, None where nobody knows.
+    given_up: int | None = 0
 
     @property
     def topic(self) -> str:
@@ -88,18 +92,15 @@ class Spool:
     def read(self, bytes_max: int, room: Callable[[], bool]) -> Iterator[Shipment]:
         """Yield what comes next in each partition, about `bytes_max` of it at once, as long as there is `room`.
 
-        Yields nothing when there is nothing: a partition that is new is looked for first.
-
         Raises:
             StorageError: the disk refuses.
         """
-        found = False
-        for each in self._read_known(bytes_max, room):
-            found = True
-            yield each
-        if not found:
-            self._find()
-            yield from self._read_known(bytes_max, room)
+        self._find()
+        yield from self._read_known(bytes_max, room)
+
+    def behind(self) -> bool:
+        """Return whether the last `read` left something; what came since it does not know."""
+        return any(cursor.behind for cursor in self._cursors.values())
 
     def acknowledge(self, done: Shipment) -> None:
         """Enter that `done`, and everything shipped before it from its partition, has arrived for good."""
@@ -175,14 +176,19 @@ class Spool:
             for offset, _, payload in entries:
                 yield self._shipment(where, offset, payload)
 
+    # At every wake-up of an idle guest: no Path for each name.
     def _find(self) -> None:
-        for path in self._dir.glob("*/*/end"):
-            where = f"{path.parent.parent.name}/{path.parent.name}"
-            if where not in self._cursors:
-                topic, number = where.split("/")
+        try:
+            with os.scandir(self._dir) as found:
+                topics = [each.name for each in found if each.is_dir()]
+        except OSError as e:
+            raise StorageError(f"{self._dir}: {e.strerror}") from e
+        for topic in topics:
+            where = f"{topic}/{_NUMBER}"
+            if where not in self._cursors and os.path.exists(f"{self._dir}/{where}/{log_dir.END}"):  # noqa: PTH110
                 if self._on_found is not None:
                     self._on_found(topic)
-                cursor = LogCursor(self._dir, topic, int(number))
+                cursor = LogCursor(self._dir, topic, _NUMBER)
                 # Without a memory of what was shipped, nothing can be said of what is no longer here.
                 wanted = self._offsets.get(where, cursor.position if self._forgot else 0)
                 if cursor.start_offset() <= wanted:
@@ -227,7 +233,7 @@ class Spool:
             )
             log.error("the spool gave up frames of %s before position %d", stream.surface, position)
             self._sent[stream] = position
-            yield Shipment(where, None, stream, position, frames.encode(frame), start)
+            yield Shipment(where, None, stream, position, frames.encode(frame), start, loss.count)
 
     # False when the memory is damaged: then the whole spool is sent again, and the collector drops what it has.
     def _load(self) -> bool:

@@ -59,6 +59,11 @@ class LogCursor:
         """The offset that `read` hands out next."""
         return self._wanted
 
+    @property
+    def behind(self) -> bool:
+        """Whether the last `read` left durable entries behind; what came since it does not know."""
+        return self._wanted < self._seen
+
     def seek(self, offset: int) -> None:
         """Go to `offset`; finding it costs one pass over its segment, at the next read."""
         self.close()

@@ -176,7 +176,7 @@ class IncidentAssembler:
         key = _key(report)
         held = next((each for each in self._held if key in each.unclosed), None)
         if held is None:
-            return []
+            return self._late_end(report, key)
         _replace(held.incident, key, report)
         if closed:
             held.unclosed.discard(key)
@@ -187,11 +187,22 @@ class IncidentAssembler:
                 return [held, *moved]
             changed = [*([held] if self._summarise(held) else []), *moved]
             for each in (held, *moved):
-                if each.incident.state is not State.ENDED and settled(each.incident.reports, {}):
+                if each.incident.state is not State.ENDED and settled(each.incident.reports, each.proofs):
                     self._end(each, "end-line", each.incident.until_ns)
                     changed.append(each)
             return changed
         return [held] if self._summarise(held) else []
+
+    # Of some kinds the end comes long after the report was closed.
+    def _late_end(self, report: Report, key: str) -> list[_Held]:
+        for held in self._held:
+            if held.incident.state is not State.ENDED and any(_key(each) == key for each in held.incident.reports):
+                _replace(held.incident, key, report)
+                self._summarise(held)
+                if settled(held.incident.reports, held.proofs):
+                    self._end(held, "end-line", held.incident.until_ns)
+                    return [held]
+        return []
 
     # Now that all of it is known: does it belong where it is?
     def _settle(self, held: _Held, report: Report) -> list[_Held]:
@@ -332,9 +343,10 @@ def _trim(report: Report, lines_max: int) -> None:
 
 # At most `size_max` bytes of JSON.
 def _clipped(text: str, size_max: int) -> str:
-    if len(text) <= size_max // 6 or len(json.dumps(text[:size_max])) - 2 <= size_max:
-        return text[:size_max]
-    return text[: size_max // 6]
+    text = text[:size_max]
+    while len(json.dumps(text)) - 2 > size_max:
+        text = text[: len(text) * 3 // 4]
+    return text
 
 
 def _held_to_dict(held: _Held) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from consumers.incidents.incident import Incident
 from consumers.incidents.joining import TASK_KINDS, resources, waits_for_others
 from consumers.reports.frames import anchor as anchor_of
+from consumers.reports.frames import own_name
 from consumers.reports.report import Kind, Report, Seconds, Shape
 from consumers.verdict.verdict import Owner, Verdict
 
@@ -40,6 +41,11 @@ SHAPES: Final = {
     Shape.IN_PART: "ticks came for a part of the time only: the CPU was shared with others",
     Shape.NO_ROW: "no row tells of a CPU: a preempted reader, a starved RCU thread, or lost lines",
     Shape.NO_TICKS: "the rows have no ticks: nothing follows from them",
+}
+#: Shapes from which something follows, at low confidence and from few cases.
+_HINTS: Final[dict[Shape | None, str]] = {
+    Shape.RAN: "Its timer ticked all along, which points at code of this kernel",
+    Shape.NOTHING_RAN: "Nothing ran on it, which points below this kernel",
 }
 
 
@@ -140,6 +146,9 @@ def sentence(incident: Incident) -> str:
 def _owned(incident: Incident, verdict: Verdict) -> str:
     open_question = _cannot(incident)
     if verdict.owner is Owner.UNDETERMINED:
+        hint = _HINTS.get(incident.root.shape)
+        if hint is not None:
+            return f"{hint}, but without the host's side the owner is undetermined."
         return f"The owner is undetermined: this text cannot say {open_question}."
     return f"The owner is {verdict.owner} with {verdict.confidence} confidence; this text cannot say {open_question}."
 
@@ -152,8 +161,6 @@ def _cannot(incident: Incident) -> str:
         if "storage" in resources(root):
             return "whether the disk below was slow or an answer of it was lost"
         return "what it waited for in the end, nor whether the machine below stood still"
-    if root.shape is Shape.RAN:
-        return "why the code did not let go"
     where = _cpus(root.cpus) if root.cpus else "the CPU"
     return f"whether {where} looped in its kernel or was not run by its host"
 
@@ -237,13 +244,21 @@ def _read(root: Report) -> Iterator[tuple[str, str]]:
     if root.shape is not None:
         yield "shape", f"{root.shape}: {SHAPES[root.shape]}"
     if root.frames:
-        more = " ..." if len(root.frames) > _FRAMES_SHOWN else ""
-        yield "stack", " < ".join(root.frames[:_FRAMES_SHOWN]) + more
+        shown = _told_frames(root.frames)
+        more = " ..." if len(shown) > _FRAMES_SHOWN else ""
+        yield "stack", " < ".join(shown[:_FRAMES_SHOWN]) + more
     for label, value in (("module", root.module), ("lock holder", root.holder), ("hardware", root.hardware)):
         if value:
             yield label, value
     if root.release:
         yield "kernel", root.release + (f", tainted {root.taint}" if root.taint else "")
+
+
+# From one frame above that by which it is known: that every waiting task waits is no news.
+def _told_frames(frames: tuple[str, ...]) -> tuple[str, ...]:
+    names = [own_name(frame) for frame in frames]
+    known = anchor_of(frames)
+    return frames[max(0, names.index(known) - 1) :] if known in names else frames
 
 
 # How many lines of each kind, with their numbers where they are few.

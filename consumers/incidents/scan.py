@@ -1,22 +1,25 @@
 """The incidents in one saved kernel log: console, dmesg or journal as text, or a dump of /dev/kmsg.
 
-Blocks of bytes in, cut anywhere. A block without any literal of the grammar is only counted; around a line that the
-grammar knows, that line and what may belong to it are read. A file may hold several boots: `Linux version` or a fall of
-the time begins another, and nothing joins across. A log that stands in the file twice, as a console and once more as a
-dump, is one: the lines of the copy count as lines of the same incidents. Nothing here reads a file.
+Blocks of bytes in, cut anywhere. What has no literal of a line that begins or ends something is only counted; around a
+line that the grammar knows, the context before it, that line and what may belong to it are read. A file may hold
+several boots: `Linux version` or a fall of the time begins another. A log that stands in the file twice, as a console
+and once more as a dump, is one: the lines of the copy count as lines of the same incidents.
 """
 
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+import re2
 
 from consumers.incidents.assembly import Limits
-from consumers.incidents.incident import Incident, Source
+from consumers.incidents.incident import Incident, Source, StartLine
 from consumers.incidents.log import LogIncidents
 from consumers.reports import grammar, screen
+from consumers.reports.grammar_context import NEARS
 from consumers.reports.grammar_row import Role
 from consumers.reports.kmsg_record import is_kmsg, kmsg_line
 from consumers.reports.prefix import text_lines
-from consumers.reports.report import Kind, Line
+from consumers.reports.report import Kind, Line, Report
 from schemas.errors import BadInputError
 
 #: Longest line that is kept whole across blocks.
@@ -31,7 +34,24 @@ _HEAD_LINES: Final = 40
 _BOOT_NS: Final = 2_000_000_000
 #: Further back than printk's clocks may stand on different CPUs: another boot, or the same once more.
 _FALL_NS: Final = 90_000_000_000
+#: How far before the first line of a report its context is looked for.
+_BEHIND_BYTES: Final = 1 << 16
+_NEWLINE: Final = b"\n"
+_BANNER: Final = "Linux version "
 _FOLLOWED: Final = frozenset((Role.START, Role.TAIL, Role.END))
+
+
+# Context alone is nothing here: it is looked for where something begins.
+def _literals() -> Any:
+    rows = (row for row in (*grammar.ROWS, *NEARS) if row.role is not Role.CONTEXT)
+    options = re2.Options()
+    options.log_errors = False
+    return re2.compile(
+        "|".join(map(re2.escape, sorted({each for row in rows for each in row.literals}))).encode(), options
+    )
+
+
+_OPENING: Final = _literals()
 
 
 class Found(NamedTuple):
@@ -55,9 +75,12 @@ class LogScan:
         self.copies = 0
         self.boots = 1
         self._carry = b""
-        self._wanted = 0
+        self._behind = b""
+        self._wanted = 0  # lines behind the newest that may belong to a report
+        self._fed = 0
         self._kmsg: bool | None = None
         self._newest_ns: int | None = None
+        self._banner_place = -1
         self._began = False  # a line of this boot was seen that the grammar knows
         self._log = LogIncidents(Source("", "", ""), _LIMITS)
         self._found: dict[str, Found] = {}
@@ -87,49 +110,79 @@ class LogScan:
         self._found = {}
         return done
 
-    # Whole lines. Where nothing is wanted and no literal of the grammar stands, they are only counted.
+    # Whole lines. Where nothing is wanted and nothing can begin, they are only counted.
     def _read(self, block: bytes) -> None:
         if self._kmsg is None:
             self._kmsg = _looks_like_kmsg(block)
-        at = self._follow(block, 0, self.lines + 1) if self._wanted else 0
-        counted, place = 0, self.lines + 1
-        if at < len(block) and screen.suspicious(memoryview(block)[at:]):
-            for begin in screen.candidates(block):
-                if begin < at:
-                    continue
-                place += block.count(b"\n", counted, begin)
-                counted = begin
-                end = block.find(b"\n", begin) + 1 or len(block)
-                self._candidate(block[begin:end], place)
-                at = self._follow(block, end, place + 1) if self._wanted else end
-        self.lines = place - 1 + block.count(b"\n", counted)
+        at = counted = 0
+        place = self.lines + 1  # of the line at `counted`
+        while at < len(block):
+            if not self._wanted:
+                begin = _next(block, at)
+                if begin is None:
+                    break
+                at = begin
+                place += block.count(_NEWLINE, counted, at)
+                counted = at
+            end = block.find(_NEWLINE, at) + 1 or len(block)
+            self._line(block, at, end, place)
+            place += 1
+            at = counted = end
+        self.lines += block.count(_NEWLINE)
+        self._behind = (self._behind + block)[-_BEHIND_BYTES:] if len(block) < _BEHIND_BYTES else block[-_BEHIND_BYTES:]
 
-    # The lines that may belong to a report, which begin at `at`; returns where they end.
-    def _follow(self, block: bytes, at: int, place: int) -> int:
-        while self._wanted and at < len(block):
-            end = block.find(b"\n", at) + 1 or len(block)
-            self._wanted -= 1
-            self._candidate(block[at:end], place)
-            at, place = end, place + 1
-        return at
-
-    def _candidate(self, raw: bytes, place: int) -> None:
-        for line in self._lines_of(raw, place):
+    def _line(self, block: bytes, at: int, end: int, place: int) -> None:
+        wanted = self._wanted
+        self._wanted = max(0, wanted - 1)
+        for line in self._lines_of(block[at:end], place):
             match = grammar.match(line)
             role = None if match is None else match.row.role
             if role is Role.NEAR:
-                self.near += 1
-                if len(self.near_lines) < NEAR_SHOWN_MAX:
-                    self.near_lines.append(line)
+                self._near_miss([line])
             if role is not None and self._new_boot(line, role):
                 self._end_boot()
             self._began = self._began or role is not None
             if role in _FOLLOWED:
+                if not wanted:
+                    self._take_context(
+                        self._behind + block[:at] if at < _BEHIND_BYTES else block[at - _BEHIND_BYTES : at], place
+                    )
                 self._wanted = screen.FOLLOWING_LINES_MAX
                 if line.ts_ns is not None:
                     self._newest_ns = max(self._newest_ns or 0, line.ts_ns)
-            if self._wanted or role is not None:
+            if wanted or role is not None:
                 self._keep(self._log.feed([line]))
+                self._fed = place
+            if match is not None and match.row.kind is not None and role is Role.START:
+                self._note_again(line, match.row.kind)
+
+    def _near_miss(self, lines: list[Line]) -> None:
+        self.near += 1
+        if len(self.near_lines) < NEAR_SHOWN_MAX:
+            self.near_lines += lines
+
+    # What stands before the first line of a report, and is evidence for it.
+    def _take_context(self, before: bytes, place: int) -> None:
+        for begin in screen.candidates(before):
+            at = place - before.count(_NEWLINE, begin)
+            if begin == 0 or at <= self._fed:
+                continue
+            for line in self._lines_of(before[begin : before.find(_NEWLINE, begin) + 1], at):
+                match = grammar.match(line)
+                if match is not None and match.row.role is Role.CONTEXT:
+                    self._log.feed([line])
+
+    # A line that stands there twice, as two consoles print it, opens nothing the second time; it is a start line too.
+    def _note_again(self, line: Line, kind: Kind) -> None:
+        for incident in reversed(self._log.incidents.incidents):
+            if any(each.place == line.place and each.kind is kind for each in incident.start_lines):
+                return
+            for report in reversed(incident.reports):
+                same = report.kind is kind and report.ts_ns == line.ts_ns and report.lines
+                if same and line.text.startswith(report.lines[0].text):
+                    incident.start_lines.append(StartLine(line.place, kind))
+                    incident.start_lines.sort()
+                    return
 
     def _lines_of(self, raw: bytes, place: int) -> Iterator[Line]:
         if not self._kmsg:
@@ -146,7 +199,10 @@ class LogScan:
 
     def _new_boot(self, line: Line, role: Role) -> bool:
         if role is Role.BOOT:
-            return line.text.startswith("Linux version ") and (line.ts_ns or 0) < _BOOT_NS
+            banner = line.text.startswith(_BANNER) and (line.ts_ns or 0) < _BOOT_NS
+            again = line.place <= self._banner_place + 1  # the other console's
+            self._banner_place = line.place if banner else self._banner_place
+            return banner and not again
         newest_ns = self._newest_ns
         return (
             role in _FOLLOWED
@@ -172,7 +228,12 @@ class LogScan:
     def _settle(self) -> None:
         self._keep(self._log.close())
         for name, found in list(self._found.items()):
-            if found.boot == self.boots:
+            if found.boot != self.boots:
+                continue
+            if all(map(_only_a_phrase, found.incident.reports)):
+                self._near_miss(found.incident.root.lines[:1])
+                del self._found[name]
+            else:
                 self._merge_copy(name, found)
 
     # The same kinds at the same microseconds cannot be another boot's.
@@ -204,3 +265,16 @@ def _looks_like_kmsg(block: bytes) -> bool:
         line for line in block.split(b"\n", _HEAD_LINES)[:_HEAD_LINES] if line.strip() and not line.startswith(b" ")
     ]
     return 2 * sum(map(is_kmsg, lines)) > len(lines)
+
+
+# Text that quotes the words and has nothing of what a kernel says with them: a manual, a rule of another program.
+def _only_a_phrase(report: Report) -> bool:
+    known = report.cpus or report.frames or report.numbers
+    told = known or report.duration or report.pid is not None or report.ts_ns is not None
+    return report.corrupted and not report.structured and not told
+
+
+# Where the next line begins in which something may begin or end, from `at` on.
+def _next(block: bytes, at: int) -> int | None:
+    found = _OPENING.search(block, at)
+    return None if found is None else block.rfind(_NEWLINE, at, found.start()) + 1 or at

@@ -6,7 +6,7 @@ CPU's utilization, `in_user_space` (1: the accused CPU's registers are a program
 within the report).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -42,7 +42,14 @@ _NOTED: Final = frozenset(
     )
 )  # fmt: skip
 _FROZEN: Final = "frozen"
-# Stacks of others: of the grace-period thread, of where it ran, of every holder of a lock.
+# Lines after which a stack of somebody stands.
+_SECTIONS: Final = frozenset(
+    (
+        "cpu", "nmi_cpu", "dump_cpu", "hard_lockup_powerpc_target", "task", "task_old",
+        "rcu_kthread_stack", "rcu_kthread_where", "locks",
+    )
+)  # fmt: skip
+# Of them, of others than the accused: of the grace-period thread, of where it ran, of every holder of a lock.
 _OTHERS: Final = ("rcu_kthread_stack", "rcu_kthread_where", "locks")
 
 
@@ -187,37 +194,27 @@ def _lengths(report: Report, groups: dict[str, str]) -> None:
 
 
 def _special(opened: Opened, name: str, groups: dict[str, str]) -> None:
-    report = opened.report
-    if name == "rcu_cpu":
-        _cpu_row(opened, groups)
-    elif name in ("frame", "frame_arm", "at"):
-        _frame(opened, groups)
-    elif name in (
-        "cpu",
-        "nmi_cpu",
-        "dump_cpu",
-        "hard_lockup_powerpc_target",
-        "task",
-        "task_old",
-        "rcu_kthread_stack",
-        "rcu_kthread_where",
-        "locks",
-    ):
+    handler = _HANDLERS.get(name)
+    if handler is not None:
+        handler(opened, groups)
+    elif name in _SECTIONS:
         _section(opened, name, groups)
-    elif name == "rcu_blocked_tasks":
-        _accused(report, groups.get("tasks", ""))
-    elif name == "nmi_sent":
-        opened.awaited = list(cpu_list(groups.get("cpus", "")))
-    elif name in ("rcu_kthread_starved", "rcu_kthread_timer"):
-        _kthread_state(report, groups.get("state", ""))
-    elif name == "holder" and "owner" in groups:
-        report.holder = f"{groups['owner']}:{groups['owner_pid']}"
-    elif name == "utilization_row":
-        _utilization(report, groups)
-    elif name == "scx_task" and report.pid is None:
-        report.task, report.pid = groups["comm"].rpartition(" ")[2], number(groups["pid"])
     elif "who" in groups:
-        _accused(report, groups["who"])
+        _accused(opened.report, groups["who"])
+
+
+def _nmi_sent(opened: Opened, groups: dict[str, str]) -> None:
+    opened.awaited = list(cpu_list(groups.get("cpus", "")))
+
+
+def _holder(opened: Opened, groups: dict[str, str]) -> None:
+    if "owner" in groups:
+        opened.report.holder = f"{groups['owner']}:{groups['owner_pid']}"
+
+
+def _scx_task(opened: Opened, groups: dict[str, str]) -> None:
+    if opened.report.pid is None:
+        opened.report.task, opened.report.pid = groups["comm"].rpartition(" ")[2], number(groups["pid"])
 
 
 # `7-...D P392`, or ` 0 3` of kernels before 4.2.
@@ -263,15 +260,17 @@ def _nesting(text: str | None) -> int | None:
         return int(text, 16) & ((1 << 63) - 1)
 
 
-def _kthread_state(report: Report, state: str) -> None:
+def _kthread_state(opened: Opened, groups: dict[str, str]) -> None:
+    state = groups.get("state", "")
     if state.startswith("0x") and len(state) <= _NUMBER_CHARS_MAX:
         try:
-            report.numbers.setdefault("kthread_state", int(state, 16))
+            opened.report.numbers.setdefault("kthread_state", int(state, 16))
         except ValueError:
             return
 
 
-def _utilization(report: Report, groups: dict[str, str]) -> None:
+def _utilization(opened: Opened, groups: dict[str, str]) -> None:
+    report = opened.report
     busy = sum(number(groups[key]) or 0 for key in ("system", "softirq", "hardirq"))
     hardirq = number(groups["hardirq"]) or 0
     for key in ("system", "softirq", "hardirq"):
@@ -331,3 +330,18 @@ def _once(functions: Iterable[str]) -> Iterable[str]:
 
 def _joined(cpus: tuple[int, ...], more: list[int]) -> tuple[int, ...]:
     return tuple(dict.fromkeys((*cpus, *more)))[:CPUS_MAX]
+
+
+_HANDLERS: Final[dict[str, Callable[[Opened, dict[str, str]], None]]] = {
+    "rcu_cpu": _cpu_row,
+    "frame": _frame,
+    "frame_arm": _frame,
+    "at": _frame,
+    "nmi_sent": _nmi_sent,
+    "rcu_blocked_tasks": lambda opened, groups: _accused(opened.report, groups.get("tasks", "")),
+    "rcu_kthread_starved": _kthread_state,
+    "rcu_kthread_timer": _kthread_state,
+    "holder": _holder,
+    "utilization_row": _utilization,
+    "scx_task": _scx_task,
+}

@@ -55,6 +55,8 @@ def all_streams(storage: Storage) -> list[Stream]:
     found: set[Stream] = set()
     for key in [key for key in storage.list(layout.COMMITS) if key.endswith(layout.GENESIS)]:
         folder = key.removesuffix(layout.GENESIS)
+        if not layout.has_books(folder):
+            continue
         try:
             first = int(parse(key, storage.read(key))["first_offset"])
         except KeyError as e:
