@@ -16,6 +16,7 @@ from schemas.errors import HypocenterError
 
 VERBS: Final = {
     "collect": "store what the log holds into a lake, for ever or to the end",
+    "alert": "find incidents in the kernel logs that arrive, tell Alertmanager, store them",
     "query": "run SQL over exactly the committed rows",
     "audit": "prove that every stream's book closes",
     "losses": "list what was lost, where, and who found it",
