@@ -9,7 +9,7 @@ BPF = producers/bpf_programs
 BPF_TESTS = tests/producers
 BPF_BUILT = $(patsubst %.c,%.o,$(wildcard $(BPF)/*.bpf.c $(BPF_TESTS)/*.bpf.c)) $(BPF)/ring-x86_64.so $(BPF)/ring-aarch64.so
 
-.PHONY: help setup setup-kafka setup-trace setup-guest bpf guest-bundle lab run test bench kafka kafka-stop
+.PHONY: help setup setup-kafka setup-trace setup-rules setup-alert setup-guest bpf guest-bundle lab run test bench kafka kafka-stop
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,18 @@ setup-trace: ## install trace-cmd where missing (root on Debian); elsewhere the 
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    apt-get update -q && apt-get install -y -q --no-install-recommends trace-cmd; \
 	  else echo "trace-cmd is not there: tests against it will be skipped" >&2; fi; fi
+
+setup-alert: ## install Alertmanager where missing (root on Debian); elsewhere the tests that need it are skipped
+	@if ! command -v prometheus-alertmanager >/dev/null; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -q && apt-get install -y -q --no-install-recommends prometheus-alertmanager; \
+	  else echo "prometheus-alertmanager is not there: tests against it will be skipped" >&2; fi; fi
+
+setup-rules: ## install promtool where missing (root on Debian); elsewhere the tests of alert rules are skipped
+	@if ! command -v promtool >/dev/null; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -q && apt-get install -y -q --no-install-recommends prometheus; \
+	  else echo "promtool is not there: tests of alert rules will be skipped" >&2; fi; fi
 
 GUEST = qemu-system-x86_64 busybox cpio depmod mkfs.ext4
 
@@ -83,7 +95,7 @@ lab: guest-bundle setup-guest ## boot a guest, freeze one of its CPUs, show what
 run: setup ## agent, collector and audit on this machine for FOR=10 seconds; KAFKA=host:port goes through a broker
 	.venv/bin/hypocenter trial --for $(FOR) $(if $(KAFKA),--kafka $(KAFKA))
 
-test: setup setup-kafka setup-trace setup-guest ## lint, types and every test
+test: setup setup-kafka setup-trace setup-rules setup-alert setup-guest ## lint, types and every test
 	@$(MAKE) --no-print-directory bpf || echo "tests of BPF programs will be skipped" >&2
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .

@@ -16,6 +16,7 @@ from schemas.errors import HypocenterError
 
 VERBS: Final = {
     "collect": "store what the log holds into a lake, for ever or to the end",
+    "alert": "find incidents in the kernel logs that arrive, tell Alertmanager, store them",
     "query": "run SQL over exactly the committed rows",
     "audit": "prove that every stream's book closes",
     "losses": "list what was lost, where, and who found it",
@@ -25,6 +26,7 @@ VERBS: Final = {
     "export": "write trace events as a file that Perfetto opens",
     "clocks": "how far one clock is ahead of another, how exactly that is known",
     "timeline": "what all layers emitted between two times, in one list, with error bounds",
+    "triage": "say what stood still in saved kernel logs, and what their text can and cannot say about why",
     "compact": "merge the small files of past hours",
     "topics": "create or verify Kafka's topics",
     "trial": "agent, collector and audit together for some seconds",
@@ -42,10 +44,10 @@ examples:
   hypocenter audit --lake /srv/lake
 
 exit codes:
-  0   done; for audit: every book closes
-  1   a book does not close, or a bug
+  0   done; for audit: every book closes; for triage: something was found
+  1   a book does not close, or a bug; for triage: nothing was found
   2   wrong flag, config, SQL or directory
-  65  the input is no such thing
+  65  the input is no such thing; for triage: a file cannot be read to its end
   69  no broker or log answers
   74  the disk refuses
   75  another process owns the directory

@@ -6,6 +6,7 @@ the commit to another collector forgets what it buffered and goes on behind the 
 
 import logging
 from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 import pyarrow as pa
@@ -42,18 +43,40 @@ class Cut(NamedTuple):
     age_ns: int
 
 
-class PartitionCollector:
-    """Collects one partition into `chain`. Times are CLOCK_MONOTONIC, by the caller's hand."""
+class Committed(NamedTuple):
+    """What a commit held: rows by table, losses, reasons of dead letters, and positions that came again."""
 
-    def __init__(self, partition: Partition, chain: Chain, writer: CommitWriter, cut: Cut) -> None:
+    offsets: int
+    rows: dict[str, int]
+    losses: list[rows.LossRow]
+    dead: list[str]
+    duplicates: int
+
+
+class PartitionCollector:
+    """Collects one partition into `chain`; `on_commit` hears of each commit.
+
+    Times are CLOCK_MONOTONIC, by the caller's hand.
+    """
+
+    def __init__(
+        self,
+        partition: Partition,
+        chain: Chain,
+        writer: CommitWriter,
+        cut: Cut,
+        on_commit: Callable[[Committed], None] = lambda _: None,
+    ) -> None:
         self.partition = partition
         self._chain = chain
         self._writer = writer
         self._cut = cut
+        self._on_commit = on_commit
         self._descriptors = Descriptors(writer.storage)
         # Checksums of recent frames, to know a re-sent frame without reading the lake.
         self._recent: OrderedDict[tuple[Stream, str, int], int] = OrderedDict()
         self._oldest_ns: int | None = None
+        self._arrival_ns: int | None = None
         self.records = 0  # entered since the start, for people to look at
         self.reload()
 
@@ -62,12 +85,24 @@ class PartitionCollector:
         state = self._chain.load()
         self.position = self._committed = state.frontier
         self._books = Books.from_json(state.streams, state.notes)
+        #: Streams whose book, as committed, does not close.
+        self.unbalanced = {stream for stream, book in self._books.streams.items() if not book.closes()}
         self._clear()
 
     @property
     def buffered(self) -> int:
         """Return how many offsets wait for a commit."""
         return self.position - self._committed
+
+    @property
+    def committed(self) -> int:
+        """Return the next offset to commit."""
+        return self._committed
+
+    @property
+    def oldest_arrival_ns(self) -> int | None:
+        """Return the append time of the oldest message that waits for a commit; None when none does."""
+        return self._arrival_ns
 
     @property
     def buffered_bytes(self) -> int:
@@ -87,6 +122,8 @@ class PartitionCollector:
             if message.offset > self.position:
                 self._skipped(message.offset, message.ts_ns, LossKind.GAP, "offsets-missing")
             self.position = message.offset + 1
+            if self._arrival_ns is None:
+                self._arrival_ns = message.ts_ns
             self._add(message)
             if self._bytes >= self._cut.bytes_max:
                 break
@@ -130,17 +167,29 @@ class PartitionCollector:
             log.warning("%s: another collector committed offset %d; following it", self.partition, self._committed)
             self.reload()
             return False
+        self._note_books(changed)
+        counts = {name: table.num_rows for name, table in tables.items()}
+        dead = [each.reason for each in self._dead]
+        done = Committed(self.buffered, counts, self._losses, dead, self._duplicates)
         self._committed = self.position
         self._clear()
+        self._on_commit(done)
         return True
+
+    def _note_books(self, changed: Iterable[Stream]) -> None:
+        for stream in changed:
+            if self._books.streams[stream].closes():
+                self.unbalanced.discard(stream)
+            else:
+                self.unbalanced.add(stream)
 
     def _clear(self) -> None:
         self._frames: list[FrameIn] = []
         self._suspects: list[Suspect] = []
         self._losses: list[rows.LossRow] = []
         self._dead: list[rows.DeadRow] = []
-        self._bytes = self._rows = 0
-        self._oldest_ns = None
+        self._bytes = self._rows = self._duplicates = 0
+        self._oldest_ns = self._arrival_ns = None
 
     # Whole messages are missing and nobody knows whose: the stream positions that turn out to be missing point here.
     def _skipped(self, offset: int, arrival_ns: int, kind: LossKind, reason: str) -> None:
@@ -158,6 +207,7 @@ class PartitionCollector:
             return
         known_to = self._books.streams[frame.stream].next if frame.stream in self._books.streams else frame.first
         decision = self._books.offer(frame)
+        self._duplicates += decision.store_from - frame.first
         self._losses += [rows.LossRow(frame.stream, loss, message.offset, message.ts_ns) for loss in decision.losses]
         self._rows += len(decision.losses)
         try:
@@ -204,6 +254,7 @@ class PartitionCollector:
             loss = Loss(LossKind.OVERWRITE, frame.first, count, "content-differs", _FOUND_BY)
             self._losses.append(rows.LossRow(frame.stream, loss, item.offset, item.arrival_ns))
             self._books.contradicted(frame.stream, count)
+            self._duplicates -= count
             error = BadInputError("content-differs", f"{count} positions are stored already with other content")
             self._bury(where, error, frame.stream, frame.first, frame.body)
 

@@ -11,10 +11,11 @@ from consumers.housekeeping import Housekeeper
 from consumers.lake.chain import Chain
 from consumers.lake.storage import Storage
 from consumers.lake.writer import CommitWriter
+from consumers.metrics import CollectorMetrics, Lag
 from consumers.transport.base import LogReader, Message, Partition, RetentionOvertookError
 from schemas.config import CollectConfig
 from schemas.errors import HypocenterError, StorageError, UnavailableError, UsageError
-from schemas.surfaces import TOPICS
+from schemas.surfaces import FRAME_TOPICS
 
 log = logging.getLogger(__name__)
 _POLL_MS: Final = 100
@@ -27,7 +28,9 @@ _BUFFERED_CUTS_MAX: Final = 4
 class Follower:
     """Collects the partitions of `reader` into `storage`; a consumer group's listener where the reader has a group."""
 
-    def __init__(self, reader: LogReader, storage: Storage, config: CollectConfig) -> None:
+    def __init__(
+        self, reader: LogReader, storage: Storage, config: CollectConfig, metrics: CollectorMetrics | None = None
+    ) -> None:
         self._reader = reader
         self._storage = storage
         self._config = config
@@ -36,6 +39,9 @@ class Follower:
         self._collectors: dict[Partition, PartitionCollector] = {}
         self._waiting: set[Partition] = set()  # ours, but not yet taken over
         self._given_up = 0  # records of partitions that are no longer ours
+        self._ends: dict[Partition, int] = {}  # of ours, as last heard
+        self._metrics = metrics or CollectorMetrics()
+        self._metrics.lags = self.lags
 
     def run(
         self, stop: threading.Event, *, until_end: bool, progress: Callable[[int, int], None] | None = None
@@ -57,6 +63,15 @@ class Follower:
     def records(self) -> int:
         """Return how many records were entered since the start, committed or not."""
         return self._given_up + sum(each.records for each in self._collectors.values())
+
+    def lags(self) -> list[Lag]:
+        """Return how far each partition of ours is behind; from any thread."""
+        found = []
+        for partition, each in self._collectors.copy().items():
+            end = self._ends.get(partition)
+            offsets = None if end is None else max(0, end - each.committed)
+            found.append(Lag(partition, offsets, each.oldest_arrival_ns, each.buffered_bytes, len(each.unbalanced)))
+        return found
 
     def assigned(self, partitions: list[Partition]) -> None:
         """Take over `partitions` (a consumer group's callback): go on where their chains end."""
@@ -89,10 +104,12 @@ class Follower:
     def _forget(self, partition: Partition) -> None:
         collector = self._collectors.pop(partition, None)
         self._given_up += collector.records if collector else 0
+        self._ends.pop(partition, None)
 
     def _to_the_end(self, stop: threading.Event, progress: Callable[[int, int], None]) -> None:
         self._find_partitions()
         ends = {partition: self._reader.end_offset(partition) for partition in self._collectors}
+        self._ends = dict(ends)
         first = {partition: each.position for partition, each in self._collectors.items()}
         total = sum(max(0, end - first[partition]) for partition, end in ends.items())
         while not stop.is_set():
@@ -110,17 +127,23 @@ class Follower:
                 if time.monotonic() - relist_s > _RELIST_S:
                     relist_s = time.monotonic()
                     self._find_partitions()
+                    self._hear_ends()
                 self._step()
                 if housekeeper:
                     housekeeper.tick(time.monotonic())
             except (StorageError, UnavailableError) as e:
                 log.error("%s; trying again, the log keeps what is not yet stored", e)  # noqa: TRY400
+                self._metrics.waited("disk" if isinstance(e, StorageError) else "log")
                 stop.wait(_RETRY_S)
                 relist_s = float("-inf")  # what was given up is taken over again at once
 
+    def _hear_ends(self) -> None:
+        ends = {partition: self._reader.known_end(partition) for partition in self._collectors}
+        self._ends = {partition: end for partition, end in ends.items() if end is not None}
+
     def _find_partitions(self) -> None:
         if not self._config.group:
-            found = self._reader.partitions(list(TOPICS))
+            found = self._reader.partitions(list(FRAME_TOPICS))
             self._waiting.update(partition for partition in self._wanted(found) if partition not in self._collectors)
         for partition in sorted(self._waiting):
             self._take_over(partition)
@@ -143,13 +166,14 @@ class Follower:
             topic_id=self._reader.topic_id(partition.topic),
             first_offset=self._reader.start_offset(partition),
         )
-        collector = PartitionCollector(partition, chain, self._writer, self._cut)
+        collector = PartitionCollector(partition, chain, self._writer, self._cut, self._metrics.committed)
         self._reader.seek(partition, collector.position)
         self._collectors[partition] = collector
         self._waiting.discard(partition)
         log.info("%s: going on at offset %d", partition, collector.position)
 
     def _step(self) -> None:
+        self._metrics.loop_ns = time.time_ns()
         try:
             polled = self._reader.poll(self._wait_ms())
         except RetentionOvertookError as e:
@@ -192,15 +216,21 @@ class Follower:
         return min([_POLL_MS, *(wait_ms for wait_ms in due_ms if wait_ms is not None)])
 
     def _commit(self, partition: Partition) -> bool:
-        collector = self._collectors[partition]
+        collector, start_s = self._collectors[partition], time.monotonic()
+        committing = collector.buffered > 0
         try:
             won = collector.commit()
         except HypocenterError:
+            self._metrics.refused()
             # The log still holds what was buffered: take the partition over anew when the disk takes it.
             self._forget(partition)
             self._waiting.add(partition)
             self._reader.forget(partition)
             raise
+        if committing and won:
+            self._metrics.commit_s.observe(time.monotonic() - start_s)
+        elif not won:
+            self._metrics.rivalled()
         if won:
             self._reader.commit_advisory(partition, collector.position)
         else:

@@ -12,19 +12,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from producers import children, memory
+from producers import children, memory, ship_report
 from producers.clock_readings import read_clocks
 from producers.log import LogWriter
+from producers.metrics import AgentMetrics, Shipping, Tally
 from producers.pacing import Pace
 from producers.registry import Identity, Known, Opening, open_sources
 from producers.ship_child import ShipperChild
 from producers.source import Batch, Holding, Source
 from producers.writer import WriterThread
+from schemas import metrics_http
 from schemas.config import Config
 from schemas.crashpoints import crash_point
 from schemas.errors import HypocenterError, StorageError, UnavailableError
 from schemas.frame import Frame
 from schemas.heartbeat import Heartbeat, pack
+from schemas.metrics_http import MetricsServer
 from schemas.surfaces import HEARTBEAT_ENCODING, HEARTBEAT_VERSION
 
 log = logging.getLogger(__name__)
@@ -62,6 +65,9 @@ class Agent:
         self._writer = writer
         self._shipper_command = shipper
         self._shipper: ShipperChild | None = None
+        self._report = -1  # the shipper's
+        self._tally = Tally()
+        self._metrics: MetricsServer | None = None
         self._watched: list[_Watched] = []
         self._holding: list[tuple[_Watched, Holding]] = []
         self._error: BaseException | None = None
@@ -71,6 +77,11 @@ class Agent:
         watched, self._watched = self._watched, []
         for each in watched:
             each.source.close()
+        if self._metrics is not None:
+            self._metrics.close()
+        report, self._report = self._report, -1
+        if report >= 0:
+            os.close(report)
 
     async def run(self, *, on_ready: Callable[[], None] | None = None) -> None:
         """Run until SIGTERM, SIGINT or `for_s`; then drain, say goodbye in the log, and close."""
@@ -81,7 +92,8 @@ class Agent:
             self._loop.add_signal_handler(number, self._stop.set)
         self._open()
         self._thread = WriterThread(self._writer, self._durable)
-        self._shipper = ShipperChild(self._shipper_command) if self._shipper_command else None
+        self._start_shipper()
+        self._metrics = self._serve()
         for watched in self._watched:
             if watched.source.pending_bytes():
                 self._cut(watched)
@@ -120,6 +132,23 @@ class Agent:
                 self._watched.append(_Watched(source, number, clocks.realtime_ns, source.next_position()))
         self._holding = [(each, each.source) for each in self._watched if isinstance(each.source, Holding)]
         crash_point("agent:opened")
+
+    def _start_shipper(self) -> None:
+        if self._shipper_command is not None:
+            self._report = ship_report.create()
+            command = [*self._shipper_command, "--report-fd", str(self._report)]
+            self._shipper = ShipperChild(command, (self._report,))
+
+    # A thread of its own: what a scrape reads of the disk, and what a client makes it wait, is no wait of the drain.
+    def _serve(self) -> MetricsServer | None:
+        shipping = None
+        if self._shipper is not None:
+            shipping = Shipping(self._writer.dir, self._shipper, self._report)
+        limit_bytes = (self._all.spool if shipping else self._all.log).retention_bytes
+        metrics = AgentMetrics(
+            self._tally, self._thread, self._config.heartbeat_s, self._config.queue_bytes_max, limit_bytes, shipping
+        )
+        return metrics_http.serve(self._config.metrics, metrics.text)
 
     def _listen(self, watched: _Watched) -> None:
         self._wait_on(watched, watched.source.fileno())
@@ -222,6 +251,7 @@ class Agent:
             descriptor=batch.descriptor,
         )
         watched.number += 1
+        self._tally.put(frame)
         self._thread.put(frame)
 
     async def _beat(self) -> None:
@@ -256,6 +286,7 @@ class Agent:
             body = Batch(position, position, 0, pack(beat), [], 0, 0)
             self._put(watched, body, HEARTBEAT_ENCODING, HEARTBEAT_VERSION)
             watched.since_realtime_ns, watched.since_position = clocks.realtime_ns, position
+        self._tally.beat_realtime_ns = clocks.realtime_ns
 
     # Called from the writer thread.
     def _durable(self) -> None:

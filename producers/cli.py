@@ -97,6 +97,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--layer", metavar="NAME", help="layer of this kernel; default found from the CPU [agent.layer]")
     run.add_argument("--linger-ms", type=int, metavar="MS", help="longest wait for a fuller frame [agent.linger_ms]")
     run.add_argument("--heartbeat-s", type=float, metavar="SECONDS", help="heartbeat interval [agent.heartbeat_s]")
+    run.add_argument("--metrics", metavar="HOST:PORT", help="serve metrics there; or PORT; or off [agent.metrics]")
     run.add_argument("--verbose", action="store_true", help="log more")
     _add_trace(
         run.add_argument_group("trace events", "the set `default` of the surface ftrace; others: [[ftrace.sets]]")
@@ -169,6 +170,7 @@ def _agent_config(args: argparse.Namespace, base: AgentConfig) -> AgentConfig:
     flags |= {
         "relay": args.relay,
         "heartbeat_s": args.heartbeat_s,
+        "metrics": args.metrics,
         "surfaces": tuple(args.surface) if args.surface else None,
     }
     return dataclasses.replace(base, **{key: value for key, value in flags.items() if value is not None})

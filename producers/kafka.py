@@ -86,6 +86,8 @@ class FrameProducer:
         self._progress_s = time.monotonic()
         self._connect_s = 0.0  # not before, after a try that failed
         self.rebuilds = 0
+        #: Clients given up, connections refused, frames that a client did not take.
+        self.errors = 0
         self._client: Any = self._connect()
 
     @property
@@ -148,6 +150,7 @@ class FrameProducer:
             try:
                 entry.future = self._client.send(entry.topic, key=entry.key, value=entry.value)
             except KafkaError as e:
+                self.errors += 1
                 log.warning("frames wait: %r", e)
                 return
             entry.future.add_both(lambda _: self._on_ack())
@@ -164,6 +167,7 @@ class FrameProducer:
     def _rebuild(self) -> None:
         log.warning("no acknowledgement for %d frames: building a new Kafka client", len(self._pending))
         self.rebuilds += 1
+        self.errors += 1
         self.close(timeout_s=0.5)
         for entry in self._pending:
             entry.future = None
@@ -173,6 +177,7 @@ class FrameProducer:
         try:
             self._client = self._connect()
         except UnavailableError as e:
+            self.errors += 1
             log.warning("%s", e)
         self._progress_s = time.monotonic()
         self._connect_s = self._progress_s + _RECONNECT_S

@@ -18,6 +18,7 @@ from typing import Final
 
 from producers.relay_pings import Burst
 from producers.relay_port import Port
+from producers.ship_report import ShipReport
 from producers.spool import GOODBYE_S, Shipment, Spool
 from schemas import limits, logs
 from schemas.errors import HypocenterError, UnavailableError
@@ -45,7 +46,8 @@ class RelayShipper:
         StorageError: the disk refuses.
     """
 
-    def __init__(self, directory: Path, where: str, claims: Hello) -> None:
+    def __init__(self, directory: Path, where: str, claims: Hello, report: ShipReport | None = None) -> None:
+        self._report = report or ShipReport(None)
         self._spool = Spool(directory)
         self._where = where
         self._claims = claims._replace(name=self._spool.id)
@@ -72,6 +74,7 @@ class RelayShipper:
         while deadline_s is None or time.monotonic() < deadline_s:
             self._step()
             self._spool.save_if_due()
+            self._report.tell()
             if deadline_s is not None and self._done():
                 break
             if self._wait(deadline_s) and not os.read(0, 65536):
@@ -125,6 +128,7 @@ class RelayShipper:
         self._out.clear()
         self._out_bytes = 0
         self._end.opened()
+        self._report.failed()
         text = f"{self._where}: {error.strerror or error}; frames wait in the spool"
         if text != self._said:
             log.warning("%s", text)
@@ -133,6 +137,7 @@ class RelayShipper:
     def _ask(self, now_s: float) -> None:
         if self._end.link:
             if self._end.waiting and now_s - self._progress_s > _STALL_S:
+                self._report.failed()
                 log.warning("%s: nothing was acknowledged for %.0f s, beginning anew", self._where, _STALL_S)
                 self._begin(now_s)
         elif now_s >= self._ask_s and not self._out:
@@ -156,7 +161,7 @@ class RelayShipper:
         elif isinstance(event, Acked):
             sent = self._sent[event.topic]
             for _ in range(event.frames):
-                self._spool.acknowledge(sent.popleft())
+                self._acknowledge(sent.popleft())
             self._progress_s = time.monotonic()
         elif isinstance(event, Ponged):
             self._put(self._end.times(event.number, event.t0_ns, t3_ns))
@@ -165,6 +170,12 @@ class RelayShipper:
         elif isinstance(event, Diverged):
             log.warning("%s: frames were acknowledged that were never sent: a snapshot was restored", self._where)
             self._begin(time.monotonic())
+
+    def _acknowledge(self, done: Shipment) -> None:
+        self._spool.acknowledge(done)
+        self._report.arrived(1, len(done.payload), time.time_ns())
+        if done.given_up != 0:
+            self._report.dropped(done.given_up)
 
     def _fill(self) -> None:
         while self._end.room() and self._out_bytes < _OUT_BYTES:
@@ -245,17 +256,21 @@ def main() -> int:
     parser.add_argument("--port", required=True, metavar="PORT")
     for claim in ("machine", "boot-id", "layer"):
         parser.add_argument(f"--{claim}", required=True, metavar="NAME")
+    parser.add_argument("--report-fd", type=int, metavar="FD")
     args = parser.parse_args()
     logs.setup()
     claims = Hello("", args.machine, args.boot_id, args.layer, limits.RELAY_WINDOW_BYTES_MAX, {})
+    report = ShipReport(args.report_fd)
     try:
-        shipper = RelayShipper(args.log, args.port, claims)
+        shipper = RelayShipper(args.log, args.port, claims, report)
         gc.freeze()
         try:
             shipper.run()
         finally:
             shipper.close()
     except HypocenterError as e:
+        report.failed()
+        report.tell()
         log.error("%s", e)  # noqa: TRY400
         return e.exit_code
     return 0

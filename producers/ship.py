@@ -1,4 +1,4 @@
-"""The agent's child that ships the spool to Kafka: `python -m producers.ship --log DIR --config-json JSON`.
+"""The agent's child that ships the spool to Kafka: `python -m producers.ship --log DIR --config-json JSON ...`.
 
 Standard input is a pipe from the agent: a byte says that there is new data, end of file that the agent is gone.
 What is acknowledged is noted in the spool; frames are sent as they lie there.
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from producers.kafka import FrameProducer, verify_topic
+from producers.ship_report import ShipReport
 from producers.spool import GOODBYE_S, SAVE_S, Spool
 from schemas import logs
 from schemas.crashpoints import crash_point
@@ -40,7 +41,9 @@ class Shipper:
         StorageError: the disk refuses.
     """
 
-    def __init__(self, directory: Path, config: KafkaConfig) -> None:
+    def __init__(self, directory: Path, config: KafkaConfig, report: ShipReport | None = None) -> None:
+        self._report = report or ShipReport(None)
+        self._errors = 0  # of the producer, as far as they are reported
         self._spool = Spool(directory, lambda topic: verify_topic(config, topic))
         self._ack_read, self._ack_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         with contextlib.ExitStack() as undo:
@@ -113,9 +116,16 @@ class Shipper:
         return size_bytes
 
     def _take_acks(self) -> None:
-        for done in self._producer.acked():
+        acked = self._producer.acked()
+        for done in acked:
             self._spool.acknowledge(done)
+            if done.given_up != 0:
+                self._report.dropped(done.given_up)
         self._spool.save_if_due()
+        self._report.arrived(len(acked), sum(len(done.payload) for done in acked), time.time_ns())
+        self._report.failed(self._producer.errors - self._errors)
+        self._errors = self._producer.errors
+        self._report.tell()
 
 
 def main() -> int:
@@ -123,16 +133,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--log", type=Path, required=True, metavar="DIR")
     parser.add_argument("--config-json", required=True, metavar="JSON")
+    parser.add_argument("--report-fd", type=int, metavar="FD")
     args = parser.parse_args()
     logs.setup()
+    report = ShipReport(args.report_fd)
     try:
-        shipper = Shipper(args.log, KafkaConfig(**json.loads(args.config_json)))
+        shipper = Shipper(args.log, KafkaConfig(**json.loads(args.config_json)), report)
         gc.freeze()  # what libraries have made stays: not to be searched for garbage again and again
         try:
             shipper.run()
         finally:
             shipper.close()
     except HypocenterError as e:
+        report.failed()
+        report.tell()
         log.error("%s", e)  # noqa: TRY400
         return e.exit_code
     return 0

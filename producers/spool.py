@@ -52,6 +52,8 @@ class Shipment:
     next: int
     payload: bytes
     before: int
+    #: Of an account of what was given up: how many positions, None where nobody knows.
+    given_up: int | None = 0
 
     @property
     def topic(self) -> str:
@@ -231,7 +233,7 @@ class Spool:
             )
             log.error("the spool gave up frames of %s before position %d", stream.surface, position)
             self._sent[stream] = position
-            yield Shipment(where, None, stream, position, frames.encode(frame), start)
+            yield Shipment(where, None, stream, position, frames.encode(frame), start, loss.count)
 
     # False when the memory is damaged: then the whole spool is sent again, and the collector drops what it has.
     def _load(self) -> bool:

@@ -45,6 +45,8 @@ class WriterThread:
         self.durable: dict[Stream, int] = {}
         #: How many frames were queued since the start, and how many of them are synced.
         self.queued = self.synced = 0
+        #: What the log took on disk when it was last looked at, None before that.
+        self.log_bytes: int | None = None
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
@@ -107,6 +109,7 @@ class WriterThread:
     def _retain(self) -> None:
         try:
             self._writer.retain(time.time_ns())
+            self.log_bytes = self._writer.size_bytes()
         except StorageError as e:
             log.warning("nothing deleted: %s", e)
 

@@ -56,14 +56,19 @@ def add_version(parser: argparse.ArgumentParser) -> None:
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        # Here, because it costs a start megabytes, and few ask.
-        metadata = importlib.import_module("importlib.metadata")
-        try:
-            version = metadata.version("hypocenter")
-        except metadata.PackageNotFoundError:
-            version = "of a tree that is not installed"
-        print("hypocenter", version)
+        print("hypocenter", version() or "of a tree that is not installed")
         parser.exit()
+
+
+def version() -> str | None:
+    """Return the version of this program, None of a tree that is not installed."""
+    # Here, because it costs a start megabytes, and few ask.
+    metadata = importlib.import_module("importlib.metadata")
+    try:
+        found: str = metadata.version("hypocenter")
+    except metadata.PackageNotFoundError:
+        return None
+    return found
 
 
 def positive_int(text: str) -> int:

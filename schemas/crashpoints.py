@@ -36,6 +36,11 @@ CRASH_POINTS: Final = {
         "compact:files",
         "compact:manifest",
         "expire:deleted",
+        "alert:read",
+        "alert:queued",
+        "alert:sent",
+        "alert:told",
+        "alert:committed",
     ),
 }
 # Read once: some points are passed for every frame.

@@ -12,6 +12,8 @@ TOPIC_TRACE: Final = "hypocenter.trace"
 TOPIC_STATE: Final = "hypocenter.state"
 TOPIC_INCIDENT: Final = "hypocenter.incident"
 TOPICS: Final = (TOPIC_LOG, TOPIC_TRACE, TOPIC_STATE, TOPIC_INCIDENT)
+#: Those whose messages are frames; what the alerting consumer found is JSON (WIRE.md, section 8).
+FRAME_TOPICS: Final = (TOPIC_LOG, TOPIC_TRACE, TOPIC_STATE)
 
 
 class Surface(NamedTuple):

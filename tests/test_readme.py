@@ -106,7 +106,9 @@ def flags(parser_, verb):
 
 
 @pytest.mark.parametrize(
-    ("top", "verb"), [(agent_parser(), "run"), (parser("collect"), "collect")], ids=["run", "collect"]
+    ("top", "verb"),
+    [(agent_parser(), "run"), (parser("collect"), "collect"), (parser("alert"), "alert")],
+    ids=["run", "collect", "alert"],
 )
 def test_every_flag_of_a_service_has_its_key_and_names_it(top, verb):
     for action in flags(top, verb):
@@ -122,7 +124,11 @@ def test_every_flag_of_a_service_has_its_key_and_names_it(top, verb):
 def test_every_flag_that_a_key_claims_exists():
     existing = {
         option
-        for action in [*flags(agent_parser(), "run"), *flags(parser("collect"), "collect")]
+        for action in [
+            *flags(agent_parser(), "run"),
+            *flags(parser("collect"), "collect"),
+            *flags(parser("alert"), "alert"),
+        ]
         for option in action.option_strings
     }
     assert {row[1].strip("`") for row in KEYS.values()} - {""} <= existing

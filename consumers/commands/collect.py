@@ -14,9 +14,11 @@ from pathlib import Path
 from consumers.commands.sources import add_source, kafka_config, lake_of, open_reader, read_config
 from consumers.follow import Follower
 from consumers.lake.layout import open_lake
+from consumers.metrics import CollectorMetrics
 from consumers.progress import ProgressBar
 from consumers.topics import verify_topics
 from consumers.transport.kafka import KafkaReader
+from schemas import metrics_http
 from schemas.config import CollectConfig
 from schemas.errors import UsageError
 
@@ -39,6 +41,11 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         help="commit at the latest so long after a record came [collect.cut_age_s]",
     )
     sub.add_argument("--cut-rows", type=int, metavar="N", help="commit at so many rows [collect.cut_rows]")
+    sub.add_argument(
+        "--metrics",
+        metavar="HOST:PORT",
+        help="serve metrics there; or PORT; or off; with --until-end only if given [collect.metrics]",
+    )
     sub.add_argument("--cut-bytes", type=int, metavar="N", help="commit at so many bytes of frames [collect.cut_bytes]")
 
 
@@ -55,20 +62,26 @@ def run(args: argparse.Namespace) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    metrics, server = CollectorMetrics(), None
     try:
-        follower = Follower(reader, open_lake(lake, create=True), collect)
+        follower = Follower(reader, open_lake(lake, create=True), collect, metrics)
+        # A run to the end is over before anybody asks, and its port may be that of one that goes on.
+        if args.metrics or not args.until_end:
+            server = metrics_http.serve(collect.metrics, metrics.text)
         log.info("collecting into %s", lake)
         if isinstance(reader, KafkaReader) and collect.group:
             reader.listen(follower)
         follower.run(stop, until_end=args.until_end, progress=ProgressBar("messages") if args.until_end else None)
     finally:
+        if server is not None:
+            server.close()
         reader.close()
     log.info("stopped; %d records were read and are committed", follower.records)
     return 0
 
 
 def _collect_config(args: argparse.Namespace, base: CollectConfig) -> CollectConfig:
-    flags = {key: getattr(args, key) for key in ("lake", "group", "cut_age_s", "cut_rows", "cut_bytes")}
+    flags = {key: getattr(args, key) for key in ("lake", "group", "cut_age_s", "cut_rows", "cut_bytes", "metrics")}
     flags["partitions"] = tuple(args.partitions.split(",")) if args.partitions else None
     collect = dataclasses.replace(base, **{key: value for key, value in flags.items() if value is not None})
     if args.until_end and collect.group:

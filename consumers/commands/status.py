@@ -13,7 +13,7 @@ from typing import Any
 from consumers import render
 from consumers.commands.sources import add_source, lake_of, names_source, open_reader, read_config
 from consumers.commands.streams import SHOWN, shown
-from consumers.lake.layout import open_lake
+from consumers.lake.layout import ALERTS, open_lake
 from consumers.lake.tip import Tip, tips
 from consumers.views import run_query
 from schemas.config import Config
@@ -71,7 +71,7 @@ def _ends(args: argparse.Namespace, config: Config) -> dict[tuple[str, str, str,
 
 
 def _chain(at: Tip, ends: dict[tuple[str, str, str, int], int], now_ns: int) -> dict[str, Any]:
-    end = ends.get((at.log_id, at.topic_id, at.topic, at.partition))
+    end = ends.get((at.log_id, at.topic_id, at.topic.removeprefix(ALERTS), at.partition))
     return {
         "partition": f"{at.topic}-{at.partition}",
         "topic": at.topic,

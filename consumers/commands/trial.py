@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _start_agent(args: argparse.Namespace) -> "subprocess.Popen[bytes]":
     target = ["--kafka", args.kafka, "--spool", str(args.spool)] if args.kafka else ["--log", str(args.log)]
-    timing = ["--for", str(args.for_s), "--heartbeat-s", str(_HEARTBEAT_S)]
+    timing = ["--for", str(args.for_s), "--heartbeat-s", str(_HEARTBEAT_S), "--metrics", "off"]
     command = [sys.executable, "-m", "producers.cli", "run", *target, *timing]
     return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
 

@@ -36,8 +36,10 @@ class Incident:
 
     `id` follows from the source and the first record, so a replay gives the same. `kind` is the root's, which is the
     report whose stall began first; `first_kind` that of the first line, which never changes. `since_ns` and `until_ns`
-    are when it began (the first report less its length) and the newest record, on printk's clock. `ended_by` is
-    `end-line`, `progress`, `reboot` or empty. `version` grows with each change.
+    are when it began (the first report less its length) and the newest record, on printk's clock. `lengths` has every
+    length that is known by what told it, `duration` is the one of `duration_from`. `ended_by` is `end-line`,
+    `progress`, `reboot`, empty, or `joined`: more lines showed it to be part of the incident whose id is `joined`.
+    `version` grows with each change.
     """
 
     id: str
@@ -64,4 +66,6 @@ class Incident:
     corrupted: bool = False
     state: State = State.OPEN
     ended_by: str = ""
+    joined: str = ""
+    lengths: dict[str, Seconds] = field(default_factory=dict)
     version: int = 1

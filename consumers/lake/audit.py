@@ -105,6 +105,8 @@ def audit(storage: Storage, *, deep: bool = False) -> AuditReport:
         if state.frontier != frontier:
             report.problems.append(f"{folder}: the commits end at {state.frontier}, the files at {frontier}")
         totals.update(state.totals)
+        if not layout.has_books(folder):
+            continue
         _add_books(folder, state, report)
         for stream, book in state.streams.items():
             streams.setdefault(stream, []).append(book)

@@ -14,6 +14,8 @@ FORMAT: Final = 1
 COMMITS: Final = "commits/"
 DATA: Final = "data/"
 MANIFESTS: Final = "manifests/"
+#: Begins the name of an alerter's chain over a topic, which is beside the collector's and has no books of streams.
+ALERTS: Final = "alerts."
 GENESIS: Final = "genesis.json"
 LATEST: Final = "latest.json"
 HOUR_NS: Final = 3_600_000_000_000
@@ -50,6 +52,11 @@ def open_lake(path: Path, *, create: bool) -> LocalStorage:
 def chain_dir(topic: str, partition: int, generation: int) -> str:
     """Return the folder of one chain; generation 0 has no suffix."""
     return f"{COMMITS}{topic}/{partition}{f'.{generation}' if generation else ''}/"
+
+
+def has_books(folder: str) -> bool:
+    """Return whether the streams of the chain in `folder` are books; those of an alerter's are its machines' states."""
+    return not folder.startswith(COMMITS + ALERTS)
 
 
 def commit_key(folder: str, start: int) -> str:

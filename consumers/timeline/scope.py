@@ -17,8 +17,8 @@ from schemas.stream import Stream
 TABLES: Final = "topology_vm, topology_vcpu, relay_guests, clock_pings"
 _NAMED_MAX: Final = 8
 _OF_HOSTS: Final = frozenset({"kmsg", "procfs", "topology", "vcpu-time", "relay"})
-# (name, uuid, the guest's name in its streams, its host)
-_VMS: Final = """
+#: (name, uuid, the guest's name in its streams, its host)
+VMS: Final = """
 select distinct vm, nullif(uuid, '') as uuid, guest_machine as guest, machine as host from topology_vm
 union select distinct vm, nullif(uuid, ''), coalesce(nullif(uuid, ''), vm), host_machine from relay_guests
 union select distinct vm, null, machine, host_machine from clock_pings where vm is not null
@@ -55,6 +55,8 @@ def all_streams(storage: Storage) -> list[Stream]:
     found: set[Stream] = set()
     for key in [key for key in storage.list(layout.COMMITS) if key.endswith(layout.GENESIS)]:
         folder = key.removesuffix(layout.GENESIS)
+        if not layout.has_books(folder):
+            continue
         try:
             first = int(parse(key, storage.read(key))["first_offset"])
         except KeyError as e:
@@ -69,7 +71,7 @@ def of_vm(connection: duckdb.DuckDBPyConnection, name: str, streams: list[Stream
     Raises:
         UsageError: no host, relay or exchange of times names such a VM, or several have the name.
     """
-    rows = connection.execute(_VMS).fetchall()
+    rows = connection.execute(VMS).fetchall()
     mine = [row for row in rows if name in row[:2]]
     if not mine:
         raise UsageError(_unknown("VM", name, sorted({row[0] for row in rows})))

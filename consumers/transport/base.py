@@ -60,6 +60,10 @@ class LogReader(Protocol):
         """Return the offset that the next message will get."""
         ...
 
+    def known_end(self, partition: Partition) -> int | None:
+        """Return the end offset of `partition`, which is read, as last heard, asking nobody; None before that."""
+        ...
+
     def seek(self, partition: Partition, offset: int) -> None:
         """Read `partition` from `offset` on; a partition never sought is not read."""
         ...

@@ -17,7 +17,7 @@ from consumers.transport.base import Message, Partition, RetentionOvertookError
 from schemas import kafka_start
 from schemas.errors import UnavailableError
 from schemas.kafka_config import KafkaConfig
-from schemas.surfaces import TOPICS
+from schemas.surfaces import FRAME_TOPICS
 
 log = logging.getLogger(__name__)
 _FETCH_BYTES: Final = 16 << 20
@@ -81,7 +81,7 @@ class KafkaReader:
         }
         self._consumer = kafka_start.start(lambda ms: _connect(ms, kwargs), config, (KafkaError, OSError))
 
-    def listen(self, listener: Listener, topics: tuple[str, ...] = TOPICS) -> None:
+    def listen(self, listener: Listener, topics: tuple[str, ...] = FRAME_TOPICS) -> None:
         """Join the group for `topics`; `listener` seeks what it is assigned."""
         self._listener = listener
         self._consumer.subscribe(topics=list(topics), listener=_Bridge(self))
@@ -114,6 +114,12 @@ class KafkaReader:
         """Return the offset that the next message will get."""
         with self._reached():
             return int(self._consumer.end_offsets([TopicPartition(*partition)])[TopicPartition(*partition)])
+
+    def known_end(self, partition: Partition) -> int | None:
+        """Return the end offset that the last answer to a fetch named; None before one came."""
+        at = TopicPartition(*partition)
+        end = self._consumer.highwater(at) if at in self._consumer.assignment() else None
+        return None if end is None else int(end)
 
     def seek(self, partition: Partition, offset: int) -> None:
         """Read `partition` from `offset` on."""

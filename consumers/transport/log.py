@@ -59,6 +59,10 @@ class DirectoryReader:
         """Return the offset that the next message will get."""
         return LogCursor(self._dir, *partition).end_offset()
 
+    def known_end(self, partition: Partition) -> int | None:
+        """Return the end offset, which is at hand."""
+        return self.end_offset(partition)
+
     def seek(self, partition: Partition, offset: int) -> None:
         """Read `partition` from `offset` on."""
         if partition not in self._cursors:

@@ -84,6 +84,10 @@ class MemoryReader:
         with self._log.changed:
             return self._log.starts[partition] + len(self._log.messages[partition])
 
+    def known_end(self, partition: Partition) -> int | None:
+        """Return the end offset, which is at hand."""
+        return self.end_offset(partition)
+
     def seek(self, partition: Partition, offset: int) -> None:
         """Read `partition` from `offset` on."""
         self._positions[partition] = offset

@@ -74,6 +74,8 @@ class Verdict:
     """The answer. `row` is the row of the decision table (C1 to N1, or `-`), `rules` the version of that table.
 
     `shared` names a second owner where two each explain at least 0.3 of the length: then neither is picked alone.
+    `beside` are owners of other rows that hold as well: what an injection was made with, what a lockup of the host did
+    to the guest. Whoever knows less may be left with one of them.
     """
 
     owner: Owner
@@ -85,3 +87,4 @@ class Verdict:
     missing: tuple[Missing, ...] = ()
     rejected: tuple[Rejected, ...] = ()
     shared: Owner | None = None
+    beside: tuple[Owner, ...] = ()

@@ -2,12 +2,17 @@
 
 from pathlib import Path
 
+from consumers.alerts.commits import Committer
+from consumers.alerts.partition import PartitionAlerter
+from consumers.alerts.payload import Whose
 from consumers.archives.kmsg_splitter import DumpSplitter
 from consumers.collector import Cut, PartitionCollector
 from consumers.lake.chain import Chain
-from consumers.lake.layout import open_lake
+from consumers.lake.layout import ALERTS, open_lake
 from consumers.lake.writer import CommitWriter
 from consumers.transport.base import Message, Partition
+from consumers.verdict.facts import Facts
+from consumers.verdict.judge import judge
 from producers.log import LogWriter
 from schemas import heartbeat, kmsg
 from schemas.frame import Frame, decode, encode
@@ -127,7 +132,19 @@ def build(path, commits=1, *, trace=False):
         states += [(at_ns + 1_000_000, each) for each in _sample_bpf.state_frames(HUNG, at_ns)]
         states += [(at_ns + 2_000_000, each) for each in _sample_relay.frames(HUNG, at_ns)]
         _collect(storage, TOPIC_STATE, states, commits)
+        _alert(storage)
     return storage
+
+
+def _alert(storage):
+    partition = Partition(TOPIC_LOG, 0)
+    chain = Chain(storage, ALERTS + TOPIC_LOG, 0, log_id="sample", topic_id="sample", first_offset=0)
+    alerter, committer = PartitionAlerter(partition, chain, lambda _machine: Whose()), Committer(storage, None)
+    for case in alerter.add([Message(offset, *message) for offset, message in enumerate(messages())]):
+        alerter.judged(case.incident.id, judge(case.incident, Facts.none()))
+    committer.begin(alerter)
+    assert committer.wait(partition).won
+    committer.close()
 
 
 def _collect(storage, topic, found, commits):

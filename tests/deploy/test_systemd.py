@@ -18,6 +18,7 @@ from schemas.config import Config
 FOLDER = Path(__file__).parents[2] / "deploy" / "systemd"
 README = (FOLDER / "README.md").read_text()
 AGENT, COLLECTOR = "hypocenter-agent.service", "hypocenter-collector.service"
+ALERTER = "hypocenter-alerter.service"
 DMESG_RESTRICT = Path("/proc/sys/kernel/dmesg_restrict")
 
 
@@ -31,7 +32,7 @@ def settings(name):
     return found
 
 
-@pytest.mark.parametrize("name", [AGENT, COLLECTOR])
+@pytest.mark.parametrize("name", [AGENT, COLLECTOR, ALERTER])
 def test_exec_start_is_a_command_that_the_parser_takes(name):
     program, *words = settings(name)["ExecStart"][0].split()
     parse = {"hypocenter": consumer_parser, "hypocenter-agent": lambda _verb: producer_parser()}[Path(program).name]

@@ -14,7 +14,9 @@ FIRST = ("agent:opened", "ship:evicted", "chain:checkpoint", "compact:file", "co
 SECOND = ("log:created", "log:rolled", "log:deleted", "ship:saved", "expire:deleted")
 AGENT_POINTS = [point for point in CRASH_POINTS["producer"] if not point.startswith(("ship:", "relay:"))]
 SHIPPER_POINTS = [point for point in CRASH_POINTS["producer"] if point.startswith("ship:")]
-COLLECTOR_POINTS = [point for point in CRASH_POINTS["consumer"] if not point.startswith(("compact:", "expire:"))]
+COLLECTOR_POINTS = [
+    point for point in CRASH_POINTS["consumer"] if not point.startswith(("compact:", "expire:", "alert:"))
+]
 COMPACT_POINTS = [point for point in CRASH_POINTS["consumer"] if point.startswith(("compact:", "expire:"))]
 
 

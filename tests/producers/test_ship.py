@@ -1,6 +1,7 @@
 """The shipper as the agent starts it, against a real broker: what it remembers, forgets, and says of what was evicted."""
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 from consumers.topics import create_topics
 from consumers.transport.base import Partition
 from consumers.transport.kafka import KafkaReader
+from producers import ship_report
 from producers.ship import Shipper
 from schemas.errors import UnavailableError
 from schemas.frame import decode
@@ -35,9 +37,18 @@ class Spool:
         """Start a shipper whose agent is gone already: it sends what there is and ends."""
         config = json.dumps({"bootstrap": self.config.bootstrap})
         command = [sys.executable, "-m", "producers.ship", "--log", self.path, "--config-json", config]
+        fd = ship_report.create()
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+            [*command, "--report-fd", str(fd)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            pass_fds=(fd,),
         )
+        self.told = ship_report.read(fd)
+        os.close(fd)
         assert done.returncode == 0, done.stderr
         return done.stderr
 
@@ -110,6 +121,8 @@ def test_what_was_evicted_unsent_is_a_loss_with_exact_positions(spool):
     (loss,) = account.losses
     assert (loss.kind, loss.first_position, loss.count) == (LossKind.DROP, 60, (start - 6) * 10)
     assert (account.stream, account.first, account.next) == (STREAM, start * 10, start * 10)
+    assert (spool.told.dropped_positions, spool.told.dropped_unknown) == (loss.count, 0)
+    assert (spool.told.frames, spool.told.errors) == (1 + 40 - start, 0)
 
 
 def test_a_spool_that_fills_its_disk_is_shipped_and_makes_room(small_disk, broker, topics):

@@ -61,6 +61,16 @@ class ReaderSuite:
     def partition(self, topic):
         return Partition(topic, 0)
 
+    def test_the_end_is_known_from_what_was_read(self, log, topic, partition):
+        log.append(topic, range(7))
+        reader = log.reader()
+        reader.seek(partition, 0)
+        read(reader, partition, 7)
+        assert reader.known_end(partition) == reader.end_offset(partition) == 7
+        log.append(topic, range(7, 9))
+        read(reader, partition, 2)
+        assert reader.known_end(partition) == 9
+
     def test_every_message_comes_once_in_order_with_its_offset(self, log, topic, partition):
         log.append(topic, range(100))
         reader = log.reader()

@@ -1,0 +1,368 @@
+"""The alerter's loop: poll, assemble, tell, commit; for ever, or to the end seen at the start.
+
+The order is what exactly once rests on. A page goes out before its commit, so that no disk delays it; it is known by
+labels that follow from the log alone, so telling it again after a kill is telling the same. State and offset are one
+commit, so whatever was told and not committed is assembled again and told again.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterable
+from typing import Final
+
+from consumers.alert_metrics import AlertMetrics
+from consumers.alerts.case import Case
+from consumers.alerts.commits import Committer, Outcome, Publisher
+from consumers.alerts.deliver import Deliverer
+from consumers.alerts.hosts import Hosts
+from consumers.alerts.judge import Judge
+from consumers.alerts.keeper import LeaseKeeper
+from consumers.alerts.lease import Lease, this_process
+from consumers.alerts.outbox import Timing
+from consumers.alerts.partition import PartitionAlerter
+from consumers.alerts.post import Client
+from consumers.alerts.signs import SignReader
+from consumers.alerts.tally import Tally
+from consumers.lake.chain import Chain
+from consumers.lake.layout import ALERTS
+from consumers.lake.storage import Storage
+from consumers.transport.base import LogReader, Partition, RetentionOvertookError
+from schemas.config import AlertConfig
+from schemas.crashpoints import crash_point
+from schemas.errors import StorageError, UnavailableError
+from schemas.surfaces import TOPIC_LOG
+
+log = logging.getLogger(__name__)
+_S: Final = 10**9
+_POLL_MS: Final = 50
+_RETRY_S: Final = 1.0
+_RELIST_NS: Final = 5 * _S
+_LOOK_NS: Final = 1 * _S
+_CLOSE_S: Final = 5.0
+#: Changes that no page waits for are committed together.
+_GATHER_NS: Final = _S
+
+
+class AlertFollower:
+    """Alerts from the partitions of `reader`; a consumer group's listener where the reader has a group."""
+
+    def __init__(
+        self,
+        reader: LogReader,
+        storage: Storage,
+        config: AlertConfig,
+        judge: Judge,
+        signs: SignReader,
+        publisher: Publisher | None = None,
+        metrics: AlertMetrics | None = None,
+    ) -> None:
+        self._reader, self._storage, self._config, self._judge = reader, storage, config, judge
+        self._signs = signs
+        self._tally = Tally(metrics or AlertMetrics(config.alertmanager))
+        self._us = this_process()
+        self._alerters: dict[Partition, PartitionAlerter] = {}
+        self._committed_ns: dict[Partition, int] = {}
+        self._standby: dict[Partition, Lease] = {}
+        self._wanted: set[Partition] = set()  # what the log has, or the group has given us
+        self._hosts = Hosts(storage)
+        self._keeper = LeaseKeeper(config.lease_s / 3)
+        self._committer = Committer(storage, publisher)
+        timing = Timing(*(int(each * _S) for each in (config.resend_s, config.ends_ahead_s, config.hold_s)))
+        pause_ns = int(config.lease_s * _S / 2)
+        self._deliverers = {
+            url: Deliverer(Client(url, config.timeout_s), timing, self._not_ours, pause_ns)
+            for url in config.alertmanager
+        }
+        self._relist_ns = self._look_ns = 0
+        self._retry_ns = 0
+
+    def run(self, stop: threading.Event, *, until_end: bool) -> None:
+        """Alert until `stop` is set, or until the ends seen at the start are read, told and committed.
+
+        Raises:
+            StorageError, UnavailableError: with `until_end`; without, both are waited out.
+        """
+        self._hosts.step(time.monotonic_ns())
+        self._hosts.wait(_CLOSE_S)
+        try:
+            if until_end:
+                self._to_the_end(stop)
+            else:
+                self._for_ever(stop)
+            self._finish(strict=until_end)
+        finally:
+            for each in self._deliverers.values():
+                each.close(0)
+            self._signs.close()
+            self._judge.close()
+            self._hosts.close()
+            self._committer.close()
+            self._keeper.close()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Sums since the start, over the partitions that are ours."""
+        alerters = self._alerters.values()
+        return {
+            "incidents": sum(each.counts.opened for each in alerters),
+            "near_misses": sum(each.counts.near_misses for each in alerters),
+            "messages": sum(each.counts.messages for each in alerters),
+            "sent": sum(each.sent for each in self._deliverers.values()),
+            "delivery_errors": sum(each.errors for each in self._deliverers.values()),
+        }
+
+    @property
+    def cases(self) -> list[Case]:
+        """The incidents that go on, and those whose end somebody is still to be told."""
+        return [case for each in self._alerters.values() for case in each.cases.values()]
+
+    def assigned(self, partitions: list[Partition]) -> None:
+        """Take over `partitions` (a consumer group's callback): go on where their chains end."""
+        self._wanted.update(partitions)
+        for partition in partitions:
+            try:
+                self._take_over(partition, at_once=True)
+            except (StorageError, UnavailableError) as e:
+                # Never read from a position that is not the chain's; the loop tries again.
+                log.error("%s: not taken over yet: %s", partition, e)  # noqa: TRY400
+                self._reader.forget(partition)
+
+    def revoked(self, partitions: list[Partition]) -> None:
+        """Give up `partitions` in good order: commit, then forget."""
+        for partition in partitions:
+            if partition in self._alerters:
+                self._commit_now(partition)
+            self._forget(partition)
+        self._wanted.difference_update(partitions)
+
+    def lost(self, partitions: list[Partition]) -> None:
+        """Forget `partitions` that somebody else owns by now, without writing."""
+        self._wanted.difference_update(partitions)
+        for partition in partitions:
+            self._forget(partition)
+
+    def _to_the_end(self, stop: threading.Event) -> None:
+        ends = {each: self._reader.end_offset(each) for each in self._reader.partitions([TOPIC_LOG])}
+        hastened = False
+        while not stop.is_set():
+            self._step(at_once=False)
+            taken = {each: self._alerters[each].position for each in ends if each in self._alerters}
+            if any(taken.get(each, -1) < end for each, end in ends.items()):
+                continue
+            if not hastened:
+                hastened = True
+                self._judge.hasten()
+            elif self._settled():
+                return
+
+    # Whether everything was judged for the last time, and told.
+    def _settled(self) -> bool:
+        keys = {case.incident.id for case in self.cases}
+        return not self._judge.busy(keys) and not any(each.waiting for each in self._deliverers.values())
+
+    def _for_ever(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            try:
+                self._step()
+            except (StorageError, UnavailableError) as e:
+                log.error("%s; trying again, the log keeps what is not yet read", e)  # noqa: TRY400
+                stop.wait(_RETRY_S)
+                self._relist_ns = self._look_ns = 0
+
+    # To the end, the verdicts are to be in the last commit: behind it there is no offset that could carry them.
+    def _step(self, *, at_once: bool = True) -> None:
+        now_ns = time.monotonic_ns()
+        if now_ns >= self._look_ns:
+            self._look_ns = now_ns + _LOOK_NS
+            self._find_partitions(now_ns)
+            self._close_cases()
+            self._take_signs()
+            self._tally.look(self.cases, self._deliverers, self.counts["near_misses"])
+        if any(each.waiting > self._config.queue_max for each in self._deliverers.values()):
+            log.error("more than %d incidents wait to be told: no more is read until they are", self._config.queue_max)
+            time.sleep(_POLL_MS / 1000)
+        else:
+            self._read()
+        for partition in self._keeper.lost():
+            log.warning("%s: another alerter has taken over", partition)
+            self._step_back(partition)
+        self._hosts.step(now_ns)
+        self._take_verdicts()
+        self._take_told()
+        self._commit_due(at_once=at_once)
+
+    def _read(self) -> None:
+        try:
+            polled = self._reader.poll(_POLL_MS)
+            self._tally.polled()
+        except RetentionOvertookError as e:
+            if e.partition in self._alerters:
+                self._alerters[e.partition].overtaken(e.start)
+                self._reader.seek(e.partition, e.start)
+            return
+        for partition, messages in polled.items():
+            if partition in self._alerters:
+                cases = self._alerters[partition].add(messages)
+                crash_point("alert:read")
+                for case in cases:
+                    self._tell(case)
+
+    def _find_partitions(self, now_ns: int) -> None:
+        if not self._config.group and now_ns >= self._relist_ns:
+            self._wanted = set(self._reader.partitions([TOPIC_LOG]))
+            self._relist_ns = now_ns + _RELIST_NS
+        for partition in sorted(self._wanted - self._alerters.keys()):
+            self._take_over(partition, at_once=False)
+
+    # Where a group has just decided that it is us, at once; else whoever owned it must be gone, or silent for long.
+    def _take_over(self, partition: Partition, *, at_once: bool) -> None:
+        lease = self._standby.get(partition)
+        if lease is None:
+            lease = Lease(self._storage, partition, self._us, int(self._config.lease_s * _S))
+        if not lease.acquire(time.monotonic_ns(), at_once=at_once):
+            if partition not in self._standby:
+                log.info("%s: another alerter owns it; standing by", partition)
+            self._standby[partition] = lease
+            return
+        self._standby.pop(partition, None)
+        self._keeper.keep(partition, lease)
+        try:
+            alerter = self._alerter(partition)
+            self._reader.seek(partition, alerter.position)
+        except (StorageError, UnavailableError):
+            self._keeper.let_go(partition)
+            raise
+        self._alerters[partition] = alerter
+        self._committed_ns[partition] = time.monotonic_ns()
+        for case in alerter.cases.values():
+            self._tell(case)
+        log.info("%s: going on at offset %d, %d cases are open", partition, alerter.position, len(alerter.cases))
+
+    def _alerter(self, partition: Partition) -> PartitionAlerter:
+        chain = Chain(
+            self._storage,
+            ALERTS + partition.topic,
+            partition.number,
+            log_id=self._reader.log_id(),
+            topic_id=self._reader.topic_id(partition.topic),
+            first_offset=self._reader.start_offset(partition),
+        )
+        return PartitionAlerter(partition, chain, self._hosts)
+
+    # What is too old to wake anybody is stored alone; where it goes on it is told.
+    def _tell(self, case: Case) -> None:
+        self._judge.follow(case, time.monotonic_ns())
+        old = time.time_ns() - case.changed_ns > self._config.page_age_s * _S
+        for url, deliverer in self._deliverers.items():
+            if url in case.ended_by:
+                continue
+            if old and url not in case.opened_by:
+                if case.ended_ns is not None:
+                    case.ended_by.add(url)
+                continue
+            deliverer.put(case.alert(), opened=url in case.opened_by)
+        crash_point("alert:queued")
+
+    def _take_verdicts(self) -> None:
+        found = self._judge.step(time.monotonic_ns(), self._case)
+        case = None if found is None else self._case(found.id)
+        if found is None or case is None:
+            return
+        self._tally.judged(case, found.verdict, found.seconds)
+        for alerter in self._alerters.values():
+            if found.verdict is not None and alerter.judged(found.id, found.verdict):
+                self._tell(case)
+
+    def _case(self, key: str) -> Case | None:
+        return next((each.cases[key] for each in self._alerters.values() if key in each.cases), None)
+
+    def _take_told(self) -> None:
+        for url, deliverer in self._deliverers.items():
+            for told in deliverer.told():
+                for alerter in self._alerters.values():
+                    alerter.told(told.id, url, ended=told.ended)
+
+    def _take_signs(self) -> None:
+        for sign in self._signs.poll({partition: each.watched for partition, each in self._alerters.items()}):
+            for alerter in self._alerters.values():
+                for case in alerter.alive(sign):
+                    self._tell(case)
+
+    # Of what has ended, and was told and judged, there is nothing more to keep.
+    def _close_cases(self) -> None:
+        for partition, alerter in self._alerters.items():
+            if self._committer.running(partition):
+                continue
+            ended = [key for key, case in alerter.cases.items() if case.ended_ns is not None]
+            for key in ended:
+                told_all = self._deliverers.keys() <= alerter.cases[key].ended_by
+                if told_all and not self._judge.busy({key}) and alerter.close(key):
+                    self._judge.forget(key)
+                    self._tally.forget(key)
+
+    def _commit_due(self, *, at_once: bool) -> None:
+        for outcome in self._committer.done():
+            self._committed(outcome)
+        now_ns = time.monotonic_ns()
+        if now_ns < self._retry_ns:
+            return
+        for partition, alerter in self._alerters.items():
+            waited_ns = now_ns - self._committed_ns[partition]
+            quiet_ns = _GATHER_NS if alerter.changed and at_once else int(self._config.commit_s * _S)
+            if (alerter.urgent and at_once) or waited_ns >= quiet_ns:
+                self._committer.begin(alerter)
+
+    def _committed(self, outcome: Outcome) -> None:
+        partition = outcome.alerter.partition
+        self._committed_ns[partition] = time.monotonic_ns()
+        if outcome.error:
+            log.error("%s: not committed, pages go on and it is tried again: %s", partition, outcome.error)
+            self._retry_ns = time.monotonic_ns() + int(_RETRY_S * _S)
+        elif outcome.won:
+            self._reader.commit_advisory(partition, outcome.batch.end)
+        elif self._alerters.get(partition) is outcome.alerter:
+            log.warning("%s: another alerter committed offset %d", partition, outcome.batch.start)
+            self._step_back(partition)
+
+    def _commit_now(self, partition: Partition) -> str:
+        outcome = self._committer.wait(partition)
+        if outcome is None or outcome.won:
+            self._committer.begin(self._alerters[partition])
+            outcome = self._committer.wait(partition)
+        if outcome is None or not outcome.error:
+            return ""
+        log.error("%s: given up uncommitted, its next owner reads it again: %s", partition, outcome.error)
+        return outcome.error
+
+    # Somebody else tells of it now, and may know better what has ended.
+    def _step_back(self, partition: Partition) -> None:
+        self._forget(partition)
+        self._reader.forget(partition)
+
+    def _forget(self, partition: Partition) -> None:
+        alerter = self._alerters.pop(partition, None)
+        self._keeper.let_go(partition)
+        self._standby.pop(partition, None)
+        if alerter is not None:
+            for deliverer in self._deliverers.values():
+                deliverer.forget(alerter.cases)
+            for key in alerter.cases:
+                self._judge.forget(key)
+                self._tally.forget(key)
+
+    # Called in a deliverer's thread: what must not be told, because meanwhile somebody else does.
+    def _not_ours(self) -> Iterable[str]:
+        for partition in self._keeper.confirm():
+            alerter = self._alerters.get(partition)
+            if alerter is not None:
+                yield from list(alerter.cases)
+
+    def _finish(self, *, strict: bool) -> None:
+        for each in self._deliverers.values():
+            if not each.close(_CLOSE_S):
+                log.warning("%d incidents are not told yet; the next start does", each.waiting)
+        self._take_told()
+        errors = [error for partition in list(self._alerters) if (error := self._commit_now(partition))]
+        if errors and strict:
+            raise StorageError(errors[0])

@@ -1,0 +1,192 @@
+"""One kernel's log as a state machine: frames in, changed incidents out. No file, socket or clock.
+
+A machine is known by what its frames' stream says, never by a text. Its histories are its boots, and what it lived
+again after a snapshot: one that was never seen ends the others, whose incidents end by a reboot. A frame in which no
+line of the grammar can be is not parsed unless a report is open.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from consumers.alerts.lines import lines
+from consumers.alerts.signs import Sign
+from consumers.incidents.assembly import IncidentAssembler
+from consumers.incidents.incident import Incident, Source
+from consumers.incidents.progress import Progress
+from consumers.reports.assembler import Change, ReportAssembler
+from consumers.reports.report import Kind, Line
+from consumers.reports.screen import suspicious
+from schemas.frame import Frame
+from schemas.surfaces import HEARTBEAT_ENCODING, SURFACES
+
+SURFACE: Final = "kmsg"
+_ENCODING: Final = SURFACES[SURFACE].encoding
+_VERSION: Final = SURFACES[SURFACE].encoding_version
+# What is said of a CPU that was busy in the kernel: when it is idle, that is over.
+_BUSY: Final = frozenset((Kind.SOFT_LOCKUP, Kind.HARD_LOCKUP, Kind.SCX_LOCKUP))
+#: Boots of a machine that are remembered; frames of an older one would be taken for a new one's.
+HISTORIES_MAX: Final = 4
+
+
+@dataclass(slots=True)
+class _History:
+    boot_id: str
+    instance: str
+    next: int
+    kernel_ns: int = 0  # printk's newest time, and the producer's CLOCK_REALTIME when it was seen
+    realtime_ns: int = 0
+    reports: ReportAssembler | None = None
+    incidents: IncidentAssembler | None = None
+
+    # Whether a report is open, whose lines may be like any others.
+    @property
+    def reading(self) -> bool:
+        return self.reports is not None and bool(self.reports.open_reports)
+
+    # Between records the kernel's time is only known by how long the producer waited.
+    def kernel_at(self, realtime_ns: int) -> int | None:
+        if not self.kernel_ns:
+            return None
+        return max(0, self.kernel_ns + realtime_ns - self.realtime_ns)
+
+
+class Machine:
+    """The kernel of `machine` on `layer`. Everything in it has a bound."""
+
+    def __init__(self, machine: str, layer: str) -> None:
+        self.name = (machine, layer)
+        self._histories: dict[tuple[str, str], _History] = {}
+        self.parsed = 0  # records, since the start
+        self.near_misses = 0
+
+    def holds(self, key: str) -> bool:
+        """Return whether incident `key` may still change."""
+        held = [each.incidents for each in self._histories.values() if each.incidents is not None]
+        return any(incident.id == key for each in held for incident in each.incidents)
+
+    def feed(self, frame: Frame) -> list[Incident]:
+        """Take one frame of this machine's kernel log; return the incidents that it changed.
+
+        Raises:
+            BadInputError: the frame's body is not what its encoding says; nothing of it was taken.
+        """
+        if frame.encoding == HEARTBEAT_ENCODING:
+            return self._passed(frame)
+        if frame.encoding != _ENCODING or not 1 <= frame.encoding_version <= _VERSION:
+            return []
+        key = (frame.stream.boot_id, frame.stream.instance)
+        known = self._histories.get(key)
+        if known is not None and frame.next <= known.next:
+            return []
+        start = max(frame.first, known.next) if known else frame.first
+        history = known or _History(*key, 0)
+        # A body that is none is found here, before anything changes.
+        found = lines(frame, start, lambda: history.reading) if history.reading or suspicious(frame.body) else iter(())
+        changed = [] if known else self._begin(key, history)
+        history.next = frame.next
+        newest_ns = frame.ts_last_ns
+        for line in found:
+            self.parsed += 1
+            changed += self._take(history, line)
+            newest_ns = max(newest_ns, line.ts_ns or 0)
+        if newest_ns:
+            history.kernel_ns, history.realtime_ns = max(history.kernel_ns, newest_ns), frame.realtime_ns
+        return _distinct([*changed, *self._tick(history, history.kernel_ns or None)])
+
+    def alive(self, sign: Sign) -> list[Incident]:
+        """Take a sign of life of this machine; return the incidents that it changed."""
+        changed: list[Incident] = []
+        for history in self._histories.values():
+            at_ns = history.kernel_at(sign.since_ns)
+            if history.boot_id != sign.boot_id or history.incidents is None or at_ns is None:
+                continue
+            held = history.incidents.incidents
+            asleep = {
+                cpu for each in held for report in each.reports if report.kind not in _BUSY for cpu in report.cpus
+            }
+            for cpu in {*sign.busy, *sign.idle} - (asleep - set(sign.busy)):
+                changed += history.incidents.progress(Progress(at_ns, cpu=cpu))
+        return _distinct(changed)
+
+    def state(self) -> dict[str, Any]:
+        """Return all that is remembered, as values of JSON."""
+        found: list[dict[str, Any]] = []
+        for each in self._histories.values():
+            value: dict[str, Any] = {
+                "boot_id": each.boot_id,
+                "instance": each.instance,
+                "next": each.next,
+                "kernel_ns": each.kernel_ns,
+                "realtime_ns": each.realtime_ns,
+            }
+            if each.reports is not None:
+                value["reports"] = each.reports.state()
+            if each.incidents is not None:
+                value["incidents"] = each.incidents.state()
+            found.append(value)
+        return {"histories": found}
+
+    @classmethod
+    def restore(cls, machine: str, layer: str, state: dict[str, Any]) -> "Machine":
+        """Return the machine that gave `state`."""
+        made = cls(machine, layer)
+        for value in state.get("histories", []):
+            fields = ("boot_id", "instance", "next", "kernel_ns", "realtime_ns")
+            history = _History(*(value[name] for name in fields))
+            if "reports" in value:
+                history.reports = ReportAssembler.restore(value["reports"])
+            if "incidents" in value:
+                source = Source(machine, history.boot_id, layer)
+                history.incidents = IncidentAssembler.restore(source, value["incidents"])
+            made._histories[(history.boot_id, history.instance)] = history
+        return made
+
+    # A boot that nobody has seen: whatever was open before is over.
+    def _begin(self, key: tuple[str, str], history: _History) -> list[Incident]:
+        changed: list[Incident] = []
+        for each in self._histories.values():
+            if each.incidents is not None:
+                changed += each.incidents.rebooted()
+            each.reports = each.incidents = None
+        while len(self._histories) >= HISTORIES_MAX:
+            del self._histories[next(iter(self._histories))]
+        self._histories[key] = history
+        return changed
+
+    def _take(self, history: _History, line: Line) -> list[Incident]:
+        if history.reports is None:
+            history.reports = ReportAssembler()
+        near = history.reports.near_misses
+        changes = history.reports.feed([line])
+        self.near_misses += history.reports.near_misses - near
+        return self._apply(history, changes, line.ts_ns)
+
+    # A heartbeat, or a frame of another version: time passed.
+    def _passed(self, frame: Frame) -> list[Incident]:
+        history = self._histories.get((frame.stream.boot_id, frame.stream.instance))
+        return [] if history is None else _distinct(self._tick(history, history.kernel_at(frame.realtime_ns)))
+
+    def _tick(self, history: _History, kernel_ns: int | None) -> list[Incident]:
+        changed: list[Incident] = []
+        if kernel_ns is None:
+            return changed
+        if history.reports is not None:
+            changed += self._apply(history, history.reports.tick(kernel_ns), kernel_ns)
+        if history.incidents is not None:
+            changed += history.incidents.tick(kernel_ns)
+            if not history.incidents.incidents:
+                history.incidents = None
+        if history.incidents is None and not history.reading:
+            history.reports = None
+        return changed
+
+    def _apply(self, history: _History, changes: list[Change], now_ns: int | None) -> list[Incident]:
+        if not changes:
+            return []
+        if history.incidents is None:
+            history.incidents = IncidentAssembler(Source(self.name[0], history.boot_id, self.name[1]))
+        return history.incidents.apply(changes, now_ns)
+
+
+def _distinct(changed: list[Incident]) -> list[Incident]:
+    return list({incident.id: incident for incident in changed}.values())

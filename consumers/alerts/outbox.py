@@ -1,0 +1,170 @@
+"""What is still to be told to one Alertmanager: the newest of each incident, when it is due, and what it said.
+
+Pure: alerts and times in, batches out; no thread, socket or clock. An incident has one place here however often it
+changes, so an Alertmanager that is away for an hour costs one alert for each incident, and nothing is lost.
+
+- Open alerts come again every `resend_ns`: without that they would end by themselves, which looks like a recovery.
+- An incident that ended before it was ever told is told as open first, and held for `hold_ns`: a page is not missed
+  because whoever sends it was away.
+- A refused batch is sent again alert by alert, and whatever is refused alone waits without holding up others.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, NamedTuple
+
+from consumers.alerts.payload import Alert, postable
+
+#: Alerts in one request.
+BATCH_MAX: Final = 200
+_BACKOFF_NS: Final = 500_000_000
+_BACKOFF_NS_MAX: Final = 30_000_000_000
+
+
+class Answer(Enum):
+    """What became of a request: taken, refused for what is in it, or not answered as it should (then: try again)."""
+
+    TAKEN = "taken"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+class Timing(NamedTuple):
+    """The lengths that the configuration gives, in ns."""
+
+    resend_ns: int
+    ends_ahead_ns: int
+    hold_ns: int
+
+
+@dataclass(slots=True)
+class _Entry:
+    alert: Alert
+    due_ns: int
+    told: int = 0  # the version that was taken last; 0 for none
+    opened: bool = False  # it was told as open
+    alone: bool = False  # a batch with it was refused
+    refused: bool = False  # and so was it alone
+
+
+class Batch(NamedTuple):
+    """One request: its alerts, in order, and the JSON values to post."""
+
+    alerts: tuple[Alert, ...]
+    body: list[dict[str, Any]]
+    held: frozenset[str]
+
+
+class Told(NamedTuple):
+    """Incident `id` was told: for the first time, as open, or else (`ended`) its end, after which there is no more."""
+
+    id: str
+    version: int
+    ended: bool
+
+
+class Outbox:
+    """All times are ns on one clock that never goes back, but `realtime_ns`, which is CLOCK_REALTIME."""
+
+    def __init__(self, timing: Timing) -> None:
+        self._timing = timing
+        self._entries: dict[str, _Entry] = {}
+        self._not_before_ns = 0
+        self._failures = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many incidents have something that was not told yet."""
+        return sum(each.told != each.alert.version for each in self._entries.values())
+
+    @property
+    def hopeful(self) -> int:
+        """How many of these nobody has refused."""
+        return self.waiting - sum(each.refused for each in self._entries.values())
+
+    @property
+    def refused(self) -> list[str]:
+        """The incidents that were refused alone."""
+        return [key for key, each in self._entries.items() if each.refused]
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last request was not taken."""
+        return self._failures > 0
+
+    def put(self, alert: Alert, now_ns: int, *, opened: bool = False) -> None:
+        """Tell `alert`, instead of what is still to be told of its incident; `opened` says it was told before."""
+        entry = self._entries.get(alert.id)
+        if entry is None:
+            self._entries[alert.id] = _Entry(alert, now_ns, opened=opened)
+            return
+        held = entry.opened and entry.told != entry.alert.version and entry.alert.ended_ns is not None
+        entry.alert = alert
+        entry.due_ns = entry.due_ns if held else now_ns
+        entry.refused = False
+
+    def forget(self, key: str) -> None:
+        """Say nothing more of incident `key`: another alerter does."""
+        self._entries.pop(key, None)
+
+    def due_ns(self) -> int | None:
+        """Return when `take` will have something; None for never."""
+        if not self._entries:
+            return None
+        return max(self._not_before_ns, min(each.due_ns for each in self._entries.values()))
+
+    def take(self, now_ns: int, realtime_ns: int) -> Batch | None:
+        """Return the next request, the longest waiting first."""
+        if now_ns < self._not_before_ns:
+            return None
+        due = sorted((each for each in self._entries.values() if each.due_ns <= now_ns), key=lambda each: each.due_ns)
+        if not due:
+            return None
+        alone = next((each for each in due if each.alone), None)
+        together = [each for each in due if not each.alone][:BATCH_MAX]
+        chosen = together or ([alone] if alone else [])
+        held = frozenset(each.alert.id for each in chosen if each.alert.ended_ns is not None and not each.opened)
+        body = [
+            postable(each.alert, realtime_ns, self._timing.ends_ahead_ns, hold=each.alert.id in held) for each in chosen
+        ]
+        return Batch(tuple(each.alert for each in chosen), body, held)
+
+    def answered(self, batch: Batch, answer: Answer, now_ns: int) -> list[Told]:
+        """Enter what became of `batch`; return who was told to be open for the first time, and whose end was told."""
+        if answer is Answer.FAILED:
+            self._not_before_ns = now_ns + min(_BACKOFF_NS << min(self._failures, 16), _BACKOFF_NS_MAX)
+            self._failures += 1
+            return []
+        self._failures = 0
+        told: list[Told] = []
+        for alert in batch.alerts:
+            entry = self._entries.get(alert.id)
+            if entry is None:
+                continue
+            if answer is Answer.REFUSED:
+                self._refused(entry, len(batch.alerts), now_ns)
+            else:
+                told += self._taken(entry, alert, alert.id in batch.held, now_ns)
+        return told
+
+    # Of several at least one is bad, and nobody says which.
+    def _refused(self, entry: _Entry, together: int, now_ns: int) -> None:
+        entry.alone = True
+        if together == 1:
+            entry.refused, entry.due_ns = True, now_ns + self._timing.resend_ns
+
+    def _taken(self, entry: _Entry, alert: Alert, held: bool, now_ns: int) -> list[Told]:
+        entry.alone = entry.refused = False
+        newest = entry.alert.version == alert.version
+        if alert.ended_ns is not None and not held:
+            entry.told = alert.version
+            if newest:
+                del self._entries[alert.id]
+            return [Told(alert.id, alert.version, ended=True)] if newest else []
+        first, entry.opened = not entry.opened, True
+        if held:
+            entry.due_ns = now_ns + self._timing.hold_ns
+        else:
+            entry.told = alert.version
+            entry.due_ns = now_ns + self._timing.resend_ns if newest else entry.due_ns
+        return [Told(alert.id, alert.version, ended=False)] if first else []

@@ -1,0 +1,264 @@
+"""One partition's incidents: messages in, cases out, and what a commit of the alerter's own chain holds.
+
+Pure but for the chain. A commit carries the rows of cases that changed and the state of the machines that did, so
+whoever takes over goes on from there and reads what follows again; the same messages give the same incidents.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from consumers.alerts.case import Case
+from consumers.alerts.machine import SURFACE, Machine
+from consumers.alerts.payload import Whose
+from consumers.alerts.signs import Sign
+from consumers.incidents.incident import Incident, State
+from consumers.lake.chain import Chain
+from consumers.transport.base import Message, Partition
+from consumers.verdict.verdict import Verdict
+from schemas.errors import BadInputError
+from schemas.frame import decode
+from schemas.stream import Stream
+
+log = logging.getLogger(__name__)
+#: Machines of one partition that are followed; of more the log says so, and the collector stores them all the same.
+MACHINES_MAX: Final = 1 << 17
+#: Cases of one partition whose end is not told yet.
+CASES_MAX: Final = 1 << 16
+_NAME: Final = "alerts"
+
+
+class Batch(NamedTuple):
+    """What one commit will hold: the offsets from `start` to `end`, rows, states; and what it covers if it fails."""
+
+    start: int
+    end: int
+    rows: list[dict[str, Any]]
+    streams: dict[Stream, dict[str, Any]]
+    notes: dict[str, int]
+    cases: frozenset[str]
+    machines: frozenset[tuple[str, str]]
+
+
+@dataclass(slots=True)
+class Counts:
+    """Sums since the start, for people and metrics."""
+
+    messages: int = 0
+    unreadable: int = 0
+    opened: int = 0
+    left_out: int = 0
+    offsets_lost: int = 0
+    parsed: int = 0
+    near_misses: int = 0
+
+
+@dataclass(slots=True)
+class _Due:
+    cases: set[str] = field(default_factory=set)
+    machines: set[tuple[str, str]] = field(default_factory=set)
+    urgent: bool = False  # an incident opened, ended, was judged or told
+
+
+class PartitionAlerter:
+    """Assembles the incidents of one partition of `hypocenter.log`; `whose` knows a machine's VM and host."""
+
+    def __init__(self, partition: Partition, chain: Chain, whose: Callable[[str], Whose]) -> None:
+        self.partition = partition
+        self.chain = chain
+        self._whose = whose
+        self.counts = Counts()
+        self.reload()
+
+    def reload(self) -> None:
+        """Forget everything and go to where the chain ends."""
+        state = self.chain.load()
+        self.position = self._committed = state.frontier
+        self._arrival_ns = 0
+        self._due = _Due()
+        self._notes = dict(state.notes)
+        self._machines = {
+            (stream.machine, stream.layer): Machine.restore(stream.machine, stream.layer, value["kernel"])
+            for stream, value in state.streams.items()
+        }
+        found = [Case.from_json(each) for value in state.streams.values() for each in value["cases"]]
+        self.cases = {case.incident.id: case for case in found}
+
+    @property
+    def uncommitted(self) -> int:
+        """How many offsets wait for a commit."""
+        return self.position - self._committed
+
+    @property
+    def changed(self) -> bool:
+        """Whether a case waits for a commit."""
+        return bool(self._due.cases)
+
+    @property
+    def urgent(self) -> bool:
+        """Whether a commit is due at once."""
+        return self._due.urgent
+
+    @property
+    def watched(self) -> set[tuple[str, str]]:
+        """The machines (machine, layer) with an incident that has not ended."""
+        return {_machine_of(case) for case in self.cases.values() if case.ended_ns is None}
+
+    def add(self, messages: list[Message]) -> list[Case]:
+        """Take `messages`, which continue at `position`; return the cases that changed, each once."""
+        changed: dict[str, Case] = {}
+        for message in messages:
+            if message.offset < self.position:
+                continue
+            self.position = message.offset + 1
+            self._arrival_ns = max(self._arrival_ns, message.ts_ns)
+            self.counts.messages += 1
+            changed |= {case.incident.id: case for case in self._add(message)}
+        return list(changed.values())
+
+    def overtaken(self, start: int) -> None:
+        """Take that retention deleted what lies before offset `start`: the collector books it, here nobody read it."""
+        log.error(
+            "%s: retention deleted offsets %d to %d unread; incidents in them are missed",
+            self.partition, self.position, start - 1,
+        )  # fmt: skip
+        self.counts.offsets_lost += start - self.position
+        self.position = start
+
+    def alive(self, sign: Sign) -> list[Case]:
+        """Take a sign of life, which came by another topic; return the cases that changed."""
+        machine = self._machines.get((sign.machine, sign.layer))
+        if machine is None:
+            return []
+        return [self._note(machine.name, incident, sign.arrival_ns) for incident in machine.alive(sign)]
+
+    def judged(self, key: str, verdict: Verdict) -> Case | None:
+        """Take a verdict about case `key`; return the case if it is there and that is news."""
+        case = self.cases.get(key)
+        if case is None or not case.judged(verdict):
+            return None
+        self._touch(case, urgent=True)
+        return case
+
+    def told(self, key: str, who: str, *, ended: bool) -> None:
+        """Take that the Alertmanager `who` took case `key`, as open or (`ended`) its end."""
+        case = self.cases.get(key)
+        if case is not None:
+            (case.ended_by if ended else case.opened_by).add(who)
+            self._due.machines.add(_machine_of(case))
+            self._due.urgent = True
+
+    def close(self, key: str) -> bool:
+        """Drop case `key` if nothing more can come of it, which has been told; its rows stay. Not beside a commit."""
+        case = self.cases[key]
+        machine = self._machines[_machine_of(case)]
+        if key in self._due.cases or machine.holds(key):
+            return False
+        del self.cases[key]
+        self._due.machines.add(machine.name)
+        return True
+
+    def batch(self) -> Batch | None:
+        """Return what a commit is to hold now, None where the log has not gone on: then what changed waits.
+
+        What it holds counts as committed until `failed` says otherwise.
+        """
+        if not self.uncommitted:
+            return None
+        due, self._due = self._due, _Due()
+        rows = []
+        for key in sorted(due.cases & self.cases.keys()):
+            case = self.cases[key]
+            case.version += 1
+            rows.append(_settled(case.row(self.partition, self.position - 1, max(self._arrival_ns, case.changed_ns))))
+        by_machine: dict[tuple[str, str], list[Case]] = {}
+        for case in self.cases.values():
+            by_machine.setdefault(_machine_of(case), []).append(case)
+        streams = {
+            Stream(name[0], "", name[1], _NAME, "", ""): _settled(
+                {
+                    "kernel": self._machines[name].state(),
+                    "cases": [case.to_json() for case in by_machine.get(name, [])],
+                }
+            )
+            for name in due.machines
+        }
+        batch = Batch(
+            self._committed, self.position, rows, streams, self._notes, frozenset(due.cases), frozenset(due.machines)
+        )
+        self._committed = self.position
+        return batch
+
+    def failed(self, batch: Batch) -> None:
+        """Take that `batch` was not committed: it is to be done again, with what came since."""
+        self._committed = batch.start
+        self._due.cases |= batch.cases
+        self._due.machines |= batch.machines
+        self._due.urgent = True
+
+    def _add(self, message: Message) -> Iterator[Case]:
+        try:
+            frame = decode(message.value)
+            if frame.stream.surface != SURFACE:
+                return
+            name = (frame.stream.machine, frame.stream.layer)
+            machine = self._machines.get(name) or self._new(name)
+            if machine is None:
+                return
+            parsed, near_misses = machine.parsed, machine.near_misses
+            found = machine.feed(frame)
+        except BadInputError:
+            self.counts.unreadable += 1  # a dead letter for the collector
+            return
+        self.counts.parsed += machine.parsed - parsed
+        self.counts.near_misses += machine.near_misses - near_misses
+        self._due.machines.add(name)
+        for incident in found:
+            yield self._note(name, incident, message.ts_ns)
+
+    def _new(self, name: tuple[str, str]) -> Machine | None:
+        if len(self._machines) >= MACHINES_MAX:
+            if not self.counts.left_out:
+                log.error("%s: more than %d machines, the others are not followed", self.partition, MACHINES_MAX)
+            self.counts.left_out += 1
+            return None
+        return self._machines.setdefault(name, Machine(*name))
+
+    def _note(self, name: tuple[str, str], incident: Incident, arrival_ns: int) -> Case:
+        case = self.cases.get(incident.id)
+        if case is None:
+            self._make_room()
+            case = Case(incident, self._whose(name[0]), arrival_ns, arrival_ns)
+            self.cases[incident.id] = case
+            self.counts.opened += 1
+            self._due.urgent = True
+        before = case.ended_ns
+        case.note(incident, arrival_ns)
+        self._touch(case, urgent=case.ended_ns != before)
+        return case
+
+    # The oldest that has ended goes: nobody took its end for long.
+    def _make_room(self) -> None:
+        if len(self.cases) < CASES_MAX:
+            return
+        key = next((key for key, case in self.cases.items() if case.incident.state is State.ENDED), None)
+        if key is not None:
+            log.error("%s: more than %d cases, the end of incident %s is not told", self.partition, CASES_MAX, key)
+            del self.cases[key]
+
+    def _touch(self, case: Case, *, urgent: bool) -> None:
+        self._due.cases.add(case.incident.id)
+        self._due.machines.add(_machine_of(case))
+        self._due.urgent |= urgent
+
+
+# What is written meanwhile by another thread must not change with its incident.
+def _settled(value: dict[str, Any]) -> dict[str, Any]:
+    copy: dict[str, Any] = json.loads(json.dumps(value))
+    return copy
+
+
+def _machine_of(case: Case) -> tuple[str, str]:
+    return case.incident.source.machine, case.incident.source.layer

@@ -1,0 +1,151 @@
+"""Signs of life beside the kernel log: time that a CPU spent in programs, or idle.
+
+/proc/stat counts both for each CPU (proc(5), kernel/sched/cputime.c). Programs that ran prove that a CPU goes on,
+whatever it was accused of. Idle time proves it of a CPU that was busy in the kernel; of one that was asleep it does
+not, because the reader of /proc/stat adds up the sleep of a CPU that never wakes (kernel/time/tick-sched.c).
+
+The topic is read from its end on, and only while an incident is open: a sign that is missed comes again in seconds.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+from consumers.decode import registry
+from consumers.decode.base import FrameIn
+from consumers.transport.base import LogReader, Message, Partition, RetentionOvertookError
+from schemas.errors import BadInputError
+from schemas.frame import decode, decode_tags
+from schemas.stream import Stream
+from schemas.surfaces import TOPIC_LOG, TOPIC_STATE
+
+_SURFACE: Final = "procfs"
+_TABLE: Final = "procfs_cpu"
+
+
+class Sign(NamedTuple):
+    """Between two readings, the first cut at `since_ns` (the producer's CLOCK_REALTIME), these CPUs went on.
+
+    `busy` ran programs, `idle` had nothing to run. `arrival_ns` is the append time of the second.
+    """
+
+    machine: str
+    layer: str
+    boot_id: str
+    since_ns: int
+    busy: tuple[int, ...]
+    idle: tuple[int, ...]
+    arrival_ns: int
+
+
+class _Reading(NamedTuple):
+    boot_id: str
+    realtime_ns: int
+    cpus: dict[int, tuple[int, int]]
+
+
+class Readings:
+    """Readings of the watched machines, the last of each. Pure."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[str, str], _Reading] = {}
+
+    def keep(self, watched: Iterable[tuple[str, str]]) -> None:
+        """Forget every machine that is none of `watched`."""
+        wanted = set(watched)
+        self._last = {name: each for name, each in self._last.items() if name in wanted}
+
+    def take(self, partition: Partition, message: Message, watched: set[tuple[str, str]]) -> Sign | None:
+        """Return what `message` proves of one of the `watched` machines (machine, layer).
+
+        Raises:
+            BadInputError: it is no frame.
+        """
+        stream = decode_tags(message.value).stream
+        name = (stream.machine, stream.layer)
+        if stream.surface != _SURFACE or name not in watched:
+            return None
+        reading = _reading(partition, message, stream)
+        before = self._last.get(name)
+        if reading is None:
+            return None
+        self._last[name] = reading
+        if before is None or before.boot_id != reading.boot_id:
+            return None
+        shared = sorted(reading.cpus.keys() & before.cpus.keys())
+        busy = tuple(cpu for cpu in shared if reading.cpus[cpu][0] > before.cpus[cpu][0])
+        idle = tuple(cpu for cpu in shared if reading.cpus[cpu][1] > before.cpus[cpu][1])
+        return Sign(*name, stream.boot_id, before.realtime_ns, busy, idle, message.ts_ns)
+
+
+class SignReader:
+    """Reads signs of life by a reader of its own, which `opened` makes when there is something to watch."""
+
+    def __init__(self, opened: Callable[[], LogReader]) -> None:
+        self._opened = opened
+        self._reader: LogReader | None = None
+        self._sought: set[Partition] = set()
+        self._readings = Readings()
+
+    def poll(self, watched: dict[Partition, set[tuple[str, str]]]) -> list[Sign]:
+        """Return what came since the last call of the machines that are `watched`, by their log's partition.
+
+        Raises:
+            StorageError, UnavailableError: the log cannot be read.
+        """
+        machines = {name for names in watched.values() for name in names}
+        self._readings.keep(machines)
+        if not machines:
+            self.close()
+            return []
+        if self._reader is None:
+            self._reader = self._opened()
+        self._seek(self._reader, watched)
+        try:
+            polled = self._reader.poll(0)
+        except RetentionOvertookError as e:
+            self._reader.seek(e.partition, e.start)
+            return []
+        found = [self._take(at, message, machines) for at, messages in polled.items() for message in messages]
+        return [sign for sign in found if sign is not None]
+
+    def close(self) -> None:
+        """Let go of the reader, until there is something to watch again."""
+        if self._reader is not None:
+            self._reader.close()
+        self._reader = None
+        self._sought.clear()
+
+    # A machine has the same partition number in all topics that have the same number of partitions.
+    def _seek(self, reader: LogReader, watched: dict[Partition, set[tuple[str, str]]]) -> None:
+        state = reader.partitions([TOPIC_STATE])
+        same = len(state) == len(reader.partitions([TOPIC_LOG]))
+        numbers = {partition.number for partition, names in watched.items() if names}
+        wanted = {each for each in state if not same or each.number in numbers}
+        for partition in wanted - self._sought:
+            reader.seek(partition, reader.end_offset(partition))
+        for partition in self._sought - wanted:
+            reader.forget(partition)
+        self._sought = wanted
+
+    def _take(self, partition: Partition, message: Message, machines: set[tuple[str, str]]) -> Sign | None:
+        try:
+            return self._readings.take(partition, message, machines)
+        except BadInputError:
+            return None  # a dead letter for the collector
+
+
+def _reading(partition: Partition, message: Message, stream: Stream) -> _Reading | None:
+    frame = decode(message.value)
+    if frame.encoding != _SURFACE:
+        return None
+    decoder = registry.decoder_for(frame.encoding, frame.encoding_version)
+    decoded = decoder.decode_many([FrameIn(frame, message.ts_ns, partition, message.offset)], {})
+    if _TABLE not in decoded.tables:
+        return None
+    rows = decoded.tables[_TABLE].select(["cpu", "user_ns", "nice_ns", "idle_ns"]).to_pylist()
+    cpus = {
+        row["cpu"]: ((row["user_ns"] or 0) + (row["nice_ns"] or 0), row["idle_ns"] or 0)
+        for row in rows
+        if row["cpu"] is not None
+    }
+    return _Reading(stream.boot_id, frame.realtime_ns, cpus)

@@ -1,0 +1,42 @@
+"""How long an incident lasted: every length that is known, and the one that is used.
+
+`printed` is the longest that a report names, `span` from the start of the first stall to the last report of one.
+Printed lengths are cut to whole seconds, so a span counts as longer only from a second on. Others measure too:
+`counter` is what the kernel's own counters say, `heartbeat` the gap between two signs of life.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from consumers.incidents.joining import S, length_ns
+from consumers.reports.report import Kind, Report, Seconds
+
+PRINTED: Final = "printed"
+SPAN: Final = "span"
+_SPAN_LONGER_S: Final = 1.0
+
+
+def known(reports: Iterable[Report]) -> dict[str, Seconds]:
+    """Return what the reports themselves tell: `printed` and `span`."""
+    stalls = [each for each in reports if each.kind is not Kind.PANIC]
+    found = {}
+    printed = [each.duration for each in stalls if each.duration is not None]
+    if printed:
+        found[PRINTED] = max(printed, key=lambda each: (each.high, each.low))
+    timed = [each for each in stalls if each.ts_ns is not None]
+    if len(timed) > 1:
+        last_ns = max(each.ts_ns or 0 for each in timed)
+        first = min(timed, key=lambda each: (each.ts_ns or 0) - length_ns(each))
+        gap_s = (last_ns - (first.ts_ns or 0)) / S
+        own = first.duration or Seconds(0.0, 0.0)
+        found[SPAN] = Seconds(round(gap_s + own.low, 6), round(gap_s + own.high, 6))
+    return found
+
+
+def used(lengths: dict[str, Seconds]) -> tuple[Seconds | None, str]:
+    """Return the longest of `lengths` and its name; without any, None and an empty name."""
+    best, name = lengths.get(PRINTED), PRINTED if PRINTED in lengths else ""
+    for each, value in sorted(lengths.items()):
+        if best is None or value.high > best.high + (_SPAN_LONGER_S if name == PRINTED else 0.0):
+            best, name = value, each
+    return best, name

@@ -1,0 +1,196 @@
+"""Frames in, changed incidents out: the log alone decides, whatever it is cut into and wherever it is taken up again."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from consumers.alerts.machine import HISTORIES_MAX, Machine
+from consumers.alerts.signs import Sign
+from consumers.incidents.incident import State
+from consumers.reports.report import Kind
+from schemas import kmsg
+from schemas.errors import BadInputError
+from schemas.frame import decode, encode
+from tests.consumers.alerts._stalls import HEALTHY, SOFT, Kernel, S
+
+
+def fed(machine, *frames):
+    """Return the newest of each incident that `frames` changed."""
+    found = {}
+    for frame in frames:
+        found |= {each.id: each for each in machine.feed(decode(frame))}
+    return list(found.values())
+
+
+def machine():
+    return Machine("m1", "guest-kernel")
+
+
+def test_a_start_line_is_an_incident_at_once():
+    (found,) = machine().feed(decode(Kernel().stalls(cpu=3)))
+    assert (found.kind, found.cpus, found.task, found.state) == (Kind.SOFT_LOCKUP, (3,), "stress", State.OPEN)
+    assert found.source == ("m1", "b1", "guest-kernel")
+
+
+def test_healthy_records_are_not_parsed():
+    each, kernel = machine(), Kernel()
+    assert fed(each, *(kernel.says(*[HEALTHY] * 50) for _ in range(20))) == []
+    assert each.parsed == 0
+    assert len(json.dumps(each.state())) < 1024
+
+
+def test_while_a_report_is_open_every_line_may_be_its_own_and_afterwards_none():
+    each, kernel = machine(), Kernel()
+    fed(each, kernel.stalls(), kernel.says(" spin_forever+0x10/0x20 [bad_module]", after_s=0.001))
+    assert each.parsed == 3
+    fed(each, kernel.says(HEALTHY, after_s=100), kernel.says(HEALTHY, HEALTHY, after_s=1))
+    assert each.parsed == 4
+
+
+def test_what_programs_write_into_the_kernels_log_is_no_incident():
+    each, kernel = machine(), Kernel()
+    assert fed(each, kernel.says(SOFT.format(cpu=1, s=22), prio=12)) == []
+
+
+def test_an_identity_in_a_text_is_nobodys():
+    each, kernel = machine(), Kernel()
+    forged = "machine=victim boot_id=other watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [x:1]"
+    assert fed(each, kernel.says(forged)) == []
+    (found,) = fed(each, kernel.says(SOFT.format(cpu=1, s=22) + "\\x0amachine=victim"))
+    assert found.source.machine == "m1"
+
+
+def test_a_near_miss_is_counted_and_no_incident():
+    each, kernel = machine(), Kernel()
+    assert fed(each, kernel.says("watchdog: CPU#1 soft lockup detected of a new sort")) == []
+    assert each.near_misses == 1
+
+
+def test_frames_that_come_again_change_nothing():
+    each, kernel = machine(), Kernel()
+    frames = [kernel.says(HEALTHY), kernel.stalls()]
+    assert len(fed(each, *frames)) == 1
+    assert fed(each, *frames) == []
+
+
+def test_of_a_frame_that_overlaps_only_what_is_new_counts():
+    each, kernel = machine(), Kernel()
+    first = kernel.stalls()
+    (opened,) = fed(each, first)
+    both = decode(first)
+    later = Kernel()
+    later.seq, later.ts_us = kernel.seq, kernel.ts_us
+    new = decode(later.stalls(cpu=1, s=48, after_s=26))
+    parts = [kmsg.unpack(each.body) for each in (both, new)]
+    records = []
+    for lengths, data in parts:
+        at = 0
+        for length in lengths:
+            records.append(bytes(data[at : at + length]))
+            at += length
+    both.body, both.next, both.count, both.number = kmsg.pack(records), new.next, len(records), 9
+    (found,) = fed(each, encode(both))
+    assert found.id == opened.id
+    assert len(found.start_lines) == 2
+
+
+def test_another_boot_ends_what_was_open():
+    each = machine()
+    (opened,) = fed(each, Kernel().stalls())
+    (ended,) = fed(each, Kernel(boot="b2").says(HEALTHY))
+    assert (ended.id, ended.state, ended.ended_by) == (opened.id, State.ENDED, "reboot")
+
+
+def test_an_older_boot_that_speaks_again_is_no_reboot():
+    each, old, new = machine(), Kernel(), Kernel(boot="b2")
+    fed(each, old.says(HEALTHY), new.says(HEALTHY))
+    (opened,) = fed(each, new.stalls())
+    assert fed(each, old.says(HEALTHY)) == []
+    assert opened.state is State.OPEN
+
+
+def test_boots_that_are_remembered_have_a_bound():
+    each = machine()
+    for number in range(3 * HISTORIES_MAX):
+        fed(each, Kernel(boot=f"b{number}").stalls())
+    assert len(each.state()["histories"]) == HISTORIES_MAX
+
+
+def test_silence_makes_it_stale_and_never_ends_it():
+    each, kernel = machine(), Kernel()
+    fed(each, kernel.stalls())
+    changed = fed(each, *(kernel.beats() for _ in range(30)))
+    assert [found.state for found in changed] == [State.STALE]
+
+
+def sign(kernel, busy=(), idle=(), after_s=30):
+    since_ns = kernel.start_ns + kernel.ts_us * 1000 + int(after_s * S)
+    return Sign("m1", "guest-kernel", kernel.stream.boot_id, since_ns, busy, idle, since_ns)
+
+
+@pytest.mark.parametrize("how", ["busy", "idle"])
+def test_a_locked_up_cpu_that_goes_on_ends_it(how):
+    each, kernel = machine(), Kernel()
+    (opened,) = fed(each, kernel.stalls(cpu=3))
+    assert each.alive(sign(kernel, **{how: (0, 1, 2)})) == []
+    (ended,) = each.alive(sign(kernel, **{how: (3,)}))
+    assert (ended.id, ended.state, ended.ended_by) == (opened.id, State.ENDED, "progress")
+
+
+def test_a_cpu_that_may_sleep_for_ever_is_not_alive_because_it_sleeps():
+    each, kernel = machine(), Kernel()
+    rcu = (
+        "rcu: INFO: rcu_preempt self-detected stall on CPU",
+        "rcu: \t1-....: (5250 ticks this GP) idle=0eb/1/0x1 softirq=1/1 fqs=2625",
+    )
+    fed(each, kernel.says(*rcu))
+    assert each.alive(sign(kernel, idle=(1,))) == []
+    assert [found.state for found in each.alive(sign(kernel, busy=(1,)))] == [State.ENDED]
+
+
+def test_a_sign_from_before_the_last_line_or_of_another_boot_proves_nothing():
+    each, kernel = machine(), Kernel()
+    fed(each, kernel.stalls(cpu=3))
+    assert each.alive(sign(kernel, busy=(3,), after_s=-5)) == []
+    assert each.alive(sign(kernel, busy=(3,))._replace(boot_id="b0")) == []
+
+
+def test_a_body_that_is_none_is_an_error_and_changes_nothing():
+    each, kernel = machine(), Kernel()
+    frame = decode(kernel.stalls())
+    frame.body = frame.body[:-1]
+    with pytest.raises(BadInputError):
+        each.feed(frame)
+    assert each.state() == {"histories": []}
+
+
+def story():
+    """Two boots: a stall that grows and is heard no more, then another with its reboot."""
+    one, two = Kernel(), Kernel(boot="b2")
+    frames = [
+        one.says(HEALTHY),
+        one.stalls(),
+        one.says(" rcu_do_batch+0x1/0x2", after_s=0.001),
+        one.stalls(s=48, after_s=26),
+    ]
+    frames += [one.beats(), one.says(HEALTHY), two.says(HEALTHY), two.stalls(cpu=0), two.beats(), two.says(HEALTHY)]
+    return frames
+
+
+def told(frames, cuts):
+    """Return every change, the machine being stored and restored in front of the frames `cuts`."""
+    each, found = machine(), []
+    for number, frame in enumerate(frames):
+        if number in cuts:
+            each = Machine.restore("m1", "guest-kernel", json.loads(json.dumps(each.state())))
+        found += [(number, change.id, change.state, len(change.start_lines)) for change in each.feed(decode(frame))]
+    return found
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sets(st.integers(0, 9)))
+def test_taken_up_again_anywhere_it_says_the_same(cuts):
+    frames = story()
+    assert [each[1:] for each in told(frames, cuts)] == [each[1:] for each in told(frames, set())]

@@ -1,0 +1,166 @@
+"""What is due when: coalesced, sent again, held, refused alone, tried again with growing pauses."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumers.alerts.outbox import BATCH_MAX, Answer, Outbox, Timing, Told
+from tests.consumers.alerts._cases import S, alert
+
+TIMING = Timing(60 * S, 900 * S, 30 * S)
+
+
+def taken(outbox, now_ns, answer=Answer.TAKEN):
+    """Take what is due and answer it; return the ids and what was told by that."""
+    batch = outbox.take(now_ns, now_ns)
+    if batch is None:
+        return None, []
+    return [each.id for each in batch.alerts], outbox.answered(batch, answer, now_ns)
+
+
+def test_an_open_alert_is_told_at_once_and_again_after_a_minute_with_its_end_ahead():
+    outbox = Outbox(TIMING)
+    outbox.put(alert(), 5 * S)
+    batch = outbox.take(5 * S, 1000 * S)
+    assert batch.body[0]["startsAt"] == "1970-01-01T00:00:01.000000000Z"
+    assert batch.body[0]["endsAt"] == "1970-01-01T00:31:40.000000000Z"
+    assert outbox.answered(batch, Answer.TAKEN, 5 * S) == [Told("i1", 1, ended=False)]
+    assert outbox.due_ns() == 65 * S
+    assert taken(outbox, 64 * S) == (None, [])
+    assert taken(outbox, 65 * S) == (["i1"], [])
+
+
+def test_its_end_is_told_with_the_real_time_and_then_nothing_more():
+    outbox = Outbox(TIMING)
+    outbox.put(alert(), 0)
+    taken(outbox, 0)
+    outbox.put(alert(version=2, ended_ns=7 * S), 9 * S)
+    batch = outbox.take(9 * S, 1000 * S)
+    assert batch.body[0]["endsAt"] == "1970-01-01T00:00:07.000000000Z"
+    assert outbox.answered(batch, Answer.TAKEN, 9 * S) == [Told("i1", 2, ended=True)]
+    assert outbox.due_ns() is None
+    assert outbox.waiting == 0
+
+
+def test_while_nobody_answers_an_incident_has_one_place_and_its_newest_version():
+    outbox = Outbox(TIMING)
+    for version in range(1, 100):
+        outbox.put(alert(version=version), version)
+        taken(outbox, version * S, Answer.FAILED)
+    assert outbox.waiting == 1
+    batch = outbox.take(1000 * S, 0)
+    assert [each.version for each in batch.alerts] == [99]
+
+
+def test_pauses_grow_to_half_a_minute_and_begin_anew_when_one_is_taken():
+    outbox = Outbox(TIMING)
+    outbox.put(alert(), 0)
+    now_ns, pauses = 0, []
+    for _ in range(9):
+        assert taken(outbox, now_ns, Answer.FAILED)[0]
+        pauses.append(outbox.due_ns() - now_ns)
+        now_ns = outbox.due_ns()
+    assert [each / S for each in pauses] == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+    assert outbox.failing
+    taken(outbox, now_ns)
+    outbox.put(alert(version=2), now_ns)
+    taken(outbox, now_ns, Answer.FAILED)
+    assert outbox.due_ns() - now_ns == S / 2
+
+
+def test_an_incident_over_before_it_was_told_is_told_as_open_first_and_held():
+    outbox = Outbox(TIMING)
+    outbox.put(alert(), 0)
+    taken(outbox, 0, Answer.FAILED)
+    outbox.put(alert(version=2, ended_ns=3 * S), 3 * S)
+    batch = outbox.take(3 * S, 1000 * S)
+    assert batch.body[0]["endsAt"] == "1970-01-01T00:31:40.000000000Z"
+    assert outbox.answered(batch, Answer.TAKEN, 3 * S) == [Told("i1", 2, ended=False)]
+    outbox.put(alert(version=3, ended_ns=3 * S), 4 * S)
+    assert outbox.waiting == 1
+    assert outbox.due_ns() == 33 * S
+    batch = outbox.take(33 * S, 1030 * S)
+    assert batch.body[0]["endsAt"] == "1970-01-01T00:00:03.000000000Z"
+    assert outbox.answered(batch, Answer.TAKEN, 33 * S) == [Told("i1", 3, ended=True)]
+
+
+def test_what_was_told_before_a_restart_as_open_is_not_held():
+    outbox = Outbox(TIMING)
+    outbox.put(alert(ended_ns=3 * S), 10 * S, opened=True)
+    assert taken(outbox, 10 * S) == (["i1"], [Told("i1", 1, ended=True)])
+
+
+def test_a_change_while_its_request_is_under_way_is_told_next():
+    outbox = Outbox(TIMING)
+    outbox.put(alert(), 0)
+    batch = outbox.take(0, 0)
+    outbox.put(alert(version=2, ended_ns=S), 1)
+    assert outbox.answered(batch, Answer.TAKEN, 2) == [Told("i1", 1, ended=False)]
+    assert taken(outbox, 3) == (["i1"], [Told("i1", 2, ended=True)])
+
+
+def test_one_bad_alert_of_many_is_found_and_holds_nobody_up():
+    outbox = Outbox(TIMING)
+    for key in ("a", "bad", "c"):
+        outbox.put(alert(key), 0)
+    told, now_ns = [], 0
+    for _ in range(10):
+        batch = outbox.take(now_ns, now_ns)
+        if batch is None:
+            break
+        bad = any(each.id == "bad" for each in batch.alerts)
+        told += outbox.answered(batch, Answer.REFUSED if bad else Answer.TAKEN, now_ns)
+        now_ns += 1
+    assert {each.id for each in told} == {"a", "c"}
+    assert outbox.refused == ["bad"]
+    outbox.put(alert("new"), now_ns)
+    assert taken(outbox, now_ns)[0] == ["new"]
+    assert outbox.take(now_ns, 0) is None
+    # Tried again behind the others, with what it says by then.
+    assert set(taken(outbox, 61 * S)[0]) == {"a", "c", "new"}
+    assert taken(outbox, 61 * S)[0] == ["bad"]
+    assert outbox.refused == []
+
+
+def test_a_request_has_a_bound():
+    outbox = Outbox(TIMING)
+    for number in range(BATCH_MAX + 50):
+        outbox.put(alert(f"i{number}"), number)
+    assert len(taken(outbox, S)[0]) == BATCH_MAX
+    assert len(taken(outbox, S)[0]) == 50
+
+
+def test_what_is_somebody_elses_is_not_told():
+    outbox = Outbox(TIMING)
+    outbox.put(alert(), 0)
+    batch = outbox.take(0, 0)
+    outbox.forget("i1")
+    assert outbox.answered(batch, Answer.TAKEN, 0) == []
+    assert outbox.due_ns() is None
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans(), st.sampled_from(list(Answer))), max_size=60))
+def test_whatever_happens_every_end_is_told_in_the_end_and_never_before_its_opening(steps):
+    outbox, now_ns, versions = Outbox(TIMING), 0, dict.fromkeys("abc", 0)
+    history = {key: [] for key in "abc"}
+
+    def request(answer):
+        batch = outbox.take(now_ns, now_ns)
+        if batch is not None:
+            for told in outbox.answered(batch, answer, now_ns):
+                history[told.id].append(told.ended)
+
+    for key, ended, answer in steps:
+        now_ns += S
+        versions[key] += 1
+        outbox.put(alert(key, versions[key], ended_ns=now_ns if ended else None), now_ns)
+        request(answer)
+    for key in "abc":
+        versions[key] += 1
+        outbox.put(alert(key, versions[key], ended_ns=now_ns), now_ns)
+    for _ in range(60):
+        now_ns += 31 * S
+        request(Answer.TAKEN)
+    for told in history.values():
+        assert told[0] is False
+        assert told[-1] is True
+    assert outbox.due_ns() is None

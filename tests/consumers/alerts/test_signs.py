@@ -1,0 +1,64 @@
+"""Readings of /proc/stat: which CPUs went on between two of them."""
+
+import pytest
+
+from consumers.alerts.signs import Readings, SignReader
+from consumers.transport.base import Message
+from consumers.transport.memory import MemoryLog, MemoryReader
+from schemas.errors import BadInputError
+from tests.consumers.alerts._stalls import LOG, STATE, Kernel, reading
+
+WATCHED = {("m1", "guest-kernel")}
+
+
+def take(readings, frame, watched=WATCHED):
+    return readings.take(STATE, Message(0, 99, frame), watched)
+
+
+def test_one_reading_proves_nothing_and_two_prove_what_grew_since_the_first():
+    readings, kernel = Readings(), Kernel()
+    assert take(readings, reading(kernel, 0)) is None
+    sign = take(readings, reading(kernel, 1, 5, user=(100, 101), idle=(53, 50)))
+    assert (sign.busy, sign.idle) == ((1,), (0,))
+    assert sign.since_ns == kernel.start_ns + kernel.ts_us * 1000
+    assert (sign.machine, sign.layer, sign.boot_id, sign.arrival_ns) == ("m1", "guest-kernel", "b1", 99)
+
+
+def test_another_boot_begins_anew():
+    readings = Readings()
+    take(readings, reading(Kernel(), 0))
+    assert take(readings, reading(Kernel(boot="b2"), 0, user=(900, 900))) is None
+
+
+def test_who_is_not_watched_is_not_read():
+    readings, kernel = Readings(), Kernel()
+    take(readings, reading(kernel, 0))
+    readings.keep([])
+    assert take(readings, reading(kernel, 1, 5, user=(900, 900))) is None
+
+
+def test_what_is_no_frame_is_an_error():
+    with pytest.raises(BadInputError):
+        take(Readings(), b"nothing")
+
+
+def test_the_topic_is_read_from_its_end_and_only_while_something_is_watched():
+    log, kernel, opened = MemoryLog([LOG.topic, STATE.topic]), Kernel(), []
+
+    def open_reader():
+        opened.append(MemoryReader(log))
+        return opened[-1]
+
+    signs = SignReader(open_reader)
+    log.append(STATE, reading(kernel, 0))
+    assert signs.poll({LOG: set()}) == []
+    assert opened == []
+    assert signs.poll({LOG: WATCHED}) == []
+    log.append(STATE, b"damage")
+    log.append(STATE, reading(kernel, 1, 5, user=(101, 101)))
+    log.append(STATE, reading(kernel, 2, 10, user=(101, 102)))
+    (sign,) = signs.poll({LOG: WATCHED})
+    assert sign.busy == (1,)
+    signs.poll({LOG: set()})
+    signs.poll({LOG: WATCHED})
+    assert len(opened) == 2

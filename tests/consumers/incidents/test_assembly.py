@@ -1,0 +1,282 @@
+"""One failure is one incident, from whatever lines and in whatever order they came."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from consumers.incidents import codec
+from consumers.incidents.assembly import IncidentAssembler, Limits
+from consumers.incidents.incident import Source, State
+from consumers.incidents.progress import Progress
+from consumers.reports.report import Kind, Line, Report, Seconds
+from tests.consumers.incidents._reports import SOURCE, S, hung, play, rcu, report, soft, stack
+
+
+def kinds(assembler):
+    return [[each.kind for each in incident.start_lines] for incident in assembler.incidents]
+
+
+def test_an_old_kernel_says_22_seconds_again_and_again_and_it_is_one_lockup_of_78():
+    (incident,) = play(soft(1, 100, 22), soft(1, 128, 22), soft(1, 156, 22)).incidents
+    assert (incident.duration, incident.duration_from) == (Seconds(78, 78), "span")
+    assert incident.lengths["printed"] == Seconds(22, 22)
+    assert len(incident.start_lines) == 3 and incident.since_ns == 78 * S
+
+
+def test_a_new_kernel_says_how_long_it_is_and_that_is_the_length():
+    (incident,) = play(soft(1, 100, 22), soft(1, 126.4, 48)).incidents
+    assert (incident.duration, incident.duration_from) == (Seconds(48, 48), "printed")
+
+
+def test_a_lockup_after_a_long_time_of_health_is_another():
+    assert kinds(play(soft(1, 100, 22), soft(1, 200, 22))) == [["soft_lockup"], ["soft_lockup"]]
+
+
+def test_a_length_that_reaches_back_over_lines_that_were_lost_is_the_same_stall():
+    assert len(play(soft(1, 100, 22), soft(1, 300, 222)).incidents) == 1
+
+
+def test_a_victim_that_waits_for_another_cpu_joins_it_and_is_not_the_root():
+    victim = soft(0, 14.47, 8, "insmod", 138, lines=stack("smp_call_function_many_cond", "on_each_cpu_cond_mask"))
+    (incident,) = play(victim, soft(1, 20.4, 14, "sh", 137)).incidents
+    assert incident.first_kind == incident.kind == "soft_lockup"
+    assert (incident.root.cpus, incident.pid, incident.victims) == ((1,), 137, ("insmod:138",))
+    assert incident.cpus == (0, 1)
+
+
+def test_four_detectors_of_one_pause_are_one_incident_whose_root_began_first():
+    found = play(
+        rcu(7, 100, 30, 0, 1),
+        soft(0, 100.2, 31),
+        hung(9, 100.3, 33, "io_schedule"),
+        report("workqueue_lockup", 101, 34),
+    ).incidents
+    assert len(found) == 1
+    assert found[0].kind == "workqueue_lockup" or found[0].since_ns == 67 * S
+    assert found[0].first_kind == "rcu_stall"
+
+
+def test_a_new_grace_period_on_the_same_cpu_soon_is_the_same_incident_but_not_long_after():
+    assert len(play(rcu(7, 100, 21, 1), rcu(8, 150, 21, 1)).incidents) == 1
+    assert len(play(rcu(7, 100, 21, 1), rcu(8, 150, 21, 2)).incidents) == 2
+    assert len(play(rcu(7, 100, 21, 1), rcu(9, 400, 21, 1)).incidents) == 2
+
+
+def test_hung_tasks_of_one_lock_or_of_one_storage_are_one_incident_with_victims():
+    holder = hung(137, 11.39, 5, "schedule", "msleep", "hyplab_hold", module="hyplab")
+    waiter = hung(138, 11.4, 5, "__mutex_lock", "hyplab_wait", module="hyplab")
+    (incident,) = play(holder, waiter).incidents
+    assert incident.victims == ("t138:138",)
+    one, other = hung(1, 200, 122, "io_schedule", "ext4_sync_file"), hung(2, 200.1, 122, "jbd2_log_wait_commit")
+    assert len(play(one, other).incidents) == 1
+
+
+def test_hung_tasks_that_wait_for_different_things_part_once_that_is_known_and_stay_apart():
+    assembler = IncidentAssembler(SOURCE)
+    one, other = hung(1, 200, 122, "fuse_wait_answer"), hung(2, 200.1, 122, "nfs_wait_client_init")
+    assembler.apply([("opened", one), ("closed", one)], one.ts_ns)
+    changed = assembler.apply([("opened", other)], other.ts_ns)
+    assert [each.id for each in changed] == [assembler.incidents[0].id], "a storm pages once"
+    changed = assembler.apply([("closed", other)], other.ts_ns)
+    assert len(changed) == 2 and kinds(assembler) == [["hung_task"], ["hung_task"]]
+    play(hung(1, 322, 244, "fuse_wait_answer"), hung(2, 322.1, 244, "nfs_wait_client_init"), assembler=assembler)
+    assert [[line.place for line in each.start_lines] for each in assembler.incidents] == [[2000, 3220], [2001, 3221]]
+
+
+def test_a_task_that_waits_for_a_lock_joins_the_holder_that_its_line_names():
+    holder = hung(1, 200, 122, "fuse_wait_answer")
+    assert len(play(holder, hung(2, 200.1, 122, "my_ioctl", holder="t1:1")).incidents) == 1
+
+
+def test_a_report_whose_tail_says_that_it_is_older_joins_what_was_open_all_that_time():
+    assembler = play(soft(1, 100, 22))
+    late = rcu(7, 190, None, 1)
+    (own,) = assembler.apply([("opened", late)], late.ts_ns)
+    late.duration = Seconds(111.0, 111.0)
+    joined, older = assembler.apply([("closed", late)], late.ts_ns)
+    assert joined.id == own.id and (joined.state, joined.ended_by, joined.joined) == ("ended", "joined", older.id)
+    assert kinds(assembler) == [["soft_lockup", "rcu_stall"]]
+
+
+def test_a_panic_joins_what_is_open_and_the_reboot_ends_it():
+    assembler = play(soft(1, 100, 22), report("panic", 100.1))
+    (incident,) = assembler.rebooted()
+    assert (incident.panicked, incident.state, incident.ended_by) == (True, State.ENDED, "reboot")
+    assert incident.kind == "soft_lockup" and assembler.state() == {}
+
+
+def test_hard_lockups_of_several_cpus_within_two_thresholds_are_one():
+    one, other = (report("hard_lockup", at_s, cpus=(cpu,)) for cpu, at_s in ((1, 100), (3, 119)))
+    (incident,) = play(one, other).incidents
+    assert incident.cpus == (1, 3)
+
+
+def test_silence_makes_stale_and_never_ends():
+    assembler = play(soft(1, 100, 22))
+    assert assembler.tick(185 * S) == []
+    (incident,) = assembler.tick(200 * S)
+    assert (incident.state, incident.ended_by) == (State.STALE, "")
+    assert play(soft(1, 230, 152), assembler=assembler).incidents[0].state is State.OPEN
+
+
+def test_a_beat_of_the_cpu_ends_it_but_not_one_from_before_nor_of_another():
+    assembler = play(soft(1, 100, 22))
+    assert assembler.progress(Progress(99 * S, cpu=1)) == []
+    assert assembler.progress(Progress(101 * S, cpu=0)) == []
+    (incident,) = assembler.progress(Progress(102 * S, cpu=1))
+    assert (incident.state, incident.ended_by) == (State.ENDED, "progress")
+    assert len(play(soft(1, 130, 22), assembler=assembler).incidents) == 2
+
+
+@pytest.mark.parametrize(
+    ("stall", "proof"),
+    [
+        (rcu(7, 100, 21), Progress(101 * S, flavor="rcu_sched", gp=7)),
+        (hung(5, 100, 122), Progress(101 * S, pid=5)),
+        (report("workqueue_lockup", 100, 31, cpus=(2,)), Progress(161 * S, cpu=2)),
+    ],
+)
+def test_each_kind_has_its_own_sign_of_life(stall, proof):
+    assert play(stall).progress(proof)[0].ended_by == "progress"
+
+
+def test_every_part_must_move_before_it_is_over():
+    assembler = play(soft(1, 100, 22), hung(5, 101, 122))
+    assert assembler.progress(Progress(102 * S, cpu=1)) == []
+    assert len(assembler.progress(Progress(103 * S, pid=5))) == 1
+
+
+def test_an_end_line_ends_it_for_the_reports_before_too():
+    last = rcu(7, 163, 84, 1, ended=True)
+    (incident,) = play(rcu(7, 100, 21, 1), last).incidents
+    assert (incident.state, incident.ended_by) == (State.ENDED, "end-line")
+
+
+def test_what_others_measured_is_carried_and_used_if_it_is_longest():
+    assembler = play(soft(1, 100, 22))
+    (incident,) = assembler.measured(assembler.incidents[0].id, "heartbeat", Seconds(25.5, 25.7))
+    assert (incident.duration, incident.duration_from) == (Seconds(25.5, 25.7), "heartbeat")
+    assert assembler.measured(incident.id, "heartbeat", Seconds(25.5, 25.7)) == []
+
+
+def test_without_times_neighbours_are_one_and_far_away_is_another():
+    lines = [soft(1, None, 22, place=10), soft(1, None, 22, place=60), soft(2, None, 22, place=5000)]
+    assert [len(each) for each in kinds(play(*lines))] == [2, 1]
+
+
+def test_the_identity_depends_on_the_source_and_the_first_line_alone():
+    first = play(soft(1, 100, 22)).incidents[0].id
+    assert play(soft(1, 100, 22), soft(2, 101, 22)).incidents[0].id == first
+    other = IncidentAssembler(Source("n", "b", "guest-kernel"))
+    assert play(soft(1, 100, 22), assembler=other).incidents[0].id != first
+    assert play(soft(2, 100, 22)).incidents[0].id != first
+
+
+def test_a_version_is_only_counted_when_there_is_news():
+    assembler = play(soft(1, 100, 22))
+    (incident,) = assembler.incidents
+    grown = incident.reports[0]
+    assert incident.version == 1
+    assert assembler.apply([("updated", grown)], grown.ts_ns) == []
+    assert assembler.apply([], 101 * S) == []
+
+
+def test_storms_stay_within_bounds_and_what_is_dropped_is_counted():
+    many = [soft(i % 64, 100 + i / 10, 22, pid=i) for i in range(1000)]
+    (incident,) = play(*many).incidents
+    assert len(incident.reports) + incident.dropped_reports == 1000
+    assert len(incident.start_lines) + incident.dropped_start_lines == 1000
+    assert len(incident.reports) <= Limits().reports_max and len(incident.victims) <= 32
+    assert incident.cpus == tuple(range(64))
+
+
+# The longest texts that a report can have, in characters that JSON writes as six.
+def _fat(pid, at_s):
+    lines = [Line(i, 1 << 60, "C1", "\x01" * 5000, True) for i in range(200)]
+    words = dict.fromkeys(("task", "taint", "release", "hardware"), "\ufffd" * 3000)
+    frames = tuple(f"f{pid}" + "\x02" * 300 for _ in range(100))
+    notes = tuple("\x03" * 500 for _ in range(50))
+    cpus = tuple(range(1000, 2024))
+    return report("hung_task", at_s, 3000, pid=pid, cpus=cpus, lines=lines, frames=frames, notes=notes, **words)
+
+
+def test_the_state_of_a_machine_has_a_bound_and_is_nothing_when_quiet():
+    assembler = IncidentAssembler(SOURCE)
+    assert len(json.dumps(assembler.state())) <= 1024
+    for i in range(200):
+        play(_fat(i % 6, 5000 + i), assembler=assembler)
+    assert len(assembler.incidents) > 1
+    assert len(json.dumps(assembler.state())) <= 256 * 1024
+    assembler.tick(100_000 * S)
+    assembler.tick(200_000 * S)
+    assert assembler.state() == {}
+
+
+def test_more_failures_than_there_is_room_for_make_the_oldest_stale_and_say_so():
+    limits = Limits(open_max=2)
+    assembler = play(soft(1, 100, 22), soft(1, 140, 5), limits=limits)
+    third = soft(1, 185, 5)
+    first, new = assembler.apply([("opened", third)], third.ts_ns)
+    assert first.state is State.STALE and new.first_place == third.place
+    assert len(assembler.incidents) == 2
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["soft", "hung", "rcu", "panic", "beat", "tick"]),
+        st.integers(0, 200),
+        st.integers(0, 3),
+        st.integers(1, 130),
+    ),
+    max_size=25,
+)
+
+
+def _run(steps, *, restarts):
+    assembler, at_s, told = IncidentAssembler(SOURCE), 1000, []
+    for place, (what, gap_s, which, length_s) in enumerate(steps):
+        at_s += gap_s
+        if what == "beat":
+            told += map(codec.encode, assembler.progress(Progress(at_s * S, cpu=which)))
+        elif what == "tick":
+            told += map(codec.encode, assembler.tick(at_s * S))
+        else:
+            made = {
+                "soft": soft(which, at_s, length_s, place=place),
+                "hung": hung(
+                    which, at_s, length_s, ("fuse_wait", "nfs_wait", "io_schedule", "x_wait")[which], place=place
+                ),
+                "rcu": rcu(which, at_s, length_s, which % 2, place=place),
+                "panic": report("panic", at_s, place=place),
+            }[what]
+            told += map(codec.encode, assembler.apply([("opened", made)], made.ts_ns))
+            if restarts:
+                assembler = IncidentAssembler.restore(SOURCE, json.loads(json.dumps(assembler.state())))
+            told += map(codec.encode, assembler.apply([("closed", made)], made.ts_ns))
+        if restarts:
+            assembler = IncidentAssembler.restore(SOURCE, json.loads(json.dumps(assembler.state())))
+    return told
+
+
+@settings(max_examples=200)
+@given(steps)
+def test_a_restart_at_any_point_goes_on_byte_for_byte(steps):
+    assert _run(steps, restarts=True) == _run(steps, restarts=False)
+
+
+@given(steps)
+def test_every_start_line_is_in_exactly_one_incident(steps):
+    final = {}
+    for text in _run(steps, restarts=False):
+        incident = codec.decode(text)
+        final[incident.id] = incident
+    places = [line.place for each in final.values() if each.ended_by != "joined" for line in each.start_lines]
+    want = [i for i, step in enumerate(steps) if step[0] not in ("beat", "tick")]
+    assert sorted(places) == want
+
+
+def test_a_report_may_lack_everything():
+    for kind in Kind:
+        assert len(play(Report(kind, 1, None, structured=False)).incidents) == 1

@@ -1,0 +1,171 @@
+"""For each row of the decision table an incident and facts, constructed, with the answer that they must give."""
+
+from typing import NamedTuple
+
+from consumers.incidents.incident import Incident
+from consumers.reports.report import Kind, Shape
+from consumers.verdict.facts import Facts
+from consumers.verdict.verdict import Confidence, Owner
+from tests.consumers.verdict._cases import SOURCE, facts, incident, report, times
+
+HIGH, MEDIUM, LOW, NONE = Confidence.HIGH, Confidence.MEDIUM, Confidence.LOW, Confidence.NONE
+SPIN = ("hyplab_burn+0x15/0x30", "hyplab_spin+0x2c/0x70", "kthread+0xda/0x100")
+LOOP = ("rhashtable_walk_next", "inet_diag_dump", "netlink_dump")
+IPI = ("smp_call_function_many_cond", "on_each_cpu_cond_mask", "text_poke_bp_batch")
+DISK = ("__schedule", "schedule", "io_schedule", "bit_wait_io", "ext4_sync_file")
+GUEST = {"G": 0.98, "X": 0.01, "W": 0.01}
+HUNG = Kind.HUNG_TASK
+
+
+class Case(NamedTuple):
+    name: str
+    row: str
+    owner: Owner
+    confidence: Confidence
+    incident: Incident
+    facts: Facts
+    shared: Owner | None = None
+
+
+def hung(frames=DISK, *others, **more):
+    return incident(report(HUNG, length_s=120.0, frames=frames, **more), *others)
+
+
+def rcu(shape, ticks=None, kind=Kind.RCU_STALL, **more):
+    return report(kind, shape=shape, numbers={} if ticks is None else {"ticks": ticks}, **more)
+
+
+def _disk(**more):
+    return facts(length_s=120.0, **more)
+
+
+_PAUSED = facts(times(T=0.97, GX=0.03))
+_HOST = SOURCE._replace(layer="host")
+_STALL = rcu(Shape.RAN, frames=LOOP)
+CASES = (
+    Case("frozen", "C1", Owner.VMM_PAUSE, HIGH, incident(), _PAUSED),
+    Case("starved", "C2", Owner.HOST_CPU, HIGH, incident(), facts(times(W=0.8, GX=0.2))),
+    Case("starved in part", "C2", Owner.HOST_CPU, MEDIUM, incident(), facts(times(W=0.29, GX=0.7, SH=0.01))),
+    Case("swapped", "C3", Owner.HOST_MEMORY, HIGH, incident(), facts(times(S=0.9, GX=0.1), memory=True)),
+    Case("page fault", "C3", Owner.HOST_MEMORY, HIGH, incident(), facts(times(S=0.9, GX=0.1), sleep_memory=True)),
+    Case(
+        "synchronous disk", "C4", Owner.STORAGE_BACKEND, HIGH, incident(),
+        facts(times(S=0.9, GX=0.1), sleep_io=True, io_slow=True),
+    ),
+    Case("VMM loops", "C5", Owner.VMM_BUG, MEDIUM, incident(), facts(times(X=0.9, G=0.1), exits="userspace")),
+    Case("KVM loops", "C5", Owner.HOST_KERNEL, MEDIUM, incident(), facts(times(X=0.9, G=0.1), exits="kernel")),
+    Case("host locked up", "C6", Owner.HOST_KERNEL, HIGH, incident(), facts(times(GX=0.3, SH=0.7), host_lockup=True)),
+    Case(
+        "machine check", "C6", Owner.HARDWARE_FIRMWARE, HIGH, incident(),
+        facts(times(GX=0.3, SH=0.7), host_hardware=True),
+    ),
+    Case("kernel loops", "C7", Owner.GUEST_KERNEL, HIGH, incident(frames=LOOP), facts(times(**GUEST))),
+    Case("ticks all along", "C7", Owner.GUEST_KERNEL, HIGH, incident(rcu(Shape.RAN)), facts(times(**GUEST))),
+    Case("no exits known", "C7", Owner.GUEST_KERNEL, MEDIUM, incident(frames=LOOP), facts(times(GX=0.99, W=0.01))),
+    Case(
+        "module loops", "C7", Owner.GUEST_DRIVER, HIGH, incident(frames=SPIN, module="hyplab"), facts(times(**GUEST))
+    ),
+    Case("interrupts off", "C8", Owner.GUEST_KERNEL, MEDIUM, incident(rcu(Shape.SILENT, 2, frames=LOOP)), facts(times(**GUEST))),
+    Case(
+        "module, interrupts off", "C8", Owner.GUEST_DRIVER, MEDIUM,
+        incident(rcu(Shape.SILENT, 2, frames=SPIN, module="hyplab")), facts(times(**GUEST)),
+    ),
+    Case(
+        "hard lockup", "C8", Owner.GUEST_KERNEL, MEDIUM, incident(kind=Kind.HARD_LOCKUP, length_s=None, frames=LOOP),
+        facts(times(**GUEST)),
+    ),
+    Case(
+        "timer lost", "C9", Owner.VMM_BUG, MEDIUM, incident(rcu(Shape.NOTHING_RAN, 1)),
+        facts(times(H=0.97, GX=0.03), timer_due=True),
+    ),
+    Case(
+        "timer not armed", "C9", Owner.GUEST_KERNEL, LOW, incident(rcu(Shape.NOTHING_RAN, 1)),
+        facts(times(H=0.97, GX=0.03), timer_due=False),
+    ),
+    Case("halted", "C9", Owner.UNDETERMINED, NONE, incident(rcu(Shape.NOTHING_RAN, 1)), facts(times(H=0.97, GX=0.03))),
+    Case(
+        "victim of an IPI", "C1", Owner.VMM_PAUSE, HIGH,
+        incident(report(cpus=(0,), frames=IPI), report(ts_s=106, length_s=14.0)), _PAUSED,
+    ),
+    Case("waits for nobody known", "C10", Owner.UNDETERMINED, NONE, incident(cpus=(0,), frames=IPI), facts(times(**GUEST), cpu=0)),
+    Case(
+        "whole VM in part", "C11", Owner.VMM_PAUSE, MEDIUM, incident(report(cpus=(0,)), report(ts_s=100.5)),
+        facts(times(T=0.4, GX=0.3, SH=0.3), cpu=0),
+    ),
+    Case("whole VM", "C11", Owner.UNDETERMINED, NONE, incident(report(cpus=(0,)), report(ts_s=100.5)), facts()),
+    Case(
+        "victims rotate", "C12", Owner.UNDETERMINED, NONE,
+        incident(*(report(cpus=(0,), task=f"t{i}", pid=i, frames=(f"f{i}",), ts_s=100 + 30 * i) for i in range(3))),
+        facts(),
+    ),
+    Case("scheduler of BPF", "C13", Owner.GUEST_POLICY, MEDIUM, incident(kind=Kind.SCX_STALL, length_s=30.0), facts(times(**GUEST))),
+    Case("RT throttling", "C13", Owner.GUEST_POLICY, MEDIUM, incident(), facts(times(**GUEST), rt_line=True)),
+    Case("RT task", "C13", Owner.GUEST_POLICY, HIGH, incident(), facts(times(**GUEST), hog=True)),
+    Case("20 ms", "C14", Owner.CONFIG_THRESHOLD, HIGH, incident(kind=Kind.RCU_EXP_STALL, length_s=0.02), facts(times(**GUEST))),
+    Case("thresholds lowered", "C14", Owner.CONFIG_THRESHOLD, HIGH, incident(length_s=2.0), facts(times(**GUEST), thresholds=True)),
+    Case("lkdtm", "C15", Owner.INJECTED, HIGH, incident(frames=("lkdtm_SOFTLOCKUP",)), facts(times(**GUEST))),
+    Case("marked", "C15", Owner.INJECTED, HIGH, incident(frames=LOOP), facts(times(**GUEST), marker=True)),
+    Case(
+        "bare metal", "C16", Owner.HOST_KERNEL, MEDIUM, incident(frames=LOOP, source=_HOST), facts(bare=True)
+    ),
+    Case(
+        "bare metal, module", "C16", Owner.GUEST_DRIVER, MEDIUM, incident(frames=SPIN, module="x", source=_HOST), facts(bare=True)
+    ),
+    Case(
+        "bare metal, errors", "C16", Owner.HARDWARE_FIRMWARE, MEDIUM, incident(source=_HOST), facts(bare=True, hardware=True)
+    ),
+    Case(
+        "two explain it", "C1", Owner.VMM_PAUSE, MEDIUM, incident(), facts(times(T=0.45, W=0.4, GX=0.15)), Owner.HOST_CPU
+    ),
+    Case("one and a part", "C2", Owner.HOST_CPU, HIGH, incident(), facts(times(T=0.35, W=0.6, GX=0.05)), Owner.VMM_PAUSE),
+    Case("disk slow", "S1", Owner.STORAGE_BACKEND, HIGH, hung(), _disk(io_slow=True)),
+    Case("QEMU's error", "S1", Owner.STORAGE_BACKEND, HIGH, hung(), _disk(io_error=True)),
+    Case("host's disk timed out", "S1", Owner.STORAGE_BACKEND, MEDIUM, hung(), _disk(io_timeout=True)),
+    Case("network disk", "S1", Owner.NETWORK_BACKEND, HIGH, hung(), _disk(io_slow=True, io_network=True)),
+    Case("answered", "S2", Owner.GUEST_KERNEL, MEDIUM, hung(), _disk(io_slow=False, io_done=True)),
+    Case("I/O thread starved", "S3", Owner.HOST_CPU, HIGH, hung(), _disk(io_seen=False, iothread=times(W=0.9))),
+    Case("I/O thread frozen", "S3", Owner.VMM_PAUSE, HIGH, hung(), _disk(io_seen=False, iothread=times(T=0.9))),
+    Case("I/O thread stuck", "S3", Owner.VMM_BUG, MEDIUM, hung(), _disk(io_seen=False, iothread=times(S=0.9))),
+    Case("disk, no host data", "S4", Owner.UNDETERMINED, NONE, hung(), Facts.none()),
+    Case("FUSE", "S5", Owner.GUEST_USERSPACE, MEDIUM, hung(("request_wait_answer", "fuse_simple_request")), _disk()),
+    Case("FUSE's daemon", "S5", Owner.GUEST_USERSPACE, HIGH, hung(("fuse_simple_request",)), _disk(daemon_stuck=True)),
+    Case("virtiofsd", "S5", Owner.VMM_BUG, HIGH, hung(("virtio_fs_enqueue_req",)), _disk(daemon_stuck=True)),
+    Case("lock, nobody known", "S6", Owner.UNDETERMINED, NONE, hung(("__mutex_lock", "hyplab_wait")), _disk()),
+    Case(
+        "lock's holder", "S1", Owner.STORAGE_BACKEND, HIGH,
+        hung(("__mutex_lock",), report(HUNG, frames=DISK, pid=7, task="dd"), holder="dd:7"), _disk(io_slow=True),
+    ),
+    Case(
+        "behind an RCU stall", "C7", Owner.GUEST_KERNEL, HIGH, hung(("synchronize_rcu",), _STALL), facts(times(**GUEST))
+    ),
+    Case("ptrace", "S8", Owner.GUEST_USERSPACE, MEDIUM, hung(("ptrace_stop", "get_signal")), _disk()),
+    Case("balloon", "S9", Owner.HOST_MEMORY, MEDIUM, hung(("virtballoon_free_page_report",)), _disk(memory=True)),
+    Case("task of a paused VM", "C1", Owner.VMM_PAUSE, HIGH, hung(), facts(times(T=0.9, GX=0.1), length_s=120.0)),
+    Case("clock, paused", "K1", Owner.VMM_PAUSE, HIGH, incident(kind=Kind.CLOCKSOURCE_UNSTABLE, cpus=()), _PAUSED),
+    Case("clock, starved", "K1", Owner.HOST_CPU, HIGH, incident(kind=Kind.CLOCKSOURCE_UNSTABLE, cpus=()), facts(times(W=0.9, GX=0.1))),
+    Case(
+        "TSC moved", "K1", Owner.VMM_BUG, HIGH, incident(kind=Kind.CLOCKSOURCE_UNSTABLE, cpus=()),
+        facts(times(**GUEST), tsc_write=True),
+    ),
+    Case(
+        "host suspended", "K2", Owner.VMM_PAUSE, HIGH, incident(kind=Kind.CLOCKSOURCE_UNSTABLE, cpus=()),
+        facts(times(**GUEST), many_vms=True, host_suspend=True),
+    ),
+    Case(
+        "HPET slow", "K3", Owner.VMM_BUG, MEDIUM,
+        incident(kind=Kind.CLOCKSOURCE_UNSTABLE, cpus=(), notes=("clocksource: hpet read-back delay of 210000ns",)),
+        facts(times(**GUEST), bare=False),
+    ),
+    Case(
+        "TSC of bare metal", "K4", Owner.HARDWARE_FIRMWARE, MEDIUM,
+        incident(kind=Kind.CLOCKSOURCE_UNSTABLE, cpus=(), source=_HOST), facts(bare=True, hardware=True),
+    ),
+    Case(
+        "vhost starved", "N1", Owner.HOST_CPU, HIGH, incident(notes=("NETDEV WATCHDOG: eth0 (virtio_net)",)),
+        facts(vhost=times(W=0.9)),
+    ),
+    Case(
+        "vhost stuck", "N1", Owner.VMM_BUG, HIGH, incident(notes=("NETDEV WATCHDOG: eth0 (virtio_net)",)),
+        facts(vhost=times(S=0.9)),
+    ),
+)  # fmt: skip

@@ -1,0 +1,128 @@
+"""The alerter as a process, killed at each of its steps and started again, in front of a real Alertmanager.
+
+No page is missed, none comes twice, none is withdrawn; the table has every version once, and the lake closes.
+"""
+
+import signal
+
+import pytest
+
+from consumers.lake.audit import audit
+from consumers.lake.layout import open_lake
+from consumers.views import run_query
+from schemas.crashpoints import CRASH_POINTS
+from tests.consumers.alerts._cases import Alertmanager, until
+from tests.consumers.alerts._stalls import HEALTHY, Kernel, write_log
+from tests.pipeline._processes import COLLECTOR, Running, kill_all
+
+#: Each incident a group of its own, so that what is notified is notified of it.
+APART = "route: {receiver: hook, group_by: [incident_id], group_wait: 0s, group_interval: 1s, repeat_interval: 1h}\n"
+CONFIG = "[alert]\nmetrics = \"off\"\nresend_s = 1\nends_ahead_s = 120\nhold_s = 2\ncommit_s = 0.2\n"
+#: With Kafka alone.
+ELSEWHERE = ("alert:told",)
+POINTS = [each for each in CRASH_POINTS["consumer"] if each.startswith(("alert:", "writer:")) and each not in ELSEWHERE]
+
+
+class Alerting:
+    """A log and a lake in `folder`, and a real Alertmanager that is told."""
+
+    def __init__(self, folder):
+        self.folder, self.log, self.lake = folder, folder / "log", folder / "lake"
+        self.alertmanager = Alertmanager(folder, APART)
+        self.alertmanager.start()
+        (folder / "alert.toml").write_text(CONFIG)
+
+    def start(self, crash_at=None, *flags):
+        words = ["--lake", str(self.lake), "--log", str(self.log), "--config", str(self.folder / "alert.toml")]
+        words += ["--alertmanager", self.alertmanager.url, *flags]
+        return Running(self.folder, [*COLLECTOR, "alert", *words], crash_at)
+
+    def append(self, *frames):
+        write_log(self.log, frames)
+
+    def query(self, sql):
+        return run_query(open_lake(self.lake, create=False), sql)[1]
+
+    def notified(self):
+        """Return what was notified of each machine's incidents, in order."""
+        found = {}
+        for body in self.alertmanager.hook.bodies:
+            for each in body["alerts"]:
+                found.setdefault(each["labels"]["machine"], []).append(each["status"])
+        return found
+
+    def newest(self):
+        """Return (machine, state) of each incident."""
+        sql = "select machine, max_by(state, version) from incidents group by machine, incident_id order by all"
+        return self.query(sql)
+
+    def check(self):
+        """Prove that every version is there once, and that the lake holds together."""
+        numbered = self.query("select count(*), max(version) from incidents group by incident_id")
+        assert all(count == newest for count, newest in numbered), numbered
+        report = audit(open_lake(self.lake, create=False), deep=True)
+        assert report.closes, report.problems
+
+    def close(self):
+        kill_all(self.folder)
+        self.alertmanager.close()
+
+
+@pytest.fixture
+def alerting(tmp_path):
+    made = Alerting(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("passing", [1, 2])
+@pytest.mark.parametrize("point", [*POINTS, "chain:created"])
+def test_an_alerter_killed_at(alerting, point, passing):
+    ends, stays, later = Kernel(machine="ends"), Kernel(machine="stays"), Kernel(machine="later")
+    alerting.append(ends.says(HEALTHY), ends.stalls())
+    killed = alerting.start(f"{point}:{passing}")
+    # Until it has died, the log goes on as it does.
+    until(lambda: (alerting.append(stays.beats()), killed.process.poll() is not None)[1], 30)
+    assert killed.wait() == -signal.SIGKILL, killed.story()
+    alerting.append(stays.stalls(), Kernel(machine="ends", boot="b2").says(HEALTHY), later.stalls())
+    again = alerting.start()
+    wanted = {"ends": ["firing", "resolved"], "stays": ["firing"], "later": ["firing"]}
+    until(lambda: alerting.notified() == wanted, 30)
+    until(lambda: (alerting.append(stays.beats()), len(alerting.newest()) == 3)[1], 30)
+    assert again.stop() == 0, again.story()
+    # And once more, when nothing is new.
+    once_more = alerting.start()
+    once_more.said("going on at offset")
+    until(lambda: len(alerting.alertmanager.alerts()) == 2)
+    assert once_more.stop() == 0, once_more.story()
+    assert alerting.notified() == wanted
+    assert alerting.newest() == [("ends", "ended"), ("later", "open"), ("stays", "open")]
+    alerting.check()
+
+
+def test_one_that_was_stopped_while_another_took_over_raises_nothing_again(alerting):
+    with (alerting.folder / "alert.toml").open("a") as config:
+        config.write("lease_s = 1\n")
+    kernel = Kernel()
+    alerting.append(kernel.stalls())
+    first = alerting.start()
+    until(lambda: alerting.notified() == {"m1": ["firing"]})
+    first.signal(signal.SIGSTOP)
+    second = alerting.start()
+    second.said("going on at offset")
+    alerting.append(Kernel(boot="b2").says(HEALTHY))
+    until(lambda: alerting.notified() == {"m1": ["firing", "resolved"]})
+    first.signal(signal.SIGCONT)
+    first.said("another alerter")
+    until(lambda: (alerting.append(kernel.beats()), alerting.newest() == [("m1", "ended")])[1])
+    assert first.stop() == second.stop() == 0
+    assert alerting.notified() == {"m1": ["firing", "resolved"]}
+    alerting.check()
+
+
+def test_until_the_end_it_stops_by_itself_and_says_how_much_it_found(alerting):
+    alerting.append(Kernel().stalls())
+    done = alerting.start(None, "--until-end")
+    assert done.wait() == 0, done.story()
+    assert any("1 incidents" in each for each in done.messages()), done.story()
+    assert alerting.notified() == {"m1": ["firing"]}
