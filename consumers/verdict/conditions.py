@@ -131,7 +131,7 @@ def _of_thread(condition: Share | Most, of: str, cpu: int, fact: Fact[Shares]) -
     truth = _share(condition, shares) if isinstance(condition, Share) else _most(condition, shares)
     who = f"vCPU {cpu}" if of == "vcpu" and cpu != ALL_VCPUS else {"vcpu": "the vCPU"}.get(of, of)
     low, high = shares.at_least(letters), shares.at_most(letters)
-    bounds = f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f} to {high:.2f}"
+    bounds = f"at most {high:.2f}" if low <= 0 else f"at least {low:.2f}" if high >= 1 else f"{low:.2f} to {high:.2f}"
     text = f"{who} was {named(letters)} for {bounds} of the time"
     about = "" if truth is None or not fact.text else f" ({fact.text})"
     # Which of several letters it was, exits tell.

@@ -159,7 +159,7 @@ def test_silence_acquits_no_host_and_convicts_no_guest(silent):
 def test_who_was_considered_and_is_not_it_is_told_with_the_measure():
     found = judge(incident(), facts(times(T=0.96, GX=0.03, W=0.01)))
     reasons = {each.owner: each.reason for each in found.rejected}
-    assert reasons[Owner.HOST_CPU] == "vCPU 1 was waiting for a CPU of the host for 0.01 of the time"
+    assert reasons[Owner.HOST_CPU] == "vCPU 1 was waiting for a CPU of the host for 0.01 to 0.01 of the time"
     assert Owner.GUEST_KERNEL in reasons
     assert Owner.INJECTED not in reasons
 

@@ -1,0 +1,65 @@
+"""Facts about a stored incident, out of the lake: what every layer says of the time in question, with its coverage.
+
+A layer in `withhold` is left out as if nothing of it had ever come. The same lake gives the same facts.
+"""
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Final
+
+import duckdb
+
+from consumers.incidents.incident import Incident
+from consumers.lake.storage import Storage
+from consumers.verdict import of_guest, of_host, of_vcpus
+from consumers.verdict.facts import Fact, Facts, known, unknown
+from consumers.verdict.look import Look, S, There, interval, look
+from schemas.errors import StorageError
+
+_NO_TIME: Final = "the report has no time of the kernel's clock"
+_NO_CLOCK: Final = "run the agent with the surface clocks on guest and host, and the relay between them"
+
+
+def gather(storage: Storage, incident: Incident, withhold: Collection[str] = ()) -> Facts:
+    """Return what the lake says of `incident`.
+
+    Raises:
+        StorageError: the disk refuses, or an object is damaged.
+    """
+    window = interval(incident)
+    if window is None or not incident.source.machine:
+        return replace(Facts.none(), host=unknown(_NO_TIME))
+    try:
+        with look(storage, incident, window, withhold) as found:
+            return _facts(found)
+    except duckdb.Error as e:
+        raise StorageError(f"the lake cannot be read: {e}") from e
+
+
+def _facts(found: Look) -> Facts:
+    there = found.there
+    window = found.window if there is None else there.window
+    facts = Facts(length_s=(window.until_ns - window.since_ns) / S)
+    if there is None:
+        # A machine with nothing below it is its own host.
+        facts.host = unknown(found.why, _NO_CLOCK if "comparable" in found.why else "")
+        facts.clock_error_s = unknown(found.why)
+    threads = of_vcpus.threads(found)
+    facts = of_vcpus.add(found, facts, threads)
+    if there is not None:
+        facts.host = _host(found, there, facts)
+    facts = of_host.add(found, facts, threads)
+    facts = of_guest.add(found, facts)
+    if facts.bare.value:
+        facts.host = known(True, facts.bare.text)
+    return facts
+
+
+# Heartbeats of a stream of the host touch the time, or something is known of vCPUs in it.
+def _host(found: Look, there: There, facts: Facts) -> Fact[bool]:
+    mine = [each for each in found.streams if each[:2] == there.node[:2]]
+    beaten = (span for stream in mine for span in found.seen(stream, there.window))
+    seen = any(span.since_ns < there.window.until_ns and span.until_ns > there.window.since_ns for span in beaten)
+    if seen or any(fact.value is not None and fact.value.known for fact in facts.vcpus.values()):
+        return known(True, f"streams of the host {there.node.machine} reach over the time")
+    return unknown("no stream of the host was watched at that time, and none has a record")

@@ -1,0 +1,251 @@
+"""What the host says beside its vCPUs: its own kernel log, pressure on its memory, requests to its disks, its monitor.
+
+Tables: kmsg, procfs_pressure, bpf_hang, bpf_block_io, qmp_events, qmp_blocks, trace_kvm_write_tsc_offset.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, Final
+
+from consumers.clocks.graph import MONO, PRINTK
+from consumers.coverage import Answer, Span, merged
+from consumers.export.scope import literal
+from consumers.reports.assembler import ReportAssembler
+from consumers.reports.report import Kind, Line, Report
+from consumers.timeline.scope import Scope
+from consumers.verdict.facts import Fact, Facts, known, unknown
+from consumers.verdict.look import Look, S, There, record
+from consumers.verdict.of_vcpus import Thread
+from consumers.verdict.verdict import Evidence, Record
+from schemas.stream import Stream
+
+#: Of the time in question, so much full pressure on memory convicts it.
+PRESSURE_MIN: Final = 0.2
+#: So much of it one of the VM's requests must have been open, to be slow over it.
+SLOW_MIN: Final = 0.5
+#: What a report of a lockup tells of began this long before it, at most.
+_REPORTS_PAD_NS: Final = 120 * S
+_LINES_MAX: Final = 20_000
+_NAMED_CHARS_MAX: Final = 160
+_STOOD: Final = frozenset({Kind.SOFT_LOCKUP, Kind.HARD_LOCKUP, Kind.RCU_STALL, Kind.RCU_EXP_STALL, Kind.CSD_STALL})
+# arch/x86/kernel/cpu/mce/core.c, drivers/edac/, drivers/firmware/efi/cper.c
+_HARDWARE: Final = re.compile(r"\[Hardware Error\]|mce: |Machine check|EDAC .*(?:CE|UE)|AER: .*error", re.IGNORECASE)
+_CPU: Final = re.compile(r"\bCPU[ #:]*(\d+)")
+# drivers/nvme/host/pci.c, drivers/scsi/scsi_error.c, block/blk-core.c
+_TIMEOUT: Final = re.compile(
+    r"nvme\S*: I/O (?:tag )?\d+.* timeout|nvme\S*: queue \d+: timeout|timing out command, waited|task abort|"
+    r"I/O error, dev |rejecting I/O to offline device"
+)
+_SUSPENDED: Final = re.compile(r"PM: suspend (?:entry|exit)|PM: hibernation: ")
+_BROKEN: Final = ("failed", "nospace")
+
+
+def add(look: Look, facts: Facts, threads: list[Thread]) -> Facts:
+    """Return `facts` with what the host's own streams say."""
+    if look.there is None or look.scope is None:
+        return facts
+    facts = _with_log(look, facts, look.there, threads)
+    slow, requests = _slow(look, look.there, look.scope)
+    error, limits = _monitored(look, look.there, look.scope)
+    return replace(
+        facts, memory=_memory(look, look.there), io_slow=slow, io_error=error, tsc_write=_tsc_write(look, look.there),
+        found=(*facts.found, *requests, *limits),
+    )  # fmt: skip
+
+
+def _with_log(look: Look, facts: Facts, there: There, threads: list[Thread]) -> Facts:
+    streams, clock = look.of_host("kmsg"), look.on_clock(PRINTK)
+    if not streams or clock is None:
+        return facts
+    stream, (_, ahead_ns) = streams[0], clock
+    window = Span(there.window.since_ns + ahead_ns, there.window.until_ns + ahead_ns)
+    rows = look.rows(
+        "kmsg",
+        "select seq, ts_ns, coalesce(caller, '') as caller, message from kmsg where machine = ? and boot_id = ? "
+        "and instance = ? and facility = 0 and ts_ns between ? and ? order by seq limit ?",
+        *stream[:2], stream.instance, window.since_ns - S, window.until_ns + _REPORTS_PAD_NS, _LINES_MAX,
+    )  # fmt: skip
+    lost = look.lost(stream, rows[0]["seq"], rows[-1]["seq"]) if rows else 0
+    whole = look.watched(stream, there.window) is Answer.YES and not lost and len(rows) < _LINES_MAX
+    inside = [row for row in rows if window.since_ns <= row["ts_ns"] <= window.until_ns + S]
+    cpus = frozenset(cpu for thread in threads for cpu in thread.last_cpus)
+    stood = [report for report in _reports(rows) if report.kind in _STOOD and _overlaps(report, window)]
+    return replace(
+        facts,
+        host_lockup=_lockup(stream, stood, cpus, whole=whole),
+        host_hardware=_hardware(stream, inside, cpus, whole=whole),
+        io_timeout=_said(stream, inside, _TIMEOUT, "a disk of the host timed out", whole=whole),
+        host_suspend=_said(stream, inside, _SUSPENDED, "the host was suspended", whole=whole),
+    )
+
+
+def _reports(rows: list[dict[str, Any]]) -> list[Report]:
+    lines = [Line(row["seq"], row["ts_ns"], row["caller"], row["message"], structured=True) for row in rows]
+    assembler = ReportAssembler()
+    changes = [*assembler.feed(lines), *assembler.close()]
+    return list({id(report): report for _, report in changes}.values())
+
+
+def _overlaps(report: Report, window: Span) -> bool:
+    ts_ns = report.ts_ns or 0
+    began_ns = ts_ns - int((report.duration.high if report.duration else 10.0) * S)
+    return began_ns <= window.until_ns and ts_ns >= window.since_ns
+
+
+def _lockup(stream: Stream, stood: list[Report], cpus: frozenset[int], *, whole: bool) -> Fact[bool]:
+    below = [report for report in stood if cpus & set(report.cpus)]
+    if below:
+        text = f"the host reported {below[0].kind} of its CPU {below[0].cpus[0]}, which carried a vCPU"
+        return known(True, text, record("kmsg", stream, (report.place for report in below)))
+    if stood and not cpus:
+        return unknown("which of the host's CPUs carried the vCPU is not known")
+    return known(False, "the host's log has no lockup of a CPU that carried a vCPU", complete=whole)
+
+
+def _hardware(stream: Stream, inside: list[dict[str, Any]], cpus: frozenset[int], *, whole: bool) -> Fact[bool]:
+    errors = [row for row in inside if _HARDWARE.search(row["message"])]
+    below = [row for row in errors if cpus & {int(cpu) for cpu in _CPU.findall(row["message"])}]
+    if below:
+        text = f"the host's log says: {below[0]['message'][:_NAMED_CHARS_MAX]}"
+        return known(True, text, record("kmsg", stream, (row["seq"] for row in below)))
+    if errors:
+        return unknown("the host's log has errors of hardware that name none of the CPUs which carried a vCPU")
+    return known(False, "the host's log has no error of hardware", complete=whole)
+
+
+def _said(
+    stream: Stream, rows: list[dict[str, Any]], pattern: re.Pattern[str], what: str, *, whole: bool
+) -> Fact[bool]:
+    mine = [row for row in rows if pattern.search(row["message"])]
+    if mine:
+        text = f"{what}: {mine[0]['message'][:_NAMED_CHARS_MAX]}"
+        return known(True, text, record("kmsg", stream, (row["seq"] for row in mine)))
+    return known(False, f"nothing in the host's log says that {what}", complete=whole)
+
+
+# Between readings inside of the time it was so much at least, between those around it so much at most.
+def _memory(look: Look, there: There) -> Fact[bool]:
+    window, length_ns = there.window, there.window.until_ns - there.window.since_ns
+    killed = _killed(look, there)
+    if killed is not None:
+        return killed
+    rows = look.rows(
+        "procfs_pressure",
+        "select * from procfs_pressure where machine = ? and boot_id = ? and layer = 'host' and resource = 'memory' "
+        "and stalled = 'full' and ts_ns between ? and ? order by ts_ns",
+        *there.node[:2], window.since_ns - 60 * S, window.until_ns + 60 * S,
+    )  # fmt: skip
+    inside = [row for row in rows if window.since_ns <= row["ts_ns"] <= window.until_ns]
+    before = [row for row in rows if row["ts_ns"] <= window.since_ns][-1:]
+    behind = [row for row in rows if row["ts_ns"] >= window.until_ns][:1]
+    least_ns = inside[-1]["total_ns"] - inside[0]["total_ns"] if len(inside) > 1 else 0
+    records = _of_rows("procfs_pressure", [*before, *inside, *behind])
+    if least_ns >= PRESSURE_MIN * length_ns:
+        text = f"all tasks of the host waited for memory for {least_ns / S:.1f} s"
+        return known(True, text, records)
+    if not before or not behind:
+        return unknown("no two readings of /proc/pressure/memory of the host lie around the time")
+    most_ns = behind[0]["total_ns"] - before[0]["total_ns"]
+    if most_ns < PRESSURE_MIN * length_ns:
+        return known(False, f"all tasks of the host waited for memory for at most {most_ns / S:.1f} s", records)
+    return unknown("the readings of /proc/pressure/memory are too far apart")
+
+
+def _killed(look: Look, there: There) -> Fact[bool] | None:
+    clock = look.on_clock(MONO)
+    if clock is None:
+        return None
+    rows = look.rows(
+        "bpf_hang",
+        "select * from bpf_hang where machine = ? and boot_id = ? and layer = 'host' and kind_name = 'HANG_OOM_VICTIM' "
+        "and ts_ns between ? and ?",
+        *clock[0][:2], there.window.since_ns + clock[1], there.window.until_ns + clock[1],
+    )  # fmt: skip
+    text = "the host killed a process for want of memory"
+    return known(True, text, _of_rows("bpf_hang", rows)) if rows else None
+
+
+# Requests of the VM's own process. What the host writes behind its back is of other threads, and proves nothing of it.
+def _slow(look: Look, there: There, scope: Scope) -> tuple[Fact[bool], list[Evidence]]:
+    streams, clock = look.of_host("bpf", "block-io"), look.on_clock(MONO)
+    if not streams or clock is None:
+        return Fact(), []
+    since_ns, until_ns = there.window.since_ns + clock[1], there.window.until_ns + clock[1]
+    rows = look.rows(
+        "bpf_block_io",
+        "select *, ts_ns - queued_ns::bigint - service_ns::bigint as begun_ns from bpf_block_io where machine = ? "
+        "and boot_id = ? and ts_ns >= ? and ts_ns - queued_ns::bigint - service_ns::bigint <= ? order by begun_ns",
+        *clock[0][:2], since_ns, until_ns,
+    )  # fmt: skip
+    pids = set(scope.pids)
+    mine = [row for row in rows if row["tgid"] in pids]
+    spans = merged(Span(max(row["begun_ns"], since_ns), min(row["ts_ns"], until_ns)) for row in mine)
+    slow_ns = sum(span.until_ns - span.since_ns for span in spans)
+    text = f"requests of the VM's process to {', '.join(sorted({row['disk'] for row in mine}))} were slow or open for "
+    text += f"{slow_ns / S:.1f} s"
+    if slow_ns >= SLOW_MIN * (until_ns - since_ns):
+        return known(True, text, _of_rows("bpf_block_io", mine)), []
+    others = [row for row in rows if row["tgid"] not in pids]
+    if others:
+        about = f"{len(others):,} slow requests of other processes of the host, which need not be for the VM"
+        return unknown(about), [Evidence("H6", about, _of_rows("bpf_block_io", others))]
+    whole = look.watched(streams[0], there.window) is Answer.YES and not look.lost(streams[0], 0, 1 << 62)
+    return known(False, text if mine else "no request to a disk of the host was slow", complete=whole), []
+
+
+def _monitored(look: Look, there: There, scope: Scope) -> tuple[Fact[bool], list[Evidence]]:
+    names = ", ".join(map(literal, scope.names))
+    where = f"machine = ? and boot_id = ? and vm in ({names}) and ts_ns between ? and ?"
+    params = (*there.node[:2], there.window.since_ns - S, there.window.until_ns + S)
+    failed = look.rows(
+        "qmp_events",
+        f"select * from qmp_events where event = 'BLOCK_IO_ERROR' and {where}",  # noqa: S608
+        *params,
+    )
+    stopped = look.rows("qmp_status", f"select * from qmp_status where status = 'io-error' and {where}", *params)  # noqa: S608
+    blocks = look.rows("qmp_blocks", f"select * from qmp_blocks where {where} order by position", *params)  # noqa: S608
+    broken = [row for row in blocks if row["io_status"] in _BROKEN]
+    limited = [row for row in blocks if row["bps"] or row["iops"]]
+    found = [
+        Evidence(
+            "H4", f"QEMU limits the disk {row['device'] or row['node']} to {_limit(row)}", _of_rows("qmp_blocks", [row])
+        )
+        for row in limited[:1]
+    ]
+    records = (
+        *_of_rows("qmp_events", failed), *_of_rows("qmp_status", stopped), *_of_rows("qmp_blocks", broken)
+    )  # fmt: skip
+    if records:
+        return known(True, "QEMU had an error of I/O", records), found
+    streams = [each for name in scope.names for each in look.of_host("qmp", name)]
+    if not streams:
+        return Fact(), found
+    whole = all(look.watched(each, there.window) is Answer.YES for each in streams)
+    return known(False, "QEMU told no error of I/O", complete=whole), found
+
+
+def _limit(row: dict[str, Any]) -> str:
+    limits = ((row["bps"], "byte/s"), (row["iops"], "requests/s"))
+    return " and ".join(f"{value:,} {unit}" for value, unit in limits if value)
+
+
+def _tsc_write(look: Look, there: There) -> Fact[bool]:
+    rows = look.rows(
+        "trace_kvm_write_tsc_offset",
+        "select * from trace_kvm_write_tsc_offset where machine = ? and boot_id = ?",
+        *there.node[:2],
+    )
+    for row in rows:
+        clock = look.on_clock(row["clock"])
+        if clock and there.window.since_ns <= row["ts_ns"] - clock[1] <= there.window.until_ns:
+            stream = Stream(*(row[name] for name in Stream._fields))
+            return known(True, "KVM wrote a guest's TSC", record("trace_kvm_write_tsc_offset", stream, [row["page"]]))
+    return Fact()
+
+
+def _of_rows(table: str, rows: Iterable[dict[str, Any]]) -> tuple[Record, ...]:
+    found: dict[Stream, list[int]] = {}
+    for row in rows:
+        found.setdefault(Stream(*(row[name] for name in Stream._fields)), []).append(row["position"])
+    return tuple(each for stream, positions in found.items() for each in record(table, stream, positions))

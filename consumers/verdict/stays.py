@@ -1,0 +1,134 @@
+"""From samples of a vCPU's thread, and what else is known of its stays, to the shares of an interval.
+
+Counters of /proc/PID/task/TID/schedstat say exactly how long it ran and waited between two samples; what remains it was
+away, and the `state` of /proc/PID/task/TID/stat at both samples says how (proc(5), and sched-stats.rst of the kernel's
+documentation). Of an interval of samples that lies in the window only in part, the two parts are taken for as unlike
+as they can be.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+from consumers.coverage import Span, watched
+from consumers.verdict.shares import LETTERS, Shares, added
+
+#: Less of an interval than this in a state of sleep is no time that has to be explained.
+_REST_MIN: Final = 0.05
+_ANY_REST: Final = "STH"
+_STOPPED: Final = frozenset("Tt")
+_ASLEEP: Final = frozenset("SI")
+
+
+class Sample(NamedTuple):
+    """One sample; `None` is not known. Counters are since the thread began."""
+
+    ts_ns: int
+    state: str | None
+    frozen: bool | None
+    run_ns: int | None
+    wait_ns: int | None
+    timeslices: int | None = None
+
+
+class Stay(NamedTuple):
+    """From `since_ns` to `until_ns` it was one of `letters`."""
+
+    since_ns: int
+    until_ns: int
+    letters: str
+
+
+class Monitor(NamedTuple):
+    """When the VMM said that the VM was paused, and when that it ran; neither where nobody asked it."""
+
+    paused: tuple[Span, ...] = ()
+    running: tuple[Span, ...] = ()
+
+
+def account(samples: Sequence[Sample], stays: Sequence[Stay], monitor: Monitor, window: Span, error_ns: int) -> Shares:
+    """Return the shares of `window`, whose ends are known within `error_ns`; all times are of one clock.
+
+    A pause of the VM goes before `stays`, which are exact and do not overlap, and these before `samples`.
+    """
+    length_ns = window.until_ns - window.since_ns
+    assert length_ns > 0
+    parts: list[tuple[str, float]] = []
+    covered: list[Span] = []
+    paused = watched(monitor.paused, *window).seen
+    for stay in [*(Stay(*span, "T") for span in paused), *stays]:
+        for span in _outside(covered, _clipped(stay, window)):
+            parts.append((stay.letters, span.until_ns - span.since_ns))
+            covered.append(span)
+    doubtful_ns = 0
+    for one, two in pairwise(samples):
+        interval = Span(one.ts_ns, two.ts_ns)
+        free = _outside(covered, _clipped(interval, window))
+        if interval.since_ns < interval.until_ns and free:
+            letters = _rest(one, two, runs=watched(monitor.running, *interval).answer == "yes")
+            shares = _between(one, two, letters)
+            parts += _parts(shares, sum(span.until_ns - span.since_ns for span in free), two.ts_ns - one.ts_ns)
+            covered += free
+            sampled = two.timeslices is None or one.timeslices != two.timeslices
+            if sampled and letters != _ANY_REST and dict(shares).get(letters, 0) > _REST_MIN * (two.ts_ns - one.ts_ns):
+                doubtful_ns = max(doubtful_ns, two.ts_ns - one.ts_ns)
+    known_ns = sum(mass for _, mass in parts)
+    parts.append((LETTERS, length_ns - known_ns))
+    error = (2 * error_ns + doubtful_ns) / length_ns
+    return added(((letters, mass / length_ns) for letters, mass in parts), min(1.0, error))
+
+
+def split(shares: Shares, in_guest: float) -> Shares:
+    """Return `shares` with the time on a CPU told apart, of which the share `in_guest` of all time was in the guest."""
+    masses = dict(shares.masses)
+    ran = masses.pop("GX", 0.0)
+    guest = min(ran, in_guest)
+    return added([*masses.items(), ("G", guest), ("X", ran - guest)], shares.error)
+
+
+# How long it was what between two samples, in ns.
+def _between(one: Sample, two: Sample, rest: str) -> list[tuple[str, float]]:
+    length_ns = two.ts_ns - one.ts_ns
+    if one.run_ns is None or two.run_ns is None:
+        return [(LETTERS, length_ns)]
+    ran_ns = min(max(two.run_ns - one.run_ns, 0), length_ns)
+    if one.wait_ns is None or two.wait_ns is None:
+        return [("GX", ran_ns), ("W" + rest, length_ns - ran_ns)]
+    waited_ns = min(max(two.wait_ns - one.wait_ns, 0), length_ns - ran_ns)
+    return [("GX", ran_ns), ("W", waited_ns), (rest, length_ns - ran_ns - waited_ns)]
+
+
+# What a thread was that neither ran nor waited, by what it was found as at both ends.
+def _rest(one: Sample, two: Sample, *, runs: bool) -> str:
+    found = {letter for each in (one, two) for letter in _away(each, runs=runs)}
+    return "".join(sorted(found or _ANY_REST, key=LETTERS.index))
+
+
+def _away(sample: Sample, *, runs: bool) -> str:
+    if sample.frozen or sample.state in _STOPPED:
+        return "T"
+    # A freezer's sleep is one of these two, and a VM that its VMM paused is asleep like an idle one.
+    if sample.state == "D":
+        return "S" if sample.frozen is False else "ST"
+    if sample.state in _ASLEEP:
+        return "SH" if sample.frozen is False and runs else "STH"
+    return ""
+
+
+# Of an interval of which only `taken_ns` count: how much of each was in there at least, and what the remainder can be.
+def _parts(shares: list[tuple[str, float]], taken_ns: int, length_ns: int) -> Iterator[tuple[str, float]]:
+    left_ns = float(taken_ns)
+    for letters, mass in shares:
+        certain = max(0.0, mass - (length_ns - taken_ns))
+        left_ns -= certain
+        yield letters, certain
+    yield "".join(dict.fromkeys(letter for letters, mass in shares if mass > 0 for letter in letters)), left_ns
+
+
+def _clipped(stay: Stay | Span, window: Span) -> Span:
+    return Span(max(stay.since_ns, window.since_ns), min(stay.until_ns, window.until_ns))
+
+
+# What of `span` lies in none of `covered`.
+def _outside(covered: Sequence[Span], span: Span) -> list[Span]:
+    return list(watched(covered, *span).blind) if span.since_ns < span.until_ns else []

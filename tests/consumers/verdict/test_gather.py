@@ -1,0 +1,186 @@
+"""Facts out of real rows: four failures, each with its host and without, judged right or not at all."""
+
+from dataclasses import replace
+
+import pytest
+
+from consumers.incidents.incident import Source
+from consumers.verdict.facts import holds
+from consumers.verdict.gather import gather
+from consumers.verdict.judge import judge
+from consumers.verdict.verdict import Confidence, Owner
+from schemas.loss import Loss
+from schemas.state import Record
+from tests.consumers.verdict import _bpf, _lake
+from tests.consumers.verdict._lake import SCENARIOS, S
+
+ANSWERS = {
+    "frozen": ("C1", Owner.VMM_PAUSE, Confidence.HIGH),
+    "starved": ("C2", Owner.HOST_CPU, Confidence.HIGH),
+    "paused": ("C1", Owner.VMM_PAUSE, Confidence.HIGH),
+    "spin": ("C7", Owner.GUEST_DRIVER, Confidence.MEDIUM),
+}
+
+
+@pytest.fixture(scope="module")
+def lakes(tmp_path_factory):
+    path = tmp_path_factory.mktemp("verdict")
+    return {name: _lake.build(path / name, scenario) for name, scenario in SCENARIOS.items()}
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Build a lake of a changed scenario, and gather."""
+
+    def call(name, withhold=(), **changes):
+        scenario = SCENARIOS[name]._replace(**changes)
+        found = _lake.incident(scenario.dump)
+        return found, gather(_lake.build(tmp_path / "lake", scenario), found, withhold)
+
+    return call
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_with_its_host_a_failure_is_judged_right(lakes, name):
+    incident = _lake.incident(SCENARIOS[name].dump)
+    facts = gather(lakes[name], incident)
+    found = judge(incident, facts)
+    assert (found.row, found.owner, found.confidence) == ANSWERS[name], found
+    assert holds(facts.mapped), facts.mapped
+    assert facts.lost.value == 0
+    assert facts.clock_error_s.value < 0.01
+    measured = next(each for each in found.evidence if each.id == "H1")
+    assert {each.table for each in measured.records} >= {"vcpu_time"}
+    assert {each.machine for each in measured.records} == {_lake.HOST.machine}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_without_its_host_it_is_undetermined_or_the_same_and_says_what_lacks(lakes, name):
+    incident = _lake.incident(SCENARIOS[name].dump)
+    found = judge(incident, gather(lakes[name], incident, {"host", "virtual-platform"}))
+    assert (found.owner, found.confidence) == (Owner.UNDETERMINED, Confidence.NONE)
+    assert found.missing[0].text.startswith(
+        "any stream of the host over the interval: the lake has no stream of the host"
+    )
+
+
+def test_of_a_pause_the_monitor_alone_tells_and_none_of_that_is_of_the_layer_host(lakes):
+    incident = _lake.incident(SCENARIOS["paused"].dump)
+    found = judge(incident, gather(lakes["paused"], incident, {"host"}))
+    assert (found.row, found.owner, found.confidence) == ("C1", Owner.VMM_PAUSE, Confidence.MEDIUM)
+    assert {each.table for item in found.evidence for each in item.records} == {"qmp_events"}
+    assert "M1" in {each.id for each in found.missing}
+    blind = judge(incident, gather(lakes["paused"], incident, {"virtual-platform"}))
+    assert blind.owner is Owner.UNDETERMINED
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_each_withheld_layer_names_no_other_owner_and_the_same_lake_gives_the_same(lakes, name):
+    incident = _lake.incident(SCENARIOS[name].dump)
+    whole = judge(incident, gather(lakes[name], incident))
+    for layers in (
+        {"host"},
+        {"virtual-platform"},
+        {"guest-kernel"},
+        {"host", "virtual-platform"},
+        {"host", "guest-kernel"},
+    ):
+        found = judge(incident, gather(lakes[name], incident, layers))
+        assert found.owner in (whole.owner, Owner.UNDETERMINED), (layers, found)
+    assert gather(lakes[name], incident) == gather(lakes[name], incident)
+
+
+def test_an_idle_monitor_convicts_and_acquits_nobody(made):
+    incident, facts = made("paused", qmp=(), watched=("kmsg", "topology", "vcpu-time"))
+    assert facts.vcpus[1].value.masses.keys() >= {"STH"}
+    found = judge(incident, facts)
+    assert found.owner is Owner.UNDETERMINED
+    assert Owner.VMM_PAUSE not in {each.owner for each in found.rejected}
+
+
+def test_loss_among_the_samples_and_a_topology_that_nobody_watched_lower(made):
+    lost = Loss("drop", 30, 2, "agent-died", "agent", "event")
+    incident, facts = made("frozen", lost=(("vcpu-time", lost),), watched=("vcpu-time",))
+    assert facts.lost.value == 2
+    found = judge(incident, facts)
+    assert (found.owner, found.confidence) == (Owner.VMM_PAUSE, Confidence.MEDIUM)
+    assert [each.id for each in found.missing] == ["M1", "M2"]
+
+
+def test_a_lockup_of_the_host_s_cpu_below_is_the_owner_and_one_beside_is_not(made, tmp_path):
+    line = "watchdog: BUG: soft lockup - CPU#{}  stuck for 26s! [kworker/1:2:52]".replace("  ", " ")
+    incident, facts = made("starved", host_lines=((0, 34.5, line.format(1)),))
+    found = judge(incident, facts)
+    assert (found.row, found.owner, found.beside) == ("C6", Owner.HOST_KERNEL, (Owner.HOST_CPU,))
+    assert found.evidence[0].records[0][:3] == ("kmsg", _lake.HOST.machine, "kmsg")
+    other = _lake.build(tmp_path / "other", SCENARIOS["starved"]._replace(host_lines=((0, 34.5, line.format(3)),)))
+    assert holds(gather(other, incident).host_lockup) is False
+
+
+@pytest.mark.parametrize(
+    ("text", "fact"),
+    [
+        ("mce: [Hardware Error]: CPU 1: Machine Check: 0 Bank 4: b200000000070f0f", "host_hardware"),
+        ("nvme nvme0: I/O 12 QID 3 timeout, aborting", "io_timeout"),
+        ("PM: suspend exit", "host_suspend"),
+    ],
+)
+def test_the_host_s_log_tells_of_hardware_disks_and_suspends_within_the_time(made, tmp_path, text, fact):
+    incident, facts = made("frozen", host_lines=((4, 20, text),))
+    assert holds(getattr(facts, fact)) is True
+    other = _lake.build(tmp_path / "other", SCENARIOS["frozen"]._replace(host_lines=((4, 40, text),)))
+    assert holds(getattr(gather(other, incident), fact)) is False
+    blind = SCENARIOS["frozen"]._replace(host_lines=((4, 40, text),), watched=("topology", "vcpu-time", "qmp"))
+    assert holds(getattr(gather(_lake.build(tmp_path / "blind", blind), incident), fact)) is None
+
+
+def test_a_vcpu_asleep_under_pressure_on_the_host_s_memory(made, tmp_path):
+    deep = _lake._held("D", False, 0, 0)(10, 35)
+    incident, facts = made("frozen", second=deep, pressure_ms=600)
+    found = judge(incident, facts)
+    assert (found.row, found.owner, found.confidence) == ("C3", Owner.HOST_MEMORY, Confidence.HIGH)
+    calm = _lake.build(tmp_path / "calm", SCENARIOS["frozen"]._replace(second=deep, pressure_ms=1))
+    assert judge(incident, gather(calm, incident)).owner is Owner.UNDETERMINED
+
+
+def test_stays_of_the_bpf_program_tell_what_samples_cannot(made):
+    stays = _bpf.vcpu((10, 22, "VCPU_THROTTLED", b"other"), (22, 36, "VCPU_WAITING", b"hog"))
+    incident, facts = made("starved", second=_lake._held("S", False, 0, 0)(10, 36), trace=tuple(stays))
+    found = judge(incident, facts)
+    assert (found.row, found.owner) == ("C2", Owner.HOST_CPU)
+    texts = [each.text for each in found.evidence]
+    assert "vCPU 1 waited up to 14.000 s for a CPU: hog ran there" in texts
+    assert any(each.text.endswith("its cgroup's time was used up") and each.id == "H3" for each in found.evidence)
+    assert "bpf_vcpu" in {each.table for item in found.evidence for each in item.records}
+
+
+@pytest.mark.parametrize(("tgid", "so"), [(4099, True), (5000, None)])
+def test_slow_requests_count_where_they_are_the_vm_s(made, tgid, so):
+    _, facts = made("frozen", trace=tuple(_bpf.block_io((12, 34, "BLOCK_IO_ISSUED", tgid))))
+    assert holds(facts.io_slow) is so
+
+
+def test_the_guest_s_own_thresholds_steal_and_counters_are_told(made):
+    hangs = [Record("procfs_hangs", at * S, {"watchdog_thresh_s": 3, "softlockups": n}) for n, at in enumerate((5, 40))]
+    stat = "cpu  0 0 0 0 0 0 0 {0} 0 0\ncpu0 0 0 0 0 0 0 0 0 0 0\ncpu1 0 0 0 0 0 0 0 {0} 0 0\n"
+    texts = [
+        Record("procfs_text", at * S, {"path": "/proc/stat", "text": stat.format(100 * at), "truncated": False})
+        for at in (12, 33)
+    ]
+    incident, facts = made("starved", guest=(*hangs, *texts), second=lambda _: ("R", False, 0, 0))
+    assert holds(facts.thresholds) is True
+    found = {each.id: each.text for each in facts.found}
+    assert found["G3"] == "the guest's kernel counted more: softlockups by 1"
+    assert found["G2"] == "the guest counted 21.0 s of steal on CPU 1"
+    assert found["G4"].startswith("the guest's agent gave no sign of life for at most")
+    del incident
+
+
+def test_an_incident_without_a_machine_or_a_time_has_no_facts(lakes):
+    incident = _lake.incident(SCENARIOS["frozen"].dump)
+    nobody = replace(incident, source=Source("", "", ""))
+    assert gather(lakes["frozen"], nobody).host.value is None
+    timeless = replace(incident, since_ns=None, root=replace(incident.root, ts_ns=None))
+    found = judge(timeless, gather(lakes["frozen"], timeless))
+    assert found.owner is Owner.UNDETERMINED
+    assert found.missing[0].text.endswith("the report has no time of the kernel's clock")
