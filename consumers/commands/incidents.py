@@ -80,8 +80,8 @@ def run(args: argparse.Namespace) -> int:
     more, found = len(found) - args.limit, found[: args.limit]
     _add_utc(storage, found)
     if args.format != "table":
-        names = [*found[0]] if found else []
-        render.print_rows(names, [[row[name] for name in names] for row in found], args.format)
+        if found:
+            render.print_rows([*found[0]], [[*row.values()] for row in found], args.format)
         return 0
     if not found:
         print(f"none of the lake's {len(rows):,} incidents is of that sort")

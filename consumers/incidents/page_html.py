@@ -16,6 +16,7 @@ from consumers.timeline.shown import cut, head
 LINE_CHARS_MAX: Final = 4_000
 LINES_MAX: Final = 1_000
 _PARAGRAPH_CHARS_MAX: Final = 8_000
+_NAME_CHARS_MAX: Final = 64
 # Behind the timeline's own style, which is for a bright room.
 _DARK: Final = """
 :root { color-scheme: dark; }
@@ -72,7 +73,7 @@ def _write_items(title: str, items: Iterable[Item], out: TextIO) -> None:
     for item in items:
         codes = "".join(f"<code>{shown_text(code)}</code>" for code in item.codes)
         kind = ' class="against"' if item.label == "against" and item.codes else ""
-        out.write(f"<dt>{_text(item.label)}</dt><dd{kind}>{_text(item.text)}{codes}</dd>\n")
+        out.write(f"<dt>{_text(item.label, _NAME_CHARS_MAX)}</dt><dd{kind}>{_text(item.text)}{codes}</dd>\n")
     out.write("</dl>\n")
 
 
@@ -102,7 +103,7 @@ def _write_timeline(page: Page, out: TextIO) -> None:
 def _write_report(report: RawReport, *, opened: bool, out: TextIO) -> None:
     out.write(f"<details{' open' if opened else ''}><summary>{_text(report.title)}</summary>\n<pre>")
     for line in report.lines[:LINES_MAX]:
-        caller = f" {shown_text(line.caller)}" if line.caller else ""
+        caller = f" {_text(line.caller, _NAME_CHARS_MAX)}" if line.caller else ""
         out.write(f"{line.seq:>8} [{line.at:>14}]{caller} {_text(line.text, LINE_CHARS_MAX)}\n")
     hidden = max(0, len(report.lines) - LINES_MAX) + report.dropped
     if hidden:

@@ -20,6 +20,7 @@ _LABEL: Final = 13
 LINE_CHARS_MAX: Final = 400
 LINES_MAX: Final = 60
 _PARAGRAPH_CHARS_MAX: Final = 4_000
+_NAME_CHARS_MAX: Final = 64
 _MARKS: Final = {Order.KNOWN: "", Order.UNDETERMINED: "~", Order.ARRIVAL: "?"}
 _COLUMNS: Final = ("at", "bound", "", "layer", "stream", "what")
 
@@ -33,7 +34,7 @@ def write(page: Page, incident: Incident, rows_max: int, out: TextIO) -> None:
         _write_items("MISSING, AND HOW TO GET IT", page.missing, out)
     _write_heading("SEVEN QUESTIONS", out)
     for number, (question, lines) in enumerate(page.questions, 1):
-        out.write(f"{number}. {question}\n")
+        out.write(f"{number}. {_cut(question, LINE_CHARS_MAX)}\n")
         for line in lines:
             out.writelines(each + "\n" for each in _wrapped(line, "   - ", "     "))
     _write_timeline(page, incident, rows_max, out)
@@ -52,7 +53,7 @@ def _write_heading(title: str, out: TextIO) -> None:
 def _write_items(title: str, items: Iterable[Item], out: TextIO) -> None:
     _write_heading(title, out)
     for item in items:
-        label = f"{printable(item.label):{_LABEL}}"
+        label = f"{_cut(item.label, _NAME_CHARS_MAX):{_LABEL}}"
         out.writelines(line + "\n" for line in _wrapped(item.text, label, " " * _LABEL))
         out.writelines(f"{' ' * _LABEL}$ {printable(code)}\n" for code in item.codes)
 
@@ -92,7 +93,7 @@ def _in_utc(found: Timeline) -> bool:
 def _raw(report: RawReport) -> Iterator[str]:
     yield _cut(report.title, _PARAGRAPH_CHARS_MAX)
     for line in report.lines[:LINES_MAX]:
-        caller = f" {printable(line.caller)}" if line.caller else ""
+        caller = f" {_cut(line.caller, _NAME_CHARS_MAX)}" if line.caller else ""
         yield f"  {line.seq:>8} [{line.at:>14}]{caller} {_cut(line.text, LINE_CHARS_MAX)}".rstrip()
     more = len(report.lines) - LINES_MAX
     hidden = max(0, more) + report.dropped

@@ -21,6 +21,8 @@ from schemas.errors import UsageError
 
 #: Rows that are read; a page in text shows fewer.
 ROWS_MAX: Final = 1000
+#: Of the text of a row so much is kept.
+TEXT_CHARS_MAX: Final = 4_000
 _S: Final = 1_000_000_000
 _WARNING, _ERROR = 4, 3
 
@@ -49,6 +51,10 @@ def told(storage: Storage, stored: Stored, around: Around, lake: str) -> Told:
         found = build(storage, Choice(vm, None if vm else machine, since, until), ROWS_MAX)
     except UsageError as e:
         return Told(None, f"there is none: {e}", command)
+    for entry in found.entries:
+        more = len(entry.text) - TEXT_CHARS_MAX
+        if more > 0:
+            entry.text = f"{entry.text[:TEXT_CHARS_MAX]}… ({more:,} characters more)"
     return Told(found, note, command)
 
 

@@ -220,7 +220,7 @@ def _survived(about: About) -> Iterator[str]:
         yield f"nothing of this boot's log came behind it (the newest record is seq {around.behind[0]})"
     kept = [each.stream for each in around.watches if each.stream.surface == "pstore"]
     if kept:
-        yield f"the lake has {len(kept)} streams of pstore"
+        yield f"the lake has {len(kept)} stream{'' if len(kept) == 1 else 's'} of pstore"
     else:
         lacks = "; what the kernel printed last, in its panic, may be there alone" if incident.panicked else ""
         yield f"the lake has no stream of pstore: there is no second copy{lacks}"

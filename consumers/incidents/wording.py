@@ -52,7 +52,9 @@ def row_of(verdict: Verdict) -> Row | None:
     if verdict.rules != RULES_VERSION:
         return None
     mine = [row for row in (*ROWS, *PARTS) if row.id == verdict.row and row.owner is verdict.owner]
-    return next((row for row in mine if row.says in verdict.sentence), None)
+    # The words of one row may be a part of another's.
+    told = [row for row in mine if row.says in verdict.sentence]
+    return max(told, key=lambda row: len(row.says), default=None)
 
 
 def row_words(verdict: Verdict) -> str:

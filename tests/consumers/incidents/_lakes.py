@@ -64,6 +64,16 @@ def with_host(path, scenario):
     return run(path, [*((TOPIC_LOG, each) for each in logs), *((TOPIC_STATE, each) for each in states)])
 
 
+def later(path, scenario):
+    """Make a lake whose alerter knew nothing of the host at first, and all of it when a heartbeat came."""
+    # The collector brought the rows before the second run of the alerter.
+    made = moved(lambda: [*_lake._logs(scenario), None, *_lake._states(scenario)])
+    at = made.index(None)
+    logs, states = made[:at], made[at + 1 :]
+    run(path, [*((TOPIC_LOG, each) for each in logs[:2])])
+    return run(path, [*((TOPIC_STATE, each) for each in states), *((TOPIC_LOG, each) for each in logs[2:])])
+
+
 def alone(path, name, *, clocks=True):
     """Make a lake of one genuine kernel log and nothing of its host; without `clocks` nobody read any."""
     logs = moved(lambda: log_frames(capture(name), beats=clocks))
