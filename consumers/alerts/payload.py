@@ -77,6 +77,7 @@ def annotations(incident: Incident, verdict: Verdict | None, whose: Whose) -> di
     if verdict:
         found |= {
             "shared": str(verdict.shared or ""),
+            "beside": _listed(verdict.beside),
             "confidence": str(verdict.confidence),
             "row": verdict.row,
             "rules": str(verdict.rules),
