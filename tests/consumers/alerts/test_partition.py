@@ -160,6 +160,18 @@ def test_a_lake_with_an_alerters_chain_is_whole_and_says_so(storage):
     assert again.cases == each.cases
 
 
+def test_what_was_silent_until_it_was_forgotten_ends_with_the_boot_all_the_same(storage):
+    each, kernel = alerter(storage), Kernel()
+    (case,) = each.add(messages(kernel.stalls()))
+    each.add(messages(*(kernel.beats(after_s=600) for _ in range(12)), first=1))
+    machine = each._machines["m1", "guest-kernel"]
+    assert (case.incident.state, machine.holds(case.incident.id)) == (State.STALE, False)
+    committed(each, storage)
+    again = alerter(storage)
+    (ended,) = again.add(messages(Kernel(boot="b2").says(HEALTHY), first=13))
+    assert (ended.incident.id, ended.incident.state, ended.incident.ended_by) == (case.incident.id, "ended", "reboot")
+
+
 def test_machines_have_a_bound(storage, monkeypatch, caplog):
     monkeypatch.setattr("consumers.alerts.partition.MACHINES_MAX", 3)
     each = alerter(storage)
