@@ -3,6 +3,7 @@
 What guests have written stands in it as it is: whoever writes the page makes it harmless.
 """
 
+import shlex
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
@@ -76,7 +77,7 @@ def page(stored: Stored, around: Around, told: Told, lake: str) -> Page:
     return Page(
         _title(stored),
         (f"{sentence(incident)} {_said(verdict)}", f"{_began(stored, around, names)} {_state(stored)}"),
-        tuple(_verdict(verdict, names, boots, lake)),
+        tuple(_verdict(stored, names, boots, lake)),
         () if verdict is None else tuple(_missing(verdict.missing)),
         tuple(ask(about)),
         told._replace(note=about.short(told.note)),
@@ -136,7 +137,8 @@ def _records(verdict: Verdict | None) -> Iterable[Record]:
     return () if verdict is None else (record for found in verdict.evidence for record in found.records)
 
 
-def _verdict(verdict: Verdict | None, names: dict[str, str], boots: dict[str, str], lake: str) -> Iterator[Item]:
+def _verdict(stored: Stored, names: dict[str, str], boots: dict[str, str], lake: str) -> Iterator[Item]:
+    verdict, key = stored.verdict, stored.incident.id
     if verdict is None:
         yield Item("owner", "not judged yet; the alerter judges 1, 5, 15 and 60 s after the first line, and at the end")
         return
@@ -152,6 +154,8 @@ def _verdict(verdict: Verdict | None, names: dict[str, str], boots: dict[str, st
         yield _evidence(found, names, boots, lake, seen)
     if verdict.owner is not Owner.UNDETERMINED and not any(found.against for found in verdict.evidence):
         yield Item("against", "nothing that was found speaks against it")
+    again = f"hypocenter verdict --lake {shlex.quote(lake)} --incident {shlex.quote(key)}"
+    yield Item("again", "what the rules and rows of now say:", (again,))
     reasons: dict[str, list[str]] = {}
     for other in verdict.rejected:
         reasons.setdefault(other.reason, []).append(other.owner)

@@ -138,6 +138,7 @@ def test_one_that_was_stopped_while_another_took_over_raises_nothing_again(alert
     first.signal(signal.SIGSTOP)
     second = alerting.start()
     second.said("going on at offset")
+    alerting.append(kernel.stalls(s=48, after_s=26))
     alerting.append(Kernel(boot="b2").says(HEALTHY))
     until(lambda: alerting.notified() == {"m1": ["firing", "resolved"]})
     first.signal(signal.SIGCONT)
