@@ -154,13 +154,13 @@ def _verdict(stored: Stored, names: dict[str, str], boots: dict[str, str], lake:
         yield _evidence(found, names, boots, lake, seen)
     if verdict.owner is not Owner.UNDETERMINED and not any(found.against for found in verdict.evidence):
         yield Item("against", "nothing that was found speaks against it")
-    again = f"hypocenter verdict --lake {shlex.quote(lake)} --incident {shlex.quote(key)}"
-    yield Item("again", "what the rules and rows of now say:", (again,))
     reasons: dict[str, list[str]] = {}
     for other in verdict.rejected:
         reasons.setdefault(other.reason, []).append(other.owner)
     for reason, owners in reasons.items():
         yield Item("not", f"{', '.join(owners)}: {reason}")
+    again = f"hypocenter verdict --lake {shlex.quote(lake)} --incident {shlex.quote(key)}"
+    yield Item("again", "what the rules and rows of now say:", (again,))
 
 
 # Each command once: several pieces of evidence are of the same rows.
