@@ -1,8 +1,8 @@
 """From the kernel's own print of a hung task to Alertmanager's notification, through a real Kafka.
 
 This machine's kernel reports the task itself: it writes into a file system that is frozen for some seconds, and the
-time after which the kernel says so is lowered meanwhile. The moment of the print is the record's own, on printk's clock,
-which is read against CLOCK_MONOTONIC. Agent, broker, alerter and Alertmanager are processes of their own; the
+time after which the kernel says so is lowered meanwhile. The moment of the print is the record's own, on printk's
+clock, which is read against CLOCK_MONOTONIC. Agent, broker, alerter and Alertmanager are processes of their own; the
 notification is later than what is asked for, that Alertmanager has the alert.
 """
 
