@@ -62,7 +62,10 @@ def root_of(reports: list[Report]) -> Report:
     if timed:
         earliest = min(start for start, _ in timed)
         stalls = [each for start, each in timed if start <= earliest + SLACK_NS]
-    return min(stalls, key=lambda each: (each.corrupted, waits_for_others(each), each.place))
+    # One stack after the other is read only until one does not wait.
+    whole = [each for each in stalls if not each.corrupted] or stalls
+    whole.sort(key=lambda each: each.place)
+    return next((each for each in whole if not waits_for_others(each)), whole[0])
 
 
 def summarise(incident: Incident, folded: Folded) -> None:

@@ -5,6 +5,7 @@ powerpc, riscv and s390. Compiler suffixes (`.constprop.0`, `.cold`, `.isra.3`) 
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import re2
@@ -59,6 +60,9 @@ _WAITING: Final = _compiled(
     r"|smp_call_(?:function|on)\w*|on_each_cpu\w*|csd_lock_\w+|csd_lock|generic_exec_single|kvm_wait|xen_poll\w*|hv_qlock\w*"
     r"|kasan_\w+|sanitizer_\w+|trace_\w+|bpf_trace\w*|blk_mq_get_tag|nmi_\w+)"
 )
+# Of frames that are the dump's own, or the interrupt's.
+_DUMP: Final = 1
+_CAME_IN: Final = 2
 _SUFFIXES: Final = (".constprop", ".cold", ".isra", ".part", ".llvm", ".lto")
 
 
@@ -73,15 +77,15 @@ def below_machinery(stack: Sequence[Frame]) -> list[Frame]:
     """Return `stack`, innermost first, without the dump's own frames and the interrupt that it came in by."""
     begin = 0
     dumping = False
-    for i, frame in enumerate(stack):
-        name = own_name(frame.function)
-        if _MACHINERY.fullmatch(name) is not None:
+    sides = [_side(frame.function) for frame in stack]
+    for i, side in enumerate(sides):
+        if side == _DUMP:
             dumping = True
-        elif _ENTRY.fullmatch(name) is not None and dumping:
+        elif side == _CAME_IN and dumping:
             begin, dumping = i + 1, False
-    below = [frame for frame in stack[begin:] if not _is_dump(frame)]
+    below = [frame for frame, side in zip(stack[begin:], sides[begin:], strict=True) if not side]
     # All of it machinery: a stack cut behind the interrupt; what the registers name is before.
-    return below or [frame for frame in stack if not _is_dump(frame)]
+    return below or [frame for frame, side in zip(stack, sides, strict=True) if not side]
 
 
 def anchor(functions: Sequence[str]) -> str:
@@ -96,6 +100,10 @@ def anchor(functions: Sequence[str]) -> str:
     return ""
 
 
-def _is_dump(frame: Frame) -> bool:
-    name = own_name(frame.function)
-    return _MACHINERY.fullmatch(name) is not None or _ENTRY.fullmatch(name) is not None
+# Asked again for the whole stack with each of its frames. A guest writes the names, so what is remembered is bounded.
+@lru_cache(maxsize=1 << 12)
+def _side(function: str) -> int:
+    name = own_name(function)
+    if _MACHINERY.fullmatch(name) is not None:
+        return _DUMP
+    return _CAME_IN if _ENTRY.fullmatch(name) is not None else 0
