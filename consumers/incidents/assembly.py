@@ -133,8 +133,10 @@ class IncidentAssembler:
 
     def _found(self, report: Report, *, whole: bool, but: Held | None = None) -> Held | None:
         fits = [held for held in self._held if held is not but and joins(held, report, whole=whole)]
+        if len(fits) < 2:
+            return fits[0] if fits else None
         own = family(report)
-        return min(fits, key=lambda held: not any(family(each) == own for each in held.incident.reports), default=None)
+        return min(fits, key=lambda held: not any(family(each) == own for each in held.incident.reports))
 
     def _new(self, report: Report) -> Held:
         key = json.dumps([*self._source, family(report), report.place])
@@ -166,8 +168,9 @@ class IncidentAssembler:
         incident = held.incident
         while len(incident.reports) > self._limits.reports_max:
             spare = [each for each in incident.reports[1:-1] if each is not incident.root]
-            closed = [each for each in spare if key_of(each) not in held.unclosed]
-            gone = (closed or spare)[0]
+            gone = spare[0]
+            if len(held.unclosed) < len(incident.reports):
+                gone = next((each for each in spare if key_of(each) not in held.unclosed), gone)
             incident.reports = [each for each in incident.reports if each is not gone]
             incident.dropped_reports += 1
             held.unclosed.pop(key_of(gone), None)
@@ -213,8 +216,10 @@ class IncidentAssembler:
                 first = report is held.incident.reports[0]
                 trim(report, self._limits.first_lines_max if first else self._limits.lines_max)
 
-    # Of some kinds the end comes long after the report was closed.
+    # Of some kinds the end comes long after the report was closed. Without one it is a report that was dropped.
     def _late_end(self, report: Report, key: str) -> list[Held]:
+        if not report.ended:
+            return []
         for held in self._held:
             if held.incident.state is not State.ENDED and any(key_of(each) == key for each in held.incident.reports):
                 replace(held.incident, key, report)

@@ -44,7 +44,9 @@ def told(incident: Incident) -> tuple[Any, ...]:
 
 def fingerprint(report: Report, *, root: bool) -> int:
     """Return a checksum of what an incident says of a report that still grows; of the root, its stack too."""
-    said = report.cpus, report.duration, report.task, report.pid, report.shape, report.ended, report.corrupted
+    # Plain values, which have their text at once: this is done with every line.
+    length, shape = report.duration and tuple(report.duration), report.shape and str(report.shape)
+    said = report.cpus, length, report.task, report.pid, shape, report.ended, report.corrupted
     return crc32(repr((*said, report.frames if root else None, report.module if root else None)).encode())
 
 

@@ -5,28 +5,30 @@ Printed lengths are cut to whole seconds, so a span counts as longer only from a
 `counter` is what the kernel's own counters say, `heartbeat` the gap between two signs of life.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from operator import attrgetter, itemgetter
 from typing import Final
 
-from consumers.incidents.joining import S, length_ns
+from consumers.incidents.joining import S
 from consumers.reports.report import Kind, Report, Seconds
 
 PRINTED: Final = "printed"
 SPAN: Final = "span"
 _SPAN_LONGER_S: Final = 1.0
+_HIGH_LOW, _START = attrgetter("high", "low"), itemgetter(0)
 
 
-def known(reports: Iterable[Report]) -> dict[str, Seconds]:
-    """Return what the reports themselves tell: `printed` and `span`."""
-    stalls = [each for each in reports if each.kind is not Kind.PANIC]
+def known(reports: Sequence[Report], starts: Sequence[int | None]) -> dict[str, Seconds]:
+    """Return what the reports themselves tell, `printed` and `span`; `starts` is when the stall of each began, ns."""
+    stalls = [pair for pair in zip(starts, reports, strict=True) if pair[1].kind is not Kind.PANIC]
     found = {}
-    printed = [each.duration for each in stalls if each.duration is not None]
+    printed = [each.duration for _, each in stalls if each.duration is not None]
     if printed:
-        found[PRINTED] = max(printed, key=lambda each: (each.high, each.low))
-    timed = [each for each in stalls if each.ts_ns is not None]
+        found[PRINTED] = max(printed, key=_HIGH_LOW)
+    timed = [pair for pair in stalls if pair[0] is not None]
     if len(timed) > 1:
-        last_ns = max(each.ts_ns or 0 for each in timed)
-        first = min(timed, key=lambda each: (each.ts_ns or 0) - length_ns(each))
+        last_ns = max(each.ts_ns or 0 for _, each in timed)
+        _, first = min(timed, key=_START)
         gap_s = (last_ns - (first.ts_ns or 0)) / S
         own = first.duration or Seconds(0.0, 0.0)
         found[SPAN] = Seconds(round(gap_s + own.low, 6), round(gap_s + own.high, 6))

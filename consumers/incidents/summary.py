@@ -5,6 +5,7 @@ among those that close, one that only waits for other CPUs is a victim.
 """
 
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Final
 
 from consumers.incidents import lengths
@@ -14,6 +15,10 @@ from consumers.reports.report import Kind, Report, Seconds
 
 VICTIMS_MAX: Final = 32
 CPUS_MAX: Final = 256
+_NO_STALLS: Final = (Kind.PANIC, Kind.CLOCKSOURCE_UNSTABLE)
+# All of this is done again for every report of a storm.
+_PLACE, _LAST_PLACE, _CPUS = attrgetter("place"), attrgetter("last_place"), attrgetter("cpus")
+_STRUCTURED, _CORRUPTED = attrgetter("structured"), attrgetter("corrupted")
 
 
 @dataclass(slots=True)
@@ -57,41 +62,51 @@ class Folded:
 
 def root_of(reports: list[Report]) -> Report:
     """Return the report whose stall began first; without times the first that does not wait for others."""
-    stalls = [each for each in reports if each.kind not in (Kind.PANIC, Kind.CLOCKSOURCE_UNSTABLE)] or reports
-    timed = [(start, each) for each in stalls if (start := since_ns(each)) is not None]
+    return _root(reports, [since_ns(each) for each in reports])
+
+
+def _root(reports: list[Report], starts: list[int | None]) -> Report:
+    stalls = [pair for pair in zip(starts, reports, strict=True) if pair[1].kind not in _NO_STALLS]
+    stalls = stalls or list(zip(starts, reports, strict=True))
+    timed = [start for start, _ in stalls if start is not None]
     if timed:
-        earliest = min(start for start, _ in timed)
-        stalls = [each for start, each in timed if start <= earliest + SLACK_NS]
+        latest = min(timed) + SLACK_NS
+        stalls = [pair for pair in stalls if pair[0] is not None and pair[0] <= latest]
     # One stack after the other is read only until one does not wait.
-    whole = [each for each in stalls if not each.corrupted] or stalls
-    whole.sort(key=lambda each: each.place)
-    return next((each for each in whole if not waits_for_others(each)), whole[0])
+    first = [each for _, each in stalls if not each.corrupted] or [each for _, each in stalls]
+    first.sort(key=_PLACE)
+    return next((each for each in first if not waits_for_others(each)), first[0])
 
 
 def summarise(incident: Incident, folded: Folded) -> None:
     """Set every field of `incident` that follows from its reports."""
     reports = incident.reports
-    root = incident.root = root_of(reports)
+    began = [since_ns(each) for each in reports]
+    root = incident.root = _root(reports, began)
     incident.kind, incident.task, incident.pid = root.kind, root.task, root.pid
-    incident.last_place = max(incident.last_place, *(max(each.place, each.last_place) for each in reports))
-    starts = [start for each in reports if each.kind is not Kind.PANIC and (start := since_ns(each)) is not None]
+    incident.last_place = max(incident.last_place, *map(_PLACE, reports), *map(_LAST_PLACE, reports))
+    starts = [start for start, each in zip(began, reports, strict=True) if start is not None and not _panic(each)]
     starts = starts or [each.ts_ns for each in reports if each.ts_ns is not None]
     incident.since_ns = min(starts, default=None)
     ends = [end for each in reports for end in (each.ts_ns, each.last_ts_ns) if end is not None]
     incident.until_ns = max(ends, default=None)
-    incident.cpus = tuple(sorted({cpu for each in reports for cpu in each.cpus} | folded.cpus)[:CPUS_MAX])
+    incident.cpus = tuple(sorted(folded.cpus.union(*map(_CPUS, reports)))[:CPUS_MAX])
     names = [*folded.victims, *(_victim(each) for each in reports if each is not root)]
     own = _victim(root)
     incident.victims = tuple(dict.fromkeys(each for each in names if each and each != own))[:VICTIMS_MAX]
-    found = lengths.known(reports)
+    found = lengths.known(reports, began)
     printed = [each for each in (found.get(lengths.PRINTED), folded.printed) if each is not None]
     if printed:
         found[lengths.PRINTED] = max(printed, key=lambda each: (each.high, each.low))
     incident.lengths = found | folded.measured
     incident.duration, incident.duration_from = lengths.used(incident.lengths)
-    incident.panicked = any(each.kind is Kind.PANIC for each in reports)
-    incident.structured = all(each.structured for each in reports)
-    incident.corrupted = any(each.corrupted for each in reports)
+    incident.panicked = any(map(_panic, reports))
+    incident.structured = all(map(_STRUCTURED, reports))
+    incident.corrupted = any(map(_CORRUPTED, reports))
+
+
+def _panic(report: Report) -> bool:
+    return report.kind is Kind.PANIC
 
 
 def _victim(report: Report) -> str:

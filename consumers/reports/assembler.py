@@ -258,24 +258,27 @@ class ReportAssembler:
             self.hz = jiffies.hz_from_two(before[0], before[1], length, ts_ns)
 
     def _target(self, found: Match, line: Line) -> Opened | None:
-        newest = [each for each in reversed(self._open) if _can_have(each, found)]
         cpu = opened.number(found.groups.get("cpu"))
         # An accused task's own stack, whoever prints it; else the caller; else the CPU that is named.
         if found.row.name == "holder":
-            waiter = opened.number(found.groups.get("waiter_pid"))
+            waiter, newest = opened.number(found.groups.get("waiter_pid")), self._fitting(found)
             return next((each for each in newest if each.report.pid == waiter), newest[0] if newest else None)
         if line.caller:
-            for each in newest:
-                if line.caller in each.callers:
+            for each in reversed(self._open):
+                if line.caller in each.callers and _can_have(each, found):
                     return each
             cpu = int(line.caller[1:]) if cpu is None and line.caller[:1] == "C" and line.caller[1:].isdigit() else cpu
         if cpu is not None:
-            for each in newest:
+            for each in self._fitting(found):
                 if cpu in each.awaited or cpu in each.report.cpus:
                     return each
         if found.row.kind is not None:
-            return newest[0] if newest else None
+            return next(iter(self._fitting(found)), None)
         return self._adjacent(line)
+
+    # The newest first.
+    def _fitting(self, found: Match) -> list[Opened]:
+        return [each for each in reversed(self._open) if _can_have(each, found)]
 
     # What stands right behind the newest report; a caller that is not its own is another's.
     def _adjacent(self, line: Line) -> Opened | None:

@@ -64,8 +64,12 @@ _NEAR_SET: Final = _set(re2.Set.FullMatchSet, [row.pattern for row in NEARS])
 _WHOLE: Final = {row.name: re2.compile(rf"(?:{row.pattern})\s*".encode(), _OPTIONS) for row in ROWS}
 _PART: Final = {row.name: re2.compile(row.pattern.encode(), _OPTIONS) for row in _FREE}
 _STUB: Final = {row.name: re2.compile(row.stub.encode(), _OPTIONS) for row in _DAMAGED}
-
-
+# All groups have names; a pattern makes the list of them anew each time it is asked.
+_NAMES: Final = {
+    pattern: [name.decode() for name in sorted(pattern.groupindex, key=pattern.groupindex.get)]
+    for patterns in (_WHOLE, _PART, _STUB)
+    for pattern in patterns.values()
+}
 _QUOTE: Final = re2.compile(
     rb"[\"'`](?:(?:NMI )?watchdog: |rcu: |smp: |csd: |clocksource: |timekeeping watchdog: |kernel: ?|INFO: |BUG: )*$"
 )
@@ -121,5 +125,5 @@ def _first(patterns: Any, rows: tuple[Row, ...], octets: bytes) -> Row | None:
 def _groups(found: Any) -> dict[str, str]:
     if found is None:  # the set and the single pattern are one: cannot be, but a guest wrote the line
         return {}
-    named = found.groupdict().items()
-    return {name.decode(): value.decode("utf-8", "replace") for name, value in named if value is not None}
+    named = zip(_NAMES[found.re], found.groups(), strict=True)
+    return {name: value.decode("utf-8", "replace") for name, value in named if value is not None}

@@ -5,6 +5,7 @@ of one stall; else a length is taken for what it most likely is: a stall reporte
 in distributions, again after three timeouts more. Where several readings remain the answer is a range.
 """
 
+from functools import lru_cache
 from typing import Final
 
 from consumers.reports.report import Seconds
@@ -17,21 +18,28 @@ _TIMEOUTS_S: Final = (21.0, 60.0)
 _REPORTS_MAX: Final = 10
 #: How late a report may be: the check runs in the tick.
 _LATE: Final = 0.02
+# When a report comes at the soonest and how late it may be, of each timeout; by how many came before.
+_DUE_S: Final = tuple(
+    tuple((at_s, at_s * _LATE) for at_s in (timeout_s * (1 + 3 * nth) for timeout_s in _TIMEOUTS_S))
+    for nth in range(_REPORTS_MAX)
+)
 _LEAST_TIMEOUT_S: Final = 3.0  # the smallest that the kernel accepts
 _HZ_ERROR: Final = 0.05
 _BOGOMIPS_LPJ: Final = 500_000
 
 
+# Asked again with every line of a report.
+@lru_cache(maxsize=256)
 def seconds(jiffies: int, hz: int | None = None) -> Seconds:
     """Return how long `jiffies` are; `hz` None: not known."""
     if hz:
         return Seconds(jiffies / hz, jiffies / hz)
-    for nth in range(_REPORTS_MAX):
-        found = [jiffies / each for each in HZ_USUAL if _at_timeout(jiffies / each, nth)]
+    readings = [jiffies / each for each in HZ_USUAL]
+    for due in _DUE_S:
+        found = [each for each in readings for at_s, late_s in due if 0 <= each - at_s <= late_s]
         # A first report is more likely than the tenth of another HZ, two of the same number are not told apart.
         if found:
             return Seconds(min(found), max(found))
-    readings = [jiffies / each for each in HZ_USUAL]
     # Timeouts set by hand are whole seconds.
     whole = [each for each in readings if each >= _LEAST_TIMEOUT_S and each % 1 <= _LATE * max(1.0, each / 10)]
     found = whole or readings
@@ -54,9 +62,3 @@ def hz_from_lpj(bogomips: float, lpj: int) -> int | None:
 def _nearest(value: float) -> int | None:
     best = min(_HZ_ALL, key=lambda each: abs(each - value))
     return best if abs(best - value) <= best * _HZ_ERROR else None
-
-
-def _at_timeout(length_s: float, nth: int) -> bool:
-    return any(
-        0 <= length_s - timeout_s * (1 + 3 * nth) <= timeout_s * (1 + 3 * nth) * _LATE for timeout_s in _TIMEOUTS_S
-    )
