@@ -28,6 +28,11 @@ VERDICT_S = Family("hypocenter_alert_verdict_seconds", Type.HISTOGRAM, "How long
 NEAR_MISSES = Family(
     "hypocenter_alert_near_misses_total", _COUNTER, "Lines like those of a report, in words that the grammar lacks."
 )
+SKIPPED = Family(
+    "hypocenter_alert_skipped_records_total",
+    _COUNTER,
+    "Records left out: their machine prints more than is read of one.",
+)
 
 FAMILIES: Final = tuple(each for each in dict(vars()).values() if isinstance(each, Family))
 
@@ -46,7 +51,7 @@ class AlertMetrics:
             self._counts[PAGES].add((target,), 0)
             self._counts[DELIVERY_ERRORS].add((target,), 0)
         self._open: Values = {}
-        self._queue = self._near_misses = 0
+        self._queue = self._near_misses = self._skipped = 0
         self._verdict_s = Histogram(_VERDICT_S)
         self._version: str | None = None
 
@@ -85,6 +90,10 @@ class AlertMetrics:
         """Enter lines that look like a report's, and are none that the grammar knows."""
         self._near_misses += count
 
+    def skipped(self, count: int) -> None:
+        """Enter records that were left out, because their machine printed more than is read of one."""
+        self._skipped += count
+
     def text(self) -> bytes:
         """Return all of it, as it is now; from any thread."""
         if self._version is None:
@@ -101,6 +110,7 @@ class AlertMetrics:
         yield QUEUE, self._queue
         yield VERDICT_S, self._verdict_s
         yield NEAR_MISSES, self._near_misses
+        yield SKIPPED, self._skipped
 
 
 def _whose(kind: str, owner: str) -> tuple[str, str]:

@@ -108,6 +108,7 @@ class AlertFollower:
         return {
             "incidents": sum(each.counts.opened for each in alerters),
             "near_misses": sum(each.counts.near_misses for each in alerters),
+            "skipped": sum(each.counts.skipped for each in alerters),
             "messages": sum(each.counts.messages for each in alerters),
             "sent": sum(each.sent for each in self._deliverers.values()),
             "delivery_errors": sum(each.errors for each in self._deliverers.values()),
@@ -179,7 +180,8 @@ class AlertFollower:
             self._find_partitions(now_ns)
             self._close_cases()
             self._take_signs()
-            self._tally.look(self.cases, self._deliverers, self.counts["near_misses"])
+            counts = self.counts
+            self._tally.look(self.cases, self._deliverers, counts["near_misses"], counts["skipped"])
         if any(each.waiting > self._config.queue_max for each in self._deliverers.values()):
             log.error("more than %d incidents wait to be told: no more is read until they are", self._config.queue_max)
             time.sleep(_POLL_MS / 1000)

@@ -2,13 +2,15 @@
 
 A machine is known by what its frames' stream says, never by a text. Its histories are its boots, and what it lived
 again after a snapshot: one that was never seen ends the others, whose incidents end by a reboot. A frame in which no
-line of the grammar can be is not parsed unless a report is open.
+line of the grammar can be is not parsed unless a report is open, and of a machine that prints more of the others than
+`budget.py` gives it, the rest is only screened and counted.
 """
 
 from dataclasses import dataclass
 from typing import Any, Final
 
-from consumers.alerts.lines import lines
+from consumers.alerts.budget import INCIDENT_LINES, Budget
+from consumers.alerts.lines import FrameLines
 from consumers.alerts.signs import Sign
 from consumers.incidents.assembly import IncidentAssembler
 from consumers.incidents.incident import Incident, Source
@@ -56,7 +58,9 @@ class Machine:
     def __init__(self, machine: str, layer: str) -> None:
         self.name = (machine, layer)
         self._histories: dict[tuple[str, str], _History] = {}
-        self.parsed = 0  # records, since the start
+        self._budget = Budget()
+        self.parsed = 0  # lines, since the start
+        self.skipped = 0  # records that were left out
         self.near_misses = 0
         self.rebooted = False  # whether the newest frame was the first of a boot that nobody had seen
 
@@ -65,8 +69,15 @@ class Machine:
         held = [each.incidents for each in self._histories.values() if each.incidents is not None]
         return any(incident.id == key for each in held for incident in each.incidents)
 
-    def feed(self, frame: Frame) -> list[Incident]:
+    @property
+    def exceeded(self) -> bool:
+        """Whether lines were left out since the machine last had all of its budget."""
+        return self._budget.exceeded
+
+    def feed(self, frame: Frame, arrival_ns: int) -> list[Incident]:
         """Take one frame of this machine's kernel log; return the incidents that it changed.
+
+        `arrival_ns` is the log's append time of it.
 
         Raises:
             BadInputError: the frame's body is not what its encoding says; nothing of it was taken.
@@ -83,14 +94,13 @@ class Machine:
         start = max(frame.first, known.next) if known else frame.first
         history = known or _History(*key, 0)
         # A body that is none is found here, before anything changes.
-        found = lines(frame, start, lambda: history.reading) if history.reading or suspicious(frame.body) else iter(())
+        wanted = history.reading or suspicious(frame.body)
+        found = FrameLines(frame, start, lambda: history.reading) if wanted else None
         changed = [] if known else self._begin(key, history)
         history.next = frame.next
         newest_ns = frame.ts_last_ns
-        for line in found:
-            self.parsed += 1
-            changed += self._take(history, line)
-            newest_ns = max(newest_ns, line.ts_ns or 0)
+        if found is not None:
+            newest_ns = max(newest_ns, self._read(history, found, arrival_ns, changed))
         if newest_ns:
             history.kernel_ns, history.realtime_ns = max(history.kernel_ns, newest_ns), frame.realtime_ns
         return _distinct([*changed, *self._tick(history, history.kernel_ns or None)])
@@ -126,12 +136,14 @@ class Machine:
             if each.incidents is not None:
                 value["incidents"] = each.incidents.state()
             found.append(value)
-        return {"histories": found}
+        spent = self._budget.spent_until_ns
+        return {"histories": found} | ({"spent_until_ns": spent} if spent else {})
 
     @classmethod
     def restore(cls, machine: str, layer: str, state: dict[str, Any]) -> "Machine":
         """Return the machine that gave `state`."""
         made = cls(machine, layer)
+        made._budget = Budget(state.get("spent_until_ns", 0))
         for value in state.get("histories", []):
             fields = ("boot_id", "instance", "next", "kernel_ns", "realtime_ns")
             history = _History(*(value[name] for name in fields))
@@ -142,6 +154,27 @@ class Machine:
                 history.incidents = IncidentAssembler.restore(source, value["incidents"])
             made._histories[(history.boot_id, history.instance)] = history
         return made
+
+    # As far as the machine's budget goes. Returns the newest time that the kernel printed.
+    def _read(self, history: _History, found: FrameLines, arrival_ns: int, changed: list[Incident]) -> int:
+        credit, cost, newest_ns = self._budget.credit(arrival_ns), 0, 0
+        for line in found:
+            if cost >= credit:
+                self._budget.exceeded = True
+                left_out = found.left_out()
+                self.skipped += left_out
+                if history.incidents is not None:
+                    changed += history.incidents.left_out(left_out)
+                break
+            self.parsed += 1
+            opened = 0 if history.incidents is None else history.incidents.opened
+            changed += self._take(history, line)
+            newest_ns = max(newest_ns, line.ts_ns or 0)
+            if history.incidents is not None:
+                cost += INCIDENT_LINES * (history.incidents.opened - opened)
+            cost += 1
+        self._budget.spend(arrival_ns, cost)
+        return newest_ns
 
     # A boot that nobody has seen: whatever was open before is over.
     def _begin(self, key: tuple[str, str], history: _History) -> list[Incident]:

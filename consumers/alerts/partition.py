@@ -25,8 +25,11 @@ from schemas.stream import Stream
 log = logging.getLogger(__name__)
 #: Machines of one partition that are followed; of more the log says so, and the collector stores them all the same.
 MACHINES_MAX: Final = 1 << 17
-#: Cases of one partition whose end is not told yet.
+#: Cases of one partition whose end is not told yet, and of one machine.
 CASES_MAX: Final = 1 << 16
+MACHINE_CASES_MAX: Final = 16
+#: How a case ends for which a newer one of its machine had to have its place.
+DISPLACED: Final = "displaced"
 _NAME: Final = "alerts"
 
 
@@ -52,6 +55,7 @@ class Counts:
     left_out: int = 0
     offsets_lost: int = 0
     parsed: int = 0
+    skipped: int = 0
     near_misses: int = 0
 
 
@@ -85,6 +89,9 @@ class PartitionAlerter:
         }
         found = [Case.from_json(each) for value in state.streams.values() for each in value["cases"]]
         self.cases = {case.incident.id: case for case in found}
+        self._keys: dict[tuple[str, str], dict[str, None]] = {}  # of the cases of each machine, the oldest first
+        for key, case in self.cases.items():
+            self._keys.setdefault(_machine_of(case), {})[key] = None
 
     @property
     def uncommitted(self) -> int:
@@ -156,7 +163,7 @@ class PartitionAlerter:
         machine = self._machines[_machine_of(case)]
         if key in self._due.cases or machine.holds(key):
             return False
-        del self.cases[key]
+        self._drop(key)
         self._due.machines.add(machine.name)
         return True
 
@@ -173,14 +180,11 @@ class PartitionAlerter:
             case = self.cases[key]
             case.version += 1
             rows.append(_settled(case.row(self.partition, self.position - 1, max(self._arrival_ns, case.changed_ns))))
-        by_machine: dict[tuple[str, str], list[Case]] = {}
-        for case in self.cases.values():
-            by_machine.setdefault(_machine_of(case), []).append(case)
         streams = {
             Stream(name[0], "", name[1], _NAME, "", ""): _settled(
                 {
                     "kernel": self._machines[name].state(),
-                    "cases": [case.to_json() for case in by_machine.get(name, [])],
+                    "cases": [case.to_json() for case in self._cases_of(name)],
                 }
             )
             for name in due.machines
@@ -207,23 +211,31 @@ class PartitionAlerter:
             machine = self._machines.get(name) or self._new(name)
             if machine is None:
                 return
-            parsed, near_misses = machine.parsed, machine.near_misses
-            found = machine.feed(frame)
+            before = machine.parsed, machine.skipped, machine.near_misses, machine.exceeded
+            found = machine.feed(frame, message.ts_ns)
         except BadInputError:
             self.counts.unreadable += 1  # a dead letter for the collector
             return
-        self.counts.parsed += machine.parsed - parsed
-        self.counts.near_misses += machine.near_misses - near_misses
+        self.counts.parsed += machine.parsed - before[0]
+        self.counts.skipped += machine.skipped - before[1]
+        self.counts.near_misses += machine.near_misses - before[2]
+        if machine.exceeded and not before[3]:
+            log.error(
+                "%s: machine %s (%s) prints more lines like reports than are read of one; the others are left out",
+                self.partition, *name,
+            )  # fmt: skip
         self._due.machines.add(name)
         for incident in [*found, *(self._orphans(machine) if machine.rebooted else ())]:
+            gone = None if incident.id in self.cases else self._displaced(name)
+            if gone is not None:
+                yield self._note(name, gone, message.ts_ns)
             yield self._note(name, incident, message.ts_ns)
 
     # What was silent for so long that its assembly has forgotten it: a reboot ends that, too.
     def _orphans(self, machine: Machine) -> Iterator[Incident]:
-        for case in self.cases.values():
+        for case in self._cases_of(machine.name):
             incident = case.incident
-            mine = _machine_of(case) == machine.name and incident.state is not State.ENDED
-            if mine and not machine.holds(incident.id):
+            if incident.state is not State.ENDED and not machine.holds(incident.id):
                 incident.state, incident.ended_by = State.ENDED, "reboot"
                 incident.version += 1
                 yield incident
@@ -242,12 +254,32 @@ class PartitionAlerter:
             self._make_room()
             case = Case(incident, self._whose(name[0]), arrival_ns, arrival_ns)
             self.cases[incident.id] = case
+            self._keys.setdefault(name, {})[incident.id] = None
             self.counts.opened += 1
             self._due.urgent = True
         before = case.ended_ns
         case.note(incident, arrival_ns)
         self._touch(case, urgent=case.ended_ns != before)
         return case
+
+    # A machine has few at a time. The oldest of which nothing more can be heard ends, and that is told; where nobody
+    # takes ends for long, the oldest end is not told.
+    def _displaced(self, name: tuple[str, str]) -> Incident | None:
+        cases = self._cases_of(name)
+        if len(cases) < MACHINE_CASES_MAX:
+            return None
+        machine = self._machines[name]
+        ended = [case for case in cases if case.incident.state is State.ENDED and not machine.holds(case.incident.id)]
+        if len(ended) >= MACHINE_CASES_MAX:
+            key = ended[0].incident.id
+            log.error("%s: the end of incident %s is not told: its machine has too many", self.partition, key)
+            self._drop(key)
+        going = (case.incident for case in cases if case.incident.state is not State.ENDED)
+        incident = next((each for each in going if not machine.holds(each.id)), None)
+        if incident is not None:
+            incident.state, incident.ended_by = State.ENDED, DISPLACED
+            incident.version += 1
+        return incident
 
     # The oldest that has ended goes: nobody took its end for long.
     def _make_room(self) -> None:
@@ -256,7 +288,16 @@ class PartitionAlerter:
         key = next((key for key, case in self.cases.items() if case.incident.state is State.ENDED), None)
         if key is not None:
             log.error("%s: more than %d cases, the end of incident %s is not told", self.partition, CASES_MAX, key)
-            del self.cases[key]
+            self._drop(key)
+
+    def _cases_of(self, name: tuple[str, str]) -> list[Case]:
+        return [self.cases[key] for key in self._keys.get(name, ())]
+
+    def _drop(self, key: str) -> None:
+        name = _machine_of(self.cases.pop(key))
+        self._keys[name].pop(key)
+        if not self._keys[name]:
+            del self._keys[name]
 
     def _touch(self, case: Case, *, urgent: bool) -> None:
         self._due.cases.add(case.incident.id)

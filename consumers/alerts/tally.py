@@ -19,7 +19,7 @@ class Tally:
         self._counted: set[str] = set()
         self._sent: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
-        self._near_misses = 0
+        self._near_misses = self._skipped = 0
 
     def polled(self) -> None:
         """Enter that the log was read."""
@@ -38,8 +38,10 @@ class Tally:
         """Enter that nothing more comes of incident `key`."""
         self._counted.discard(key)
 
-    def look(self, cases: Iterable[Case], deliverers: Mapping[str, Deliverer], near_misses: int) -> None:
-        """Enter what goes on now, and what was told since the last call; `near_misses` is a sum."""
+    def look(
+        self, cases: Iterable[Case], deliverers: Mapping[str, Deliverer], near_misses: int, skipped: int = 0
+    ) -> None:
+        """Enter what goes on now, and what was told since the last call; `near_misses` and `skipped` are sums."""
         going = (case for case in cases if case.incident.state is not State.ENDED)
         owners = ((case, case.verdict.owner if case.verdict else Owner.UNDETERMINED) for case in going)
         self._metrics.now_open(Counter((str(case.incident.kind), str(owner)) for case, owner in owners))
@@ -55,3 +57,6 @@ class Tally:
         if near_misses > self._near_misses:
             self._metrics.near_miss(near_misses - self._near_misses)
             self._near_misses = near_misses
+        if skipped > self._skipped:
+            self._metrics.skipped(skipped - self._skipped)
+            self._skipped = skipped

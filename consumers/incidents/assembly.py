@@ -45,6 +45,7 @@ class IncidentAssembler:
         self._limits = limits or Limits()
         self._held: list[Held] = []
         self._ticked_s: int | None = None  # once a second is enough
+        self.opened = 0  # since this was made
 
     @property
     def incidents(self) -> list[Incident]:
@@ -90,6 +91,15 @@ class IncidentAssembler:
                 held.folded.measured[name] = length
                 return _distinct([held] if self._summarise(held) else [])
         return []
+
+    def left_out(self, count: int) -> list[Incident]:
+        """Take that `count` records were not read: what had not ended may lack lines, and reports that grow do."""
+        going = [held for held in self._held if held.incident.state is not State.ENDED]
+        for held in going:
+            held.incident.skipped += count
+            for report in held.incident.reports:
+                report.corrupted = report.corrupted or key_of(report) in held.unclosed
+        return _distinct([held for held in going if self._summarise(held)])
 
     def rebooted(self) -> list[Incident]:
         """Say that this boot is over: all that had not ended ends by it. `panicked` says whether that was why."""
@@ -147,6 +157,7 @@ class IncidentAssembler:
         incident.start_lines.append(StartLine(place, kind))
         held = Held(incident, unclosed={key_of(report): 0})
         self._held.append(held)
+        self.opened += 1
         self._summarise(held)
         return held
 

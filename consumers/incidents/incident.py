@@ -38,8 +38,10 @@ class Incident:
     report whose stall began first; `first_kind` that of the first line, which never changes. `since_ns` and `until_ns`
     are when it began (the first report less its length) and the newest record, on printk's clock. `lengths` has every
     length that is known by what told it, `duration` is the one of `duration_from`. `ended_by` is `end-line`,
-    `progress`, `reboot`, empty, or `joined`: more lines showed it to be part of the incident whose id is `joined`.
-    `version` grows with each change.
+    `progress`, `reboot`, `displaced` (more incidents of its machine came than are followed), empty, or `joined`: more
+    lines showed it to be part of the incident whose id is `joined`. `skipped` counts records of its log that nobody
+    read while it was open, because more came than are read of one machine: lines of its own may be among them, so it is
+    `corrupted` too. `version` grows with each change.
     """
 
     id: str
@@ -64,6 +66,7 @@ class Incident:
     panicked: bool = False
     structured: bool = True
     corrupted: bool = False
+    skipped: int = 0
     state: State = State.OPEN
     ended_by: str = ""
     joined: str = ""

@@ -50,6 +50,7 @@ _ENDS: Final = {
     "progress": "what stood still was seen to move again",
     "reboot": "none was seen before the machine started anew",
     "joined": "it turned out to be a part of another incident",
+    "displaced": "none was seen, and it made room: its machine had more incidents than are followed",
 }
 #: Shapes from which something follows, at low confidence and from few cases.
 _HINTS: Final[dict[Shape | None, str]] = {
@@ -225,6 +226,11 @@ def _facts(incident: Incident, verdict: Verdict) -> Iterator[tuple[str, str]]:
         yield "end", _ENDS[incident.ended_by]
     if incident.corrupted:
         yield "damage", "lines are cut or missing: what is said here may lack a part"
+    if incident.skipped:
+        yield (
+            "left out",
+            f"{incident.skipped:,} records while it was open: its machine printed more than is read of one",
+        )
     for found in verdict.evidence:
         yield ("against" if found.against else "evidence"), f"{found.id}: {found.text}"
     yield from _lacking(verdict)

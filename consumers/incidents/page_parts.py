@@ -129,6 +129,8 @@ def _state(stored: Stored) -> str:
             return "Nothing more was heard of it, which is no end."
         case State.ENDED if incident.joined:
             return f"It turned out to be part of incident {incident.joined}."
+        case State.ENDED if incident.ended_by == "displaced":
+            return "Nobody saw its end; it made room, because its machine had more incidents than are followed."
     how = {"end-line": "a line that says so", "progress": "a sign of life", "reboot": "a reboot"}
     return f"It is over, by {how.get(incident.ended_by, incident.ended_by)}."
 

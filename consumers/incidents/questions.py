@@ -161,6 +161,9 @@ def _lost(about: About) -> Iterator[str]:
         yield f"of the incident {' and '.join(gone_here)} are not kept with it; the table kmsg has them"
     if incident.corrupted:
         yield "lines of its reports are damaged or missing"
+    if incident.skipped:
+        skipped = f"{incident.skipped:,} records were left out while it was open"
+        yield f"{skipped}: its machine printed more than is read of one; the table kmsg has them"
     yield from _coverage(about)
 
 

@@ -102,7 +102,7 @@ def summarise(incident: Incident, folded: Folded) -> None:
     incident.duration, incident.duration_from = lengths.used(incident.lengths)
     incident.panicked = any(map(_panic, reports))
     incident.structured = all(map(_STRUCTURED, reports))
-    incident.corrupted = any(map(_CORRUPTED, reports))
+    incident.corrupted = incident.skipped > 0 or any(map(_CORRUPTED, reports))
 
 
 def _panic(report: Report) -> bool:

@@ -144,6 +144,9 @@ def _confidence(case: Case, row: Row) -> tuple[Confidence, tuple[Missing, ...]]:
         short.append(_missing(facts, "mapped"))
     if facts.lost.value != 0 or not facts.lost.complete:
         short.append(_missing(facts, "lost"))
+    if case.incident.skipped:
+        text = f"{case.incident.skipped} records of its kernel log, which were left out: more came than are read of one"
+        short.append(Missing("M2", text, "read them in the table kmsg"))
     if not _exact(facts):
         short.append(_missing(facts, "clock_error_s"))
     if symptom(case.incident) in (Symptom.CPU, Symptom.CLOCK):

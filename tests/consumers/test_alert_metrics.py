@@ -57,10 +57,12 @@ def test_the_rest_is_what_was_entered():
     metrics.judged(0.02)
     metrics.near_miss()
     metrics.near_miss(2)
+    metrics.skipped(7)
     found = scraped(metrics)
     assert found.one("hypocenter_alert_poll_timestamp_seconds") == 2.5
     assert found.one("hypocenter_alert_queue_length") == 4
     assert found.one("hypocenter_alert_near_misses_total") == 3
+    assert found.one("hypocenter_alert_skipped_records_total") == 7
     assert found.one("hypocenter_alert_verdict_seconds_count") == 1
     assert found.one("hypocenter_alert_verdict_seconds_bucket", le="0.03") == 1
     assert found.one("hypocenter_alert_verdict_seconds_bucket", le="0.01") == 0

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from consumers.alerts.budget import INCIDENT_LINES, LINES_BURST_MAX, LINES_PER_S_MAX
 from consumers.alerts.machine import HISTORIES_MAX, Machine
 from consumers.alerts.signs import Sign
 from consumers.incidents.incident import State
@@ -13,14 +14,20 @@ from consumers.reports.report import Kind
 from schemas import kmsg
 from schemas.errors import BadInputError
 from schemas.frame import decode, encode
+from tests.consumers.alerts._floods import flood
 from tests.consumers.alerts._stalls import HEALTHY, SOFT, Kernel, S
+
+
+def taken(machine, message):
+    frame = decode(message)
+    return machine.feed(frame, frame.realtime_ns)
 
 
 def fed(machine, *frames):
     """Return the newest of each incident that `frames` changed."""
     found = {}
     for frame in frames:
-        found |= {each.id: each for each in machine.feed(decode(frame))}
+        found |= {each.id: each for each in taken(machine, frame)}
     return list(found.values())
 
 
@@ -29,7 +36,7 @@ def machine():
 
 
 def test_a_start_line_is_an_incident_at_once():
-    (found,) = machine().feed(decode(Kernel().stalls(cpu=3)))
+    (found,) = taken(machine(), Kernel().stalls(cpu=3))
     assert (found.kind, found.cpus, found.task, found.state) == (Kind.SOFT_LOCKUP, (3,), "stress", State.OPEN)
     assert found.source == ("m1", "b1", "guest-kernel")
 
@@ -162,7 +169,7 @@ def test_a_body_that_is_none_is_an_error_and_changes_nothing():
     frame = decode(kernel.stalls())
     frame.body = frame.body[:-1]
     with pytest.raises(BadInputError):
-        each.feed(frame)
+        each.feed(frame, 1)
     assert each.state() == {"histories": []}
 
 
@@ -185,7 +192,7 @@ def told(frames, cuts):
     for number, frame in enumerate(frames):
         if number in cuts:
             each = Machine.restore("m1", "guest-kernel", json.loads(json.dumps(each.state())))
-        found += [(number, change.id, change.state, len(change.start_lines)) for change in each.feed(decode(frame))]
+        found += [(number, change.id, change.state, len(change.start_lines)) for change in taken(each, frame)]
     return found
 
 
@@ -194,3 +201,50 @@ def told(frames, cuts):
 def test_taken_up_again_anywhere_it_says_the_same(cuts):
     frames = story()
     assert [each[1:] for each in told(frames, cuts)] == [each[1:] for each in told(frames, set())]
+
+
+def test_of_a_flood_so_much_is_parsed_and_the_rest_is_counted():
+    each, kernel = machine(), Kernel()
+    for frame in flood(kernel, 100_000):
+        fed(each, frame)
+    took_s = 200 * 0.015
+    assert 0 < each.parsed <= LINES_BURST_MAX + LINES_PER_S_MAX * took_s
+    assert each.skipped > 100_000 - each.parsed
+    assert each.exceeded
+
+
+def test_what_was_left_out_while_it_was_open_is_noted_on_an_incident():
+    each, kernel = machine(), Kernel()
+    found = {}
+    for frame in flood(kernel, 40_000):
+        found |= {one.id: one for one in fed(each, frame)}
+    marked = [one for one in found.values() if one.skipped]
+    assert marked
+    assert all(one.corrupted for one in marked)
+    assert sum(each.skipped for each in marked) >= each.skipped
+
+
+def test_an_incident_that_opens_later_lacks_nothing():
+    each, kernel = machine(), Kernel()
+    fed(each, *flood(kernel, 40_000))
+    (found,) = [one for one in fed(each, kernel.stalls(cpu=9, after_s=4000)) if one.cpus == (9,)]
+    assert (found.skipped, found.corrupted, each.exceeded) == (0, False, False)
+
+
+def test_incidents_cost_more_than_their_lines():
+    each, kernel = machine(), Kernel()
+    frames = [kernel.stalls(cpu=cpu, after_s=1000) for cpu in range(100)]
+    at_ns = decode(frames[0]).realtime_ns
+    found = {one.id for frame in frames for one in each.feed(decode(frame), at_ns)}
+    assert len(found) == LINES_BURST_MAX // INCIDENT_LINES
+
+
+def test_what_a_flood_left_is_the_same_wherever_it_is_taken_up_again():
+    frames = list(flood(Kernel(realtime_ns=10**18), 30_000))
+    whole, parts = machine(), machine()
+    for frame in frames:
+        one = fed(whole, frame)
+        other = fed(parts, frame)
+        assert [repr(each) for each in one] == [repr(each) for each in other]
+        parts = Machine.restore("m1", "guest-kernel", json.loads(json.dumps(parts.state())))
+    assert json.dumps(whole.state()) == json.dumps(parts.state())

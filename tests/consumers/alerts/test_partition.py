@@ -2,8 +2,9 @@
 
 import pytest
 
+from consumers.alerts.budget import LINES_BURST_MAX, LINES_PER_S_MAX
 from consumers.alerts.commits import Committer
-from consumers.alerts.partition import PartitionAlerter
+from consumers.alerts.partition import DISPLACED, MACHINE_CASES_MAX, PartitionAlerter
 from consumers.alerts.payload import Whose
 from consumers.incidents.incident import State
 from consumers.lake.audit import audit
@@ -15,6 +16,7 @@ from consumers.lake.tip import tips
 from consumers.timeline.scope import all_streams
 from consumers.transport.base import Message
 from consumers.views import run_query
+from tests.consumers.alerts._floods import flood
 from tests.consumers.alerts._stalls import HEALTHY, LOG, STATE, Kernel, reading
 
 NOW_NS = 500_000 * HOUR_NS
@@ -186,3 +188,31 @@ def test_only_machines_with_an_open_incident_are_watched(storage):
     each.add(messages(Kernel().says(HEALTHY), Kernel(machine="m2").stalls()))
     assert each.watched == {("m2", "guest-kernel")}
     assert STATE.number == LOG.number
+
+
+def test_a_machine_that_floods_costs_its_neighbour_no_page(storage, caplog):
+    each, hostile, good = alerter(storage), Kernel("hostile"), Kernel("good")
+    frames = [*flood(hostile, 50_000), good.stalls(cpu=5), *flood(hostile, 50_000)]
+    opened = {}
+    for offset, frame in enumerate(frames):
+        for case in each.add([Message(offset, NOW_NS + offset * 10_000_000, frame)]):
+            opened.setdefault(case.incident.source.machine, offset)
+    took_s = len(frames) * 0.01
+    assert opened["good"] == 100
+    assert each.counts.parsed <= LINES_BURST_MAX + LINES_PER_S_MAX * took_s
+    assert each.counts.skipped > 70_000
+    assert [record.args[1] for record in caplog.records] == ["hostile"]
+    (case,) = [case for case in each.cases.values() if case.incident.source.machine == "good"]
+    assert (case.incident.cpus, case.incident.corrupted, case.incident.skipped) == ((5,), False, 0)
+
+
+def test_a_machine_has_so_many_cases_and_the_oldest_makes_room(storage):
+    each, kernel = alerter(storage), Kernel()
+    ended = []
+    for n in range(3 * MACHINE_CASES_MAX):
+        cases = each.add(messages(kernel.stalls(cpu=n, after_s=4000), first=n, ts_ns=NOW_NS + n * 100 * 10**9))
+        ended += [case for case in cases if case.incident.ended_by == DISPLACED]
+    assert len(each.cases) <= 2 * MACHINE_CASES_MAX
+    assert [case.incident.cpus for case in ended] == [(n,) for n in range(len(ended))]
+    assert len(ended) == 3 * MACHINE_CASES_MAX - MACHINE_CASES_MAX
+    assert all(case.ended_ns is not None for case in ended)

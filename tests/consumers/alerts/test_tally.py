@@ -34,14 +34,15 @@ def test_a_look_enters_what_came_since_the_last_one():
     metrics = AlertMetrics(["am"])
     tally, am = Tally(metrics), SimpleNamespace(sent=3, errors=1, waiting=2)
     cases = [case(), case("i2", VERDICT), case("i3", state=State.ENDED)]
-    tally.look(cases, {"am": am}, 5)
+    tally.look(cases, {"am": am}, 5, 8)
     am.sent, am.waiting = 4, 0
-    tally.look(cases, {"am": am}, 5)
+    tally.look(cases, {"am": am}, 5, 9)
     tally.polled()
     found = Scraped(parse(metrics.text()))
     assert found.one("hypocenter_alert_pages_total", target="am") == 4
     assert found.one("hypocenter_alert_delivery_errors_total", target="am") == 1
     assert found.one("hypocenter_alert_queue_length") == 0
     assert found.one("hypocenter_alert_near_misses_total") == 5
+    assert found.one("hypocenter_alert_skipped_records_total") == 9
     assert found.total("hypocenter_alert_incidents_open") == 2
     assert found.one("hypocenter_alert_poll_timestamp_seconds") > 0

@@ -96,6 +96,7 @@ def test_losses_and_watching_are_told_stream_by_stream():
     )
     assert answers()[4][0].startswith("no stream lost a record")
     assert "lines of its reports are damaged or missing" in answers(corrupted=True)[4]
+    assert any("1,500 records were left out" in each for each in answers(skipped=1500)[4])
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,12 @@ def test_what_high_needs_and_is_not_there_is_told(short, lacks):
     assert [each.id for each in found.missing] == [lacks]
 
 
+def test_an_incident_of_which_lines_were_left_out_is_never_high():
+    found = judge(replace(incident(), skipped=12), facts(times(T=0.96, GX=0.04)))
+    assert (found.owner, found.confidence) == (Owner.VMM_PAUSE, Confidence.MEDIUM)
+    assert [each.text.partition(" ")[0] for each in found.missing] == ["12"]
+
+
 def test_a_clock_may_be_as_wrong_as_a_tenth_of_the_length_or_100_ms():
     for length_s, error_s, confidence in (
         (22.0, 2.2, "high"),
