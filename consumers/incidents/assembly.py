@@ -16,7 +16,7 @@ from consumers.incidents.held import Held, belongs, fingerprint, joins, key_of, 
 from consumers.incidents.held import from_dict as held_of_json
 from consumers.incidents.held import to_dict as held_json
 from consumers.incidents.incident import Incident, Source, StartLine, State
-from consumers.incidents.joining import S, family, repeat_ns
+from consumers.incidents.joining import REPEAT_NS_MIN, S, family, repeat_ns
 from consumers.incidents.progress import Progress, settled
 from consumers.incidents.summary import summarise
 from consumers.reports.report import Report, Seconds
@@ -292,6 +292,8 @@ class IncidentAssembler:
             if incident.until_ns is None:
                 continue
             quiet_ns = now_ns - max(incident.until_ns, held.ended_ns or 0)
+            if quiet_ns <= _STALE_AFTER * REPEAT_NS_MIN:
+                continue
             longest = _STALE_AFTER * max(repeat_ns(each) for each in incident.reports)
             if incident.state is State.OPEN and quiet_ns > longest:
                 incident.state = State.STALE

@@ -39,6 +39,9 @@ _PLACES: Final = 400
 #: printk's clock may stand back on one CPU after a pause.
 _BACK_NS: Final = 90 * S
 
+#: The shortest interval that `repeat_ns` gives.
+REPEAT_NS_MIN: Final = 2 * S
+
 _ANSWER: Final = re.compile(
     r"smp_call_function|csd_lock_wait|multi_cpu_stop|stop_(?:machine|two_cpus|one_cpu)|text_poke|on_each_cpu"
     r"|flush_tlb|smp_text_poke|synchronize_(?:rcu|sched)|rcu_barrier"
@@ -88,7 +91,7 @@ def repeat_ns(report: Report) -> int:
     if report.kind is Kind.SOFT_LOCKUP:
         return max(30 * S, length + 10 * S)
     if report.kind in (Kind.RCU_STALL, Kind.RCU_EXP_STALL):
-        return 3 * min(length, 300 * S) + 2 * S
+        return 3 * min(length, 300 * S) + REPEAT_NS_MIN
     if report.kind in (Kind.HUNG_TASK, Kind.RCU_TASKS_STALL):
         return min(length, 600 * S) + 10 * S
     return max(60 * S, min(length, 300 * S))

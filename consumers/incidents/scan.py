@@ -26,11 +26,14 @@ from schemas.errors import BadInputError
 
 #: Longest line that is kept whole across blocks.
 CARRY_BYTES_MAX: Final = 1 << 20
-#: Incidents held until the end, because a copy of their lines may come; more are given out before.
+#: Incidents are held until the end, because a copy of their lines may come. Of more than so many, or such as have so
+#: many reports or start lines in all, the oldest are given out before.
 HELD_MAX: Final = 4096
+HELD_REPORTS_MAX: Final = 8192
+HELD_START_LINES_MAX: Final = 1 << 17
 #: Near misses of which the text is kept.
 NEAR_SHOWN_MAX: Final = 20
-_LIMITS: Final = Limits(open_max=64, reports_max=24, start_lines_max=1 << 16, lines_max=12, first_lines_max=80)
+_LIMITS: Final = Limits(open_max=64, reports_max=24, start_lines_max=1 << 12, lines_max=12, first_lines_max=80)
 _KEYS_MAX: Final = 1 << 16
 _HEAD_LINES: Final = 40
 _BOOT_NS: Final = 2_000_000_000
@@ -91,7 +94,8 @@ class LogScan:
         self._began = False  # a line of this boot was seen that the grammar knows
         self._log = LogIncidents(Source("", "", ""), _LIMITS)
         self._found: dict[str, Found] = {}
-        self._keys: dict[tuple[Kind, int], Found] = {}
+        self._of_boot: dict[str, None] = {}  # of them, this boot's
+        self._keys: dict[tuple[Kind, int], str] = {}  # ids, also of incidents that were given out
 
     def feed(self, block: bytes) -> list[Found]:
         """Take the next bytes of the log."""
@@ -104,7 +108,7 @@ class LogScan:
         else:
             block, self._carry = self._carry + block[:end], block[end:]
         self._read(block)
-        return self._taken(len(self._found) - HELD_MAX)
+        return self._taken()
 
     def close(self) -> list[Found]:
         """End the log; return every incident that was not given out, in the order of its first line."""
@@ -230,8 +234,10 @@ class LogScan:
         for incident in changed:
             if incident.joined:
                 self._found.pop(incident.id, None)
+                self._of_boot.pop(incident.id, None)
             elif incident.id not in self._found:
                 self._found[incident.id] = Found(incident, self.boots)
+                self._of_boot[incident.id] = None
 
     def _end_boot(self) -> None:
         if not self._began:
@@ -244,38 +250,56 @@ class LogScan:
 
     def _settle(self) -> None:
         self._keep(self._log.close())
-        for name, found in list(self._found.items()):
-            if found.boot != self.boots:
+        for name in self._of_boot:
+            found = self._found.get(name)
+            if found is None:
                 continue
             if all(map(_only_a_phrase, found.incident.reports)):
                 self._near_miss(found.incident.root.lines[:1])
                 del self._found[name]
             else:
                 self._merge_copy(name, found)
+        self._of_boot.clear()
 
     # The same kinds at the same microseconds cannot be another boot's.
     def _merge_copy(self, name: str, found: Found) -> None:
         keys = [(each.kind, each.ts_ns) for each in found.incident.reports if each.ts_ns]
-        first = next((self._keys[key] for key in keys if key in self._keys), None)
-        if first is None:
+        known = next((key for key in keys if key in self._keys), None)
+        if known is None:
             if len(self._keys) < _KEYS_MAX:
-                self._keys |= dict.fromkeys(keys, found)
+                self._keys |= dict.fromkeys(keys, name)
             return
         self.copies += 1
+        del self._found[name]
+        first = self._found.get(self._keys[known])
+        if first is None:
+            return
         # That a boot ended was only said because the copy began.
         first.incident.state, first.incident.ended_by = found.incident.state, found.incident.ended_by
-        first.incident.start_lines += found.incident.start_lines
-        first.incident.dropped_start_lines += found.incident.dropped_start_lines
-        del self._found[name]
+        room = _LIMITS.start_lines_max - len(first.incident.start_lines)
+        more = found.incident.start_lines
+        first.incident.start_lines += more[:room]
+        first.incident.dropped_start_lines += found.incident.dropped_start_lines + len(more[room:])
 
-    # The first `count` of those that are no longer held by the assembly.
-    def _taken(self, count: int) -> list[Found]:
-        if count <= 0:
+    # The first of those that the assembly no longer holds, until what is left is within its bounds.
+    def _taken(self) -> list[Found]:
+        many = len(self._found) - HELD_MAX
+        reports = sum(len(each.incident.reports) for each in self._found.values()) - HELD_REPORTS_MAX
+        lines = sum(len(each.incident.start_lines) for each in self._found.values()) - HELD_START_LINES_MAX
+        if max(many, reports, lines) <= 0:
             return []
-        held = {each.id for each in self._log.incidents.incidents}
-        done = [found for name, found in self._found.items() if name not in held][:count]
+        held, done = {each.id for each in self._log.incidents.incidents}, []
+        for name, found in self._found.items():
+            if max(many, reports, lines) <= 0:
+                break
+            if name not in held:
+                done.append(found)
+                many -= 1
+                reports -= len(found.incident.reports)
+                lines -= len(found.incident.start_lines)
         for found in done:
             del self._found[found.incident.id]
+            self._of_boot.pop(found.incident.id, None)
         return sorted(done, key=lambda found: found.incident.first_place)
 
 

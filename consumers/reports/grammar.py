@@ -4,6 +4,7 @@ The rows themselves are data, in the modules `grammar_*` beside this one. Matchi
 guest has written. Wording of kernels 3.x to 7.x side by side: no version is asked for, distributions port back.
 """
 
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import re2
@@ -77,11 +78,17 @@ _QUOTE: Final = re2.compile(
 
 def match(line: Line) -> Match | None:
     """Return the row that `line` is, or None. A near miss is a match too; its row's role says so."""
-    octets = line.text[:TEXT_CHARS_MAX].encode("utf-8", "replace")
+    return _match(line.text[:TEXT_CHARS_MAX], line.structured, line.ts_ns is not None)
+
+
+# Who looks what a line is gives it to others who ask again.
+@lru_cache(maxsize=4)
+def _match(text: str, structured: bool, known_time: bool) -> Match | None:
+    octets = text.encode("utf-8", "replace")
     found = _first(_WHOLE_SET, ROWS, octets)
     if found is not None:
         return Match(found, _groups(_WHOLE[found.name].fullmatch(octets)), damaged=False)
-    return _damaged(octets) if line.structured else _searched(octets, known_time=line.ts_ns is not None)
+    return _damaged(octets) if structured else _searched(octets, known_time=known_time)
 
 
 def _damaged(octets: bytes) -> Match | None:

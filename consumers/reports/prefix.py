@@ -67,7 +67,11 @@ _PREFIX: Final = _compiled(
 )
 # What a program of userspace wrote into the kernel's log, as systemd does.
 _USERSPACE: Final = _compiled(r"[\w.@-]{1,64}\[\d{1,10}\]: ")
-_IDENT_GROUP: Final = _PREFIX.groupindex[b"ident"]
+# By number: a pattern makes the table of its names anew each time one is asked for.
+_PID, _IDENT_GROUP, _FACILITY, _CALLER = (
+    _PREFIX.groupindex[name] for name in (b"pid", b"ident", b"facility", b"caller")
+)
+_B_PRIO, _B_S, _B_FRACTION, _B_CALLER = (_BRACKET.groupindex[name] for name in (b"prio", b"s", b"fraction", b"caller"))
 
 
 def text_lines(place: int, raw: bytes) -> Iterator[Line]:
@@ -108,10 +112,10 @@ def _line(place: int, octets: bytes) -> Line | None:
     bracket = _BRACKET.search(octets) if b"[" in octets else None
     if bracket is not None:
         before = _without_prefixes(octets[: bracket.start()])
-        if before is None or int(bracket[b"prio"] or 0) > _KERNEL_FACILITY_PRIO_MAX:
+        if before is None or int(bracket[_B_PRIO] or 0) > _KERNEL_FACILITY_PRIO_MAX:
             return None
-        ts_ns = int(bracket[b"s"]) * 10**9 + int(bracket[b"fraction"].ljust(_NS_DIGITS, b"0"))
-        caller = bracket[b"caller"] or b""
+        ts_ns = int(bracket[_B_S]) * 10**9 + int(bracket[_B_FRACTION].ljust(_NS_DIGITS, b"0"))
+        caller = bracket[_B_CALLER] or b""
         octets = octets[bracket.end() :]
     bare = _without_prefixes(octets)
     if bare is None or _USERSPACE.match(bare.text) is not None:
@@ -132,13 +136,14 @@ def _without_prefixes(octets: bytes) -> _Bare | None:
         found = _PREFIX.match(octets)
         if found is None or not found.end():
             break
-        if found[b"pid"] is not None and found[b"ident"] != b"kernel":
+        ident = found[_IDENT_GROUP]
+        if ident != b"kernel" and found[_PID] is not None:
             return None
-        if found[b"facility"] not in (None, b"kern"):
+        if found[_FACILITY] not in (None, b"kern"):
             return None
-        caller = found[b"caller"] or caller
+        caller = found[_CALLER] or caller
         # A name without a number may be the host's, or the kernel's own (`watchdog: `): then only the date goes.
-        if found[b"ident"] not in (None, b"kernel"):
+        if ident not in (None, b"kernel"):
             octets = octets[found.start(_IDENT_GROUP) :]
             break
         octets = octets[found.end() :]
