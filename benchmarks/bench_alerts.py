@@ -1,6 +1,7 @@
 """The alerter: healthy records a second of a core, how soon a start line is a page, and a host whose guests all stall.
 
-Pages are taken by a server in this process; the alerter is a process of its own, reading a log directory.
+Pages are taken by a server in this process; the alerter is a process of its own, reading a log directory. What a record
+costs from the kernel on is in `alert_kernel.py`, what is kept of a machine in `alert_state.py`.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import text
+from benchmarks import alert_kernel, alert_state, text
 from benchmarks.base import Options, Reach, Row, log, percentile, scratch
 from benchmarks.processes import ours, start
 from consumers.alerts.machine import Machine
@@ -28,8 +29,8 @@ _QUIET: Final = (b"lockup", b"stall", b"blocked for more", b"hung")
 
 
 def run(options: Options) -> list[Row]:
-    """Return the three figures."""
-    return [_healthy(options), *_pages(options)]
+    """Return what a record, a page and a machine cost."""
+    return [_healthy(options), *_pages(options), *alert_kernel.rows(options), *alert_state.rows(options)]
 
 
 def _healthy(options: Options) -> Row:

@@ -53,7 +53,9 @@ class _History:
 
 
 class Machine:
-    """The kernel of `machine` on `layer`. Everything in it has a bound."""
+    """The kernel of `machine` on `layer`. Everything in it has a bound; one that is quiet takes less than 1 KiB."""
+
+    __slots__ = ("_budget", "_histories", "name", "near_misses", "parsed", "rebooted", "skipped")
 
     def __init__(self, machine: str, layer: str) -> None:
         self.name = (machine, layer)
