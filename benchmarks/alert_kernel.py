@@ -1,4 +1,4 @@
-"""What a record of a real kernel costs until it is screened, by agent, log directory and alerter, and that none lacks."""
+"""What a record of a real kernel costs until it is screened, by agent, log and alerter, and that none is missed."""
 
 import re
 import time

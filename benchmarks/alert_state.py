@@ -1,6 +1,7 @@
 """What the alerter keeps of a machine in memory and in its commits: where nothing happened, and at the worst."""
 
 import json
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from typing import Final
@@ -77,9 +78,10 @@ def _worst() -> tuple[float, int, int]:
     before, _ = tracemalloc.get_traced_memory()
     memory = kernel = whole = 0
     for number, (ts_ns, records, first) in enumerate(_incidents()):
-        message = _frame("m", "b", first, records, ts_ns)
-        alerter.add([Message(number, _NOW_NS + number * 100 * _S, message)])
-        memory = max(memory, tracemalloc.get_traced_memory()[0] - before)
+        value = _frame("m", "b", first, records, ts_ns)
+        alerter.add([Message(number, _NOW_NS + number * 100 * _S, value)])
+        transient = sum(map(sys.getsizeof, (value, *records)))
+        memory = max(memory, tracemalloc.get_traced_memory()[0] - before - transient)
         batch = alerter.batch()
         assert batch is not None
         (state,) = batch.streams.values()
@@ -87,6 +89,7 @@ def _worst() -> tuple[float, int, int]:
         whole = max(whole, len(json.dumps(state, separators=(",", ":"))))
         for key in [key for key, case in alerter.cases.items() if case.ended_ns is not None]:
             alerter.close(key)  # as when its end was told
+        del batch, state
     tracemalloc.stop()
     storage.close()
     log(f"  {memory >> 10} KiB in memory, {kernel >> 10} KiB stored of its kernel, {whole >> 10} KiB of all")

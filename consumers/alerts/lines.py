@@ -33,10 +33,11 @@ class FrameLines:
         lengths, data = kmsg.unpack(frame.body)
         self._first = frame.first
         self._at = max(0, start - frame.first)
-        self._ends = list(accumulate(lengths))
+        self._ends = ends = list(accumulate(lengths))
         self._data = bytes(data)
         self._reading = reading
-        self._hits = (bisect_right(self._ends, begin) for begin in candidates(self._data))
+        # It must not know `self`: a frame would stay until somebody looks for cycles.
+        self._hits = (bisect_right(ends, begin) for begin in candidates(self._data))
         self._hit = -1
 
     def __iter__(self) -> Iterator[Line]:
