@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumers.incidents import codec
+from consumers.incidents import scan as module
 from consumers.incidents.scan import LogScan
 from tests.consumers.incidents._logs import CAPTURES, console, records
 
@@ -272,3 +273,41 @@ def test_many_failures_are_given_out_before_the_end():
     late = log.close()
     assert len(early) > 1000 and len(early) + len(late) == 6000
     assert [each.incident.first_place for each in [*early, *late]] == list(range(1, 6001))
+
+
+def lockups(count, apart_s=5000):
+    """Return lines of a log in which CPUs stand still again and again, each an incident of its own."""
+    return [
+        b"[%5d.000000] watchdog: BUG: soft lockup - CPU#%d stuck for 22s! [x:%d]\n" % (n * apart_s + 9, n % 64, n + 1)
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize("bound", ["HELD_MAX", "HELD_REPORTS_MAX", "HELD_START_LINES_MAX"])
+def test_of_more_than_is_held_the_oldest_are_given_out_before_the_end(monkeypatch, bound):
+    monkeypatch.setattr(module, bound, 100)
+    log, early = LogScan(), []
+    lines = lockups(500)
+    for at in range(0, len(lines), 50):
+        early += log.feed(b"".join(lines[at : at + 50]))
+        assert len(log._found) <= 100 + module._LIMITS.open_max
+    found = [*early, *log.close()]
+    assert [each.incident.first_place for each in found] == list(range(1, 501))
+    assert 300 <= len(early) < 500
+
+
+def test_a_copy_of_what_was_given_out_is_still_a_copy(monkeypatch):
+    monkeypatch.setattr(module, "HELD_MAX", 10)
+    lines = lockups(20)
+    found, log = scan([*lines, *lines], len(b"".join(lines)))
+    assert log.copies >= 10
+    assert len(found) == 40 - log.copies
+
+
+def test_copies_add_no_more_start_lines_than_an_incident_has(monkeypatch):
+    monkeypatch.setattr(module, "_LIMITS", module._LIMITS._replace(start_lines_max=3))
+    (line,) = lockups(1)
+    again = b"[    0.000000] Linux version 6.1.0 (a@b) #1\n"
+    (found,), log = scan([each for _ in range(10) for each in (again, line)])
+    assert log.copies == 9
+    assert (len(found.incident.start_lines), found.incident.dropped_start_lines) == (3, 7)
