@@ -6,8 +6,6 @@ Exit code 0: at least one was found; 1: none; 65: a file could not be read to it
 """
 
 import argparse
-import gzip
-import io
 import json
 import sys
 import zlib
@@ -15,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Final
 
+from consumers import render
 from consumers.incidents import page
 from consumers.incidents.scan import Found, LogScan
 from consumers.verdict.facts import Facts
@@ -23,6 +22,7 @@ from schemas.errors import BadInputError
 
 _BLOCK_BYTES: Final = 1 << 20
 _GZIP_MAGIC: Final = b"\x1f\x8b"
+_GZIP_WINDOW: Final = 16 + zlib.MAX_WBITS
 _STDIN: Final = "-"
 _NEAR_CHARS: Final = 160
 _FOUND, _NONE, _UNREADABLE = 0, 1, 65
@@ -71,39 +71,33 @@ def _blocks(file: str) -> Iterator[bytes]:
         yield from _decompressed(opened)
 
 
-# By its first bytes, not by its name.
+# Packed or not by its first bytes, not by its name. Whatever it unpacks to, memory is that of a block.
 def _decompressed(opened: IO[bytes]) -> Iterator[bytes]:
-    buffered = io.BufferedReader(opened, _BLOCK_BYTES) if isinstance(opened, io.RawIOBase) else opened
-    head = buffered.read(_BLOCK_BYTES)
-    if not head.startswith(_GZIP_MAGIC):
-        while head:
-            yield head
-            head = buffered.read(_BLOCK_BYTES)
-        return
-    with gzip.GzipFile(fileobj=_Rejoined(head, buffered)) as packed:
-        while block := packed.read(_BLOCK_BYTES):
+    block = opened.read(_BLOCK_BYTES)
+    if not block.startswith(_GZIP_MAGIC):
+        while block:
             yield block
-
-
-class _Rejoined(io.RawIOBase):
-    # A stream that cannot seek, with what was read of it put back in front.
-    def __init__(self, head: bytes, rest: IO[bytes]) -> None:
-        self._head, self._rest = head, rest
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1, /) -> bytes:
-        if self._head:
-            part, self._head = self._head[:size], self._head[size:]
-            return part
-        return self._rest.read(size)
+            block = opened.read(_BLOCK_BYTES)
+        return
+    unpacker = zlib.decompressobj(_GZIP_WINDOW)
+    while block:
+        yield unpacker.decompress(block, _BLOCK_BYTES)
+        block = unpacker.unconsumed_tail
+        if unpacker.eof:
+            # Another member may follow, as of a log that was packed in pieces.
+            block = unpacker.unused_data.lstrip(b"\0") or opened.read(_BLOCK_BYTES)
+            unpacker = zlib.decompressobj(_GZIP_WINDOW) if block else unpacker
+        elif not block:
+            block = opened.read(_BLOCK_BYTES)
+    yield unpacker.flush()
+    if not unpacker.eof:
+        raise EOFError("it ends in the middle of its packed data")
 
 
 def _print(found: Found, file: str, number: int, *, as_json: bool, headed: bool) -> None:
     verdict = judge(found.incident, Facts.none())
     if as_json:
-        print(json.dumps(page.json_object(found.incident, verdict, file, found.boot), ensure_ascii=False))
+        print(json.dumps(page.json_object(found.incident, verdict, file, found.boot)))
         return
     if headed and number == 1:
         print(f"== {file}")
@@ -117,11 +111,11 @@ def _print_summary(file: str, scan: LogScan, number: int) -> None:
         said.append(f"{scan.boots} boots")
     if scan.copies:
         said.append(f"{scan.copies} stood there again as a copy")
-    near = f"{scan.near} near misses: lines that look like a report and are in no row of the grammar"
-    said.append(near if scan.near else "no near miss")
+    misses = f"{scan.near} near miss{'' if scan.near == 1 else 'es'}"
+    said.append(f"{misses} (looks like a report, and is no wording that is known)" if scan.near else "no near miss")
     print(f"{file}: {', '.join(said)}", file=sys.stderr)
     for line in _distinct(each.text for each in scan.near_lines):
-        print(f"  near miss: {line[:_NEAR_CHARS]!r}", file=sys.stderr)
+        print(f"  near miss: {render.printable(line[:_NEAR_CHARS])}", file=sys.stderr)
 
 
 def _distinct(texts: Iterable[str]) -> list[str]:

@@ -1,8 +1,8 @@
-"""Incidents and reports as JSON: what is stored as state, in the lake's table, and passed on to other programs.
+"""Incidents as JSON: what is stored as state, in the lake's table, and passed on to other programs.
 
-An object has the fields of the dataclasses of `incident.py` and `report.py` by their names. Lines, lengths and start
-lines are arrays in the order of their fields; `root` is an index into `reports`, or the report itself where it is none
-of them. A field that is missing has its default: what an older writer stored can be read.
+An object has the fields of the dataclass of `incident.py` by their names, and its reports as `reports/codec.py` has
+them. Lengths and start lines are arrays in the order of their fields; `root` is an index into `reports`, or the report
+itself where it is none of them. A field that is missing has its default: what an older writer stored can be read.
 """
 
 import json
@@ -11,7 +11,8 @@ from dataclasses import MISSING, fields
 from typing import Any, Final
 
 from consumers.incidents.incident import Incident, Source, StartLine, State
-from consumers.reports.report import Kind, Line, Report, Seconds, Shape
+from consumers.reports import codec as report_codec
+from consumers.reports.report import Kind, Seconds
 from schemas.errors import BadInputError
 
 _REASON: Final = "bad-incident"
@@ -26,15 +27,6 @@ def _start_lines(value: Any) -> list[StartLine]:
 
 
 # How a field's JSON becomes its value, where it is not the value itself.
-_REPORT: Final[dict[str, Callable[[Any], Any]]] = {
-    "kind": Kind,
-    "cpus": tuple,
-    "duration": _seconds,
-    "shape": lambda value: None if value is None else Shape(value),
-    "frames": tuple,
-    "notes": tuple,
-    "lines": lambda value: [Line(*each) for each in value],
-}
 _INCIDENT: Final[dict[str, Callable[[Any], Any]]] = {
     "source": lambda value: Source(*value),
     "kind": Kind,
@@ -48,37 +40,24 @@ _INCIDENT: Final[dict[str, Callable[[Any], Any]]] = {
 }
 
 
-def report_to_dict(report: Report) -> dict[str, Any]:
-    """Return a report as values of JSON."""
-    return {each.name: getattr(report, each.name) for each in fields(Report)}
-
-
-def report_from_dict(value: dict[str, Any]) -> Report:
-    """Return the report that `report_to_dict` gave; raise BadInputError if it is none."""
-    try:
-        return Report(**_converted(value, Report, _REPORT))
-    except (TypeError, ValueError, AttributeError) as e:
-        raise BadInputError(_REASON, f"not a report: {e}") from e
-
-
 def to_dict(incident: Incident) -> dict[str, Any]:
     """Return an incident as values of JSON."""
     value = {each.name: getattr(incident, each.name) for each in fields(Incident)}
-    value["reports"] = [report_to_dict(report) for report in incident.reports]
+    value["reports"] = [report_codec.to_json(report) for report in incident.reports]
     at = next((i for i, report in enumerate(incident.reports) if report is incident.root), None)
     if at is None:
         at = next((i for i, report in enumerate(incident.reports) if report == incident.root), None)
-    value["root"] = report_to_dict(incident.root) if at is None else at
+    value["root"] = report_codec.to_json(incident.root) if at is None else at
     return value
 
 
 def from_dict(value: dict[str, Any]) -> Incident:
     """Return the incident that `to_dict` gave; raise BadInputError if it is none."""
     try:
-        found = _converted(value, Incident, _INCIDENT)
-        reports = found["reports"] = [report_from_dict(each) for each in value["reports"]]
+        found = _converted(value)
+        reports = found["reports"] = [report_codec.from_json(each) for each in value["reports"]]
         root = value["root"]
-        found["root"] = reports[root] if isinstance(root, int) else report_from_dict(root)
+        found["root"] = reports[root] if isinstance(root, int) else report_codec.from_json(root)
         return Incident(**found)
     except (TypeError, ValueError, AttributeError, KeyError, IndexError) as e:
         raise BadInputError(_REASON, f"not an incident: {e!r}") from e
@@ -100,11 +79,11 @@ def decode(text: str | bytes) -> Incident:
     return from_dict(value)
 
 
-def _converted(value: dict[str, Any], made: type, converters: dict[str, Callable[[Any], Any]]) -> dict[str, Any]:
+def _converted(value: dict[str, Any]) -> dict[str, Any]:
     found = {}
-    for each in fields(made):
+    for each in fields(Incident):
         if each.name in value:
-            convert = converters.get(each.name)
+            convert = _INCIDENT.get(each.name)
             found[each.name] = value[each.name] if convert is None else convert(value[each.name])
         elif each.default is MISSING and each.default_factory is MISSING:
             raise ValueError(f"lacks {each.name}")

@@ -125,7 +125,8 @@ def related(one: Report, new: Report, *, whole: bool) -> bool:
     with the whole report it is asked again.
     """
     if one.ts_ns is None or new.ts_ns is None:
-        return _near(one, new)
+        cut_off = one.ts_ns is not new.ts_ns and new.kind is not Kind.PANIC  # a line that lost its time
+        return _near(one, new) and (not cut_off or _same_stall(one, new, whole=whole))
     gap_ns = new.ts_ns - max(one.ts_ns, one.last_ts_ns or 0)
     if gap_ns < -_BACK_NS:
         return False

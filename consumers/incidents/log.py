@@ -51,4 +51,5 @@ class LogIncidents:
         made = cls(source, limits)
         made.reports = ReportAssembler.restore(state["reports"])
         made.incidents = IncidentAssembler.restore(source, state["incidents"], limits)
+        made.incidents.relink(made.reports.open_reports)
         return made

@@ -3,12 +3,15 @@
 Two sentences first: what stood still and for how long, and who may have owned it. Then the facts, then what is missing.
 """
 
+import datetime as dt
 import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from consumers.incidents.incident import Incident
 from consumers.incidents.joining import TASK_KINDS, resources, waits_for_others
+from consumers.incidents.wall import WALL_NS
+from consumers.render import printable
 from consumers.reports.frames import anchor as anchor_of
 from consumers.reports.frames import own_name
 from consumers.reports.report import Kind, Report, Seconds, Shape
@@ -42,6 +45,12 @@ SHAPES: Final = {
     Shape.NO_ROW: "no row tells of a CPU: a preempted reader, a starved RCU thread, or lost lines",
     Shape.NO_TICKS: "the rows have no ticks: nothing follows from them",
 }
+_ENDS: Final = {
+    "end-line": "the kernel said that it was over",
+    "progress": "what stood still was seen to move again",
+    "reboot": "none was seen before the machine started anew",
+    "joined": "it turned out to be a part of another incident",
+}
 #: Shapes from which something follows, at low confidence and from few cases.
 _HINTS: Final[dict[Shape | None, str]] = {
     Shape.RAN: "Its timer ticked all along, which points at code of this kernel",
@@ -62,7 +71,7 @@ def json_object(incident: Incident, verdict: Verdict, file: str, boot: int) -> d
         "start_lines_dropped": incident.dropped_start_lines,
         "first_line": incident.first_place,
         "last_line": incident.last_place,
-        "at_s": None if incident.since_ns is None else round(incident.since_ns / 1e9, 6),
+        "at_s": None if (at_ns := incident.since_ns) is None or at_ns >= WALL_NS else round(at_ns / 1e9, 6),
         "cpu": root.cpus[0] if root.cpus else None,
         "cpus": incident.cpus,
         "task": incident.task,
@@ -100,10 +109,11 @@ def text(incident: Incident, verdict: Verdict, number: int) -> str:
     cpus = f" on {_cpus(incident.cpus)}" if incident.cpus else ""
     title = f"{number}. {NAMES[incident.kind]}{cpus}, {length_text(incident.duration)}, {_lines(incident)}"
     told = f"{sentence(incident)} {_owned(incident, verdict)}"
+    told = printable(told)
     lines = [title, *textwrap.wrap(told, _WIDTH, initial_indent="   ", subsequent_indent="   "), ""]
     for label, value in _facts(incident, verdict):
         lines += textwrap.wrap(
-            value,
+            printable(value),
             _WIDTH,
             initial_indent=f"   {label:{_LABEL}}",
             subsequent_indent=" " * (_LABEL + 3),
@@ -136,7 +146,7 @@ def sentence(incident: Incident) -> str:
     if waiting and root.cpus:
         told += f"; {_cpus(tuple(waiting))} waited for an answer of it"
     elif waits_for_others(root):
-        told += "; it waited for other CPUs to answer, so it may be their victim"
+        told += "; it waited for other CPUs or for RCU, so it may be a victim"
     if incident.panicked and root.kind is not Kind.PANIC:
         told += ", and the kernel panicked over it"
     return f"{told[0].upper()}{told[1:]}."
@@ -211,6 +221,8 @@ def _facts(incident: Incident, verdict: Verdict) -> Iterator[tuple[str, str]]:
         more = f" and {hidden} more" if hidden > 0 else ""
         yield "also named", ", ".join(incident.victims[:_VICTIMS_SHOWN]) + more
     yield "reports", ", ".join(_counted(incident))
+    if incident.ended_by:
+        yield "end", _ENDS[incident.ended_by]
     if incident.corrupted:
         yield "damage", "lines are cut or missing: what is said here may lack a part"
     for found in verdict.evidence:
@@ -234,7 +246,11 @@ def _lacking(verdict: Verdict) -> Iterator[tuple[str, str]]:
 def _measured(incident: Incident) -> Iterator[tuple[str, str]]:
     if incident.since_ns is not None:
         until = "" if incident.until_ns is None else f" to {incident.until_ns / 1e9:.3f}"
-        yield "when", f"{incident.since_ns / 1e9:.3f}{until} s on the kernel's clock"
+        when = f"{incident.since_ns / 1e9:.3f}{until} s on the kernel's clock"
+        yield (
+            "when",
+            when if incident.since_ns < WALL_NS else f"from {_date(incident.since_ns)} on, by the log's own dates",
+        )
     if len(incident.lengths) > 1:
         each = (f"{name} {length_text(value)}" for name, value in sorted(incident.lengths.items()))
         yield "lengths", f"{', '.join(each)}; used: {incident.duration_from}"
@@ -282,6 +298,10 @@ def _cpus(cpus: tuple[int, ...]) -> str:
         return f"CPU {cpus[0]}"
     shown = ", ".join(map(str, cpus[:_CPUS_SHOWN]))
     return f"CPUs {shown}" + (f" and {len(cpus) - _CPUS_SHOWN} more" if len(cpus) > _CPUS_SHOWN else "")
+
+
+def _date(ns: int) -> str:
+    return f"{dt.datetime.fromtimestamp(ns // 1_000_000_000, dt.UTC):%b %d %H:%M:%S}"
 
 
 def _number(value: float) -> str:

@@ -6,6 +6,7 @@ several boots: `Linux version` or a fall of the time begins another. A log that 
 and once more as a dump, is one: the lines of the copy count as lines of the same incidents.
 """
 
+from bisect import insort
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
@@ -14,6 +15,7 @@ import re2
 from consumers.incidents.assembly import Limits
 from consumers.incidents.incident import Incident, Source, StartLine
 from consumers.incidents.log import LogIncidents
+from consumers.incidents.wall import WallClock, wall_second
 from consumers.reports import grammar, screen
 from consumers.reports.grammar_context import NEARS
 from consumers.reports.grammar_row import Role
@@ -28,7 +30,7 @@ CARRY_BYTES_MAX: Final = 1 << 20
 HELD_MAX: Final = 4096
 #: Near misses of which the text is kept.
 NEAR_SHOWN_MAX: Final = 20
-_LIMITS: Final = Limits(open_max=64, reports_max=64, start_lines_max=1 << 16, lines_max=12, first_lines_max=80)
+_LIMITS: Final = Limits(open_max=64, reports_max=24, start_lines_max=1 << 16, lines_max=12, first_lines_max=80)
 _KEYS_MAX: Final = 1 << 16
 _HEAD_LINES: Final = 40
 _BOOT_NS: Final = 2_000_000_000
@@ -36,6 +38,8 @@ _BOOT_NS: Final = 2_000_000_000
 _FALL_NS: Final = 90_000_000_000
 #: How far before the first line of a report its context is looked for.
 _BEHIND_BYTES: Final = 1 << 16
+#: Most records in one line of a file.
+_JOINED_MAX: Final = 16
 _NEWLINE: Final = b"\n"
 _BANNER: Final = "Linux version "
 _FOLLOWED: Final = frozenset((Role.START, Role.TAIL, Role.END))
@@ -79,6 +83,9 @@ class LogScan:
         self._wanted = 0  # lines behind the newest that may belong to a report
         self._fed = 0
         self._kmsg: bool | None = None
+        # Lines have the wall clock's time if the first line of a report has that and none of printk's.
+        self._wall: WallClock | None = None
+        self._dated = False
         self._newest_ns: int | None = None
         self._banner_place = -1
         self._began = False  # a line of this boot was seen that the grammar knows
@@ -134,9 +141,10 @@ class LogScan:
     def _line(self, block: bytes, at: int, end: int, place: int) -> None:
         wanted = self._wanted
         self._wanted = max(0, wanted - 1)
-        for line in self._lines_of(block[at:end], place):
-            match = grammar.match(line)
+        for read in self._lines_of(block[at:end], place):
+            match = grammar.match(read)
             role = None if match is None else match.row.role
+            line = read if role not in _FOLLOWED or self._dated else self._date(read, block[at:end])
             if role is Role.NEAR:
                 self._near_miss([line])
             if role is not None and self._new_boot(line, role):
@@ -155,6 +163,14 @@ class LogScan:
                 self._fed = place
             if match is not None and match.row.kind is not None and role is Role.START:
                 self._note_again(line, match.row.kind)
+
+    # By the first line of a report: whose times the lines of this log have.
+    def _date(self, line: Line, raw: bytes) -> Line:
+        self._dated = True
+        if line.ts_ns is not None or self._kmsg or wall_second(raw) is None:
+            return line
+        self._wall = WallClock()
+        return self._wall.stamped(line, raw)
 
     def _near_miss(self, lines: list[Line]) -> None:
         self.near += 1
@@ -175,18 +191,18 @@ class LogScan:
     # A line that stands there twice, as two consoles print it, opens nothing the second time; it is a start line too.
     def _note_again(self, line: Line, kind: Kind) -> None:
         for incident in reversed(self._log.incidents.incidents):
-            if any(each.place == line.place and each.kind is kind for each in incident.start_lines):
+            if any(each == (line.place, kind) for each in incident.start_lines[-_JOINED_MAX:]):
                 return
             for report in reversed(incident.reports):
                 same = report.kind is kind and report.ts_ns == line.ts_ns and report.lines
                 if same and line.text.startswith(report.lines[0].text):
-                    incident.start_lines.append(StartLine(line.place, kind))
-                    incident.start_lines.sort()
+                    insort(incident.start_lines, StartLine(line.place, kind))
                     return
 
     def _lines_of(self, raw: bytes, place: int) -> Iterator[Line]:
         if not self._kmsg:
-            yield from text_lines(place, raw)
+            for each in text_lines(place, raw):
+                yield each if self._wall is None else self._wall.stamped(each, raw)
             return
         if raw.startswith(b" "):
             return
@@ -220,6 +236,7 @@ class LogScan:
     def _end_boot(self) -> None:
         if not self._began:
             return
+        self._keep(self._log.rebooted())
         self._settle()
         self._log = LogIncidents(Source("", "", ""), _LIMITS)
         self._newest_ns, self._began = None, False
@@ -245,6 +262,8 @@ class LogScan:
                 self._keys |= dict.fromkeys(keys, found)
             return
         self.copies += 1
+        # That a boot ended was only said because the copy began.
+        first.incident.state, first.incident.ended_by = found.incident.state, found.incident.ended_by
         first.incident.start_lines += found.incident.start_lines
         first.incident.dropped_start_lines += found.incident.dropped_start_lines
         del self._found[name]
@@ -267,11 +286,14 @@ def _looks_like_kmsg(block: bytes) -> bool:
     return 2 * sum(map(is_kmsg, lines)) > len(lines)
 
 
-# Text that quotes the words and has nothing of what a kernel says with them: a manual, a rule of another program.
+# Text that quotes the words in a sentence and has nothing of what a kernel says with them: a manual, another's rule.
 def _only_a_phrase(report: Report) -> bool:
     known = report.cpus or report.frames or report.numbers
     told = known or report.duration or report.pid is not None or report.ts_ns is not None
-    return report.corrupted and not report.structured and not told
+    if not report.corrupted or report.structured or told or not report.lines:
+        return False
+    anchored = grammar.match(report.lines[0]._replace(structured=True))
+    return anchored is None or anchored.row.role not in _FOLLOWED
 
 
 # Where the next line begins in which something may begin or end, from `at` on.

@@ -13,7 +13,7 @@ from consumers.incidents.joining import SLACK_NS, since_ns, waits_for_others
 from consumers.reports.report import Kind, Report, Seconds
 
 VICTIMS_MAX: Final = 32
-CPUS_MAX: Final = 1024
+CPUS_MAX: Final = 256
 
 
 @dataclass(slots=True)
@@ -27,12 +27,16 @@ class Folded:
 
     def add(self, report: Report) -> None:
         """Take over what the incident says of a report that it will no longer hold."""
-        self.cpus.update(report.cpus[: CPUS_MAX - len(self.cpus)])
+        self.add_cpus(report)
         name = _victim(report)
         if name and name not in self.victims and len(self.victims) < VICTIMS_MAX:
             self.victims.append(name)
         if report.duration is not None and (self.printed is None or report.duration.high > self.printed.high):
             self.printed = report.duration
+
+    def add_cpus(self, report: Report) -> None:
+        """Take over the CPUs that a report accuses: it will not keep all of them."""
+        self.cpus.update(sorted(set(report.cpus) - self.cpus)[: CPUS_MAX - len(self.cpus)])
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as values of JSON."""

@@ -287,7 +287,7 @@ class ReportAssembler:
             touched[id(each.report)] = each.report
 
     def _boot(self, found: Match) -> None:
-        self._release = found.groups.get("release", self._release)[:128]
+        self._release = opened.clipped(found.groups.get("release", self._release), opened.NAME_SIZE_MAX)
         lpj = opened.number(found.groups.get("lpj"))
         if lpj is not None and self.hz is None:
             self.hz = jiffies.hz_from_lpj(float(found.groups["bogomips"]), lpj)
@@ -359,4 +359,4 @@ def _can_end(each: Opened, found: Match) -> bool:
 
 
 def _clipped(line: Line) -> Line:
-    return line._replace(text=line.text[: opened.LINE_CHARS_MAX])
+    return line._replace(text=opened.clipped(line.text, opened.NOTE_SIZE_MAX))

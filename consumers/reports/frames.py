@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import re2
 
 #: Most frames kept of one stack.
-FRAMES_MAX: Final = 64
+FRAMES_MAX: Final = 32
 
 
 class Frame(NamedTuple):

@@ -70,7 +70,7 @@ BODIES: Final = (
     _body("dump_cpu", r"Task dump for CPU (?P<cpu>\d+):", "3.0", "kernel/sched/core.c"),
     _body(
         "task",
-        r"task:" + COMM + r"\s+state:(?P<state>\S+)\s+stack:\s*\d+\s+pid:\s*(?P<pid>\d+)\s.*",
+        r"task:" + COMM + r"\s+state:(?P<state>\S+)(?:\s+running task)?\s+stack:\s*\d+\s+pid:\s*(?P<pid>\d+)\s.*",
         "5.10",
         "kernel/sched/core.c",
     ),

@@ -213,6 +213,17 @@ STARTS: Final = (
         "kernel/time/clocksource.c",
     ),
     Row(
+        "clocksource_unstable_old",
+        Role.START,
+        Kind.CLOCKSOURCE_UNSTABLE,
+        r"Clocksource (?P<clocksource>[\w-]+) unstable \(delta = (?P<delta_ns>-?\d+) ns\)",
+        r"",
+        (" unstable (delta",),
+        "3.0",
+        "4.0",
+        "kernel/time/clocksource.c",
+    ),
+    Row(
         "panic",
         Role.START,
         Kind.PANIC,

@@ -66,6 +66,7 @@ class NetconsoleLines:
     """
 
     FRAGMENTED_MAX: Final = 64
+    FRAGMENTS_MAX: Final = 32
 
     def __init__(self) -> None:
         self.lost = 0
@@ -80,19 +81,25 @@ class NetconsoleLines:
         header = _Header(datagram)
         if not header.fragment:
             return kmsg_line(datagram)
-        offset, _, size = (part for part in header.fragment.partition(b"/"))
+        offset, _, size = header.fragment.partition(b"/")
         at, whole_bytes = _number(offset, datagram), _number(size, datagram)
         parts = self._parts.setdefault(header.seq, {})
         parts[at] = header.text
         if len(self._parts) > self.FRAGMENTED_MAX:
-            self._parts.pop(next(iter(self._parts)))
-            self.lost += 1
+            self._give_up(next(iter(self._parts)))
+        if len(parts) > self.FRAGMENTS_MAX:
+            self._give_up(header.seq)
+            return None
         text = b"".join(parts[key] for key in sorted(parts))
         if len(text) < min(whole_bytes, RECORD_BYTES_MAX):
             return None
         self._parts.pop(header.seq, None)
         caller = f",caller={header.caller}" if header.caller else ""
         return kmsg_line(f"{header.prio},{header.seq},{header.ts_us},-{caller};".encode() + text)
+
+    def _give_up(self, seq: int) -> None:
+        self._parts.pop(seq, None)
+        self.lost += 1
 
 
 def _number(field: bytes, record: bytes) -> int:

@@ -17,14 +17,17 @@ from consumers.reports.grammar_row import Role
 from consumers.reports.report import Kind, Line, Report, Seconds
 from consumers.reports.shape import CpuRow, classify
 
-#: Lines kept of one report, and their characters together; more are counted.
-LINES_MAX: Final = 200
-CHARS_MAX: Final = 12 << 10
-LINE_CHARS_MAX: Final = 512
-#: CPUs that one report accuses, and notes that it carries.
-CPUS_MAX: Final = 1024
-NOTES_MAX: Final = 24
-NOTE_CHARS_MAX: Final = 160
+#: Size of the lines kept of one report, as JSON; more are counted. And of a line, a note, a name.
+LINES_SIZE_MAX: Final = 6 << 10
+LINE_SIZE_MAX: Final = 512
+NOTE_SIZE_MAX: Final = 160
+NAME_SIZE_MAX: Final = 64
+#: CPUs that one report accuses, rows of CPUs and notes that are kept of it.
+CPUS_MAX: Final = 256
+ROWS_MAX: Final = 64
+NOTES_MAX: Final = 12
+_LINE_OVERHEAD: Final = 48  # of place, time and caller
+_ESCAPED: Final = 6  # what a character can take, `\u0000`
 _NUMBER_CHARS_MAX: Final = 18
 RCU: Final = (Kind.RCU_STALL, Kind.RCU_EXP_STALL)
 # Groups that are fields of the report, or no number of it.
@@ -63,7 +66,7 @@ class Opened:
     heard_ns: int | None = None
     passed: int = 0  # lines of the log since the newest that the grammar knows
     attached: int = 0
-    chars: int = 0
+    size: int = 0
     rows: list[CpuRow] = field(default_factory=list)
     stack: list[Frame] = field(default_factory=list)
     section: str = ""
@@ -73,7 +76,7 @@ class Opened:
 
     def note(self, text: str) -> None:
         """Add `text` to the report's notes, once."""
-        text = text[:NOTE_CHARS_MAX]
+        text = clipped(text, NOTE_SIZE_MAX)
         if text not in self.report.notes and len(self.report.notes) < NOTES_MAX:
             self.report.notes = (*self.report.notes, text)
 
@@ -87,7 +90,7 @@ def begin(found: Match, line: Line) -> Opened:
     opened = Opened(report, found.row.name, [line.caller] if line.caller else [])
     groups = found.groups
     if found.row.role is Role.START:
-        report.task = groups.get("comm")
+        report.task = _name(groups.get("comm"))
         report.pid = number(groups.get("pid"))
         report.by = number(groups.get("by"))
         report.cpus = tuple(dict.fromkeys(cpu_list(groups.get("cpu", "")) + cpu_list(groups.get("cpus", ""))))
@@ -117,10 +120,11 @@ def apply(opened: Opened, found: Match | None, line: Line, hz: int | None) -> No
 def keep(opened: Opened, line: Line) -> None:
     """Keep the raw line within the report's limits."""
     opened.attached += 1
-    text = line.text[:LINE_CHARS_MAX]
-    if len(opened.report.lines) < LINES_MAX and opened.chars + len(text) <= CHARS_MAX:
+    text = clipped(line.text, LINE_SIZE_MAX)
+    size = _LINE_OVERHEAD + len(text) * (1 if _plain(text) else _ESCAPED)
+    if opened.size + size <= LINES_SIZE_MAX:
         opened.report.lines.append(line if text == line.text else line._replace(text=text))
-        opened.chars += len(text)
+        opened.size += size
     else:
         opened.report.dropped_lines += 1
 
@@ -133,7 +137,10 @@ def measure(opened: Opened, hz: int | None) -> None:
         report.duration = jiffies.seconds(length, hz)
     if report.kind is Kind.RCU_STALL:
         starved = any(key in report.numbers for key in ("kthread_starved", "kthread_timer"))
-        report.shape = classify(opened.rows, length, report.numbers.get("ncpus"), starved=starved)
+        numbers = report.numbers
+        report.shape = classify(
+            opened.rows, length, numbers.get("ncpus"), listed=numbers.get("cpus_listed", 0), starved=starved
+        )
 
 
 def finish(opened: Opened) -> None:
@@ -146,6 +153,15 @@ def finish(opened: Opened) -> None:
         report.corrupted = True
 
 
+def clipped(text: str, size_max: int) -> str:
+    """Return as much of `text` as takes `size_max` bytes as JSON."""
+    return text[:size_max] if _plain(text[:size_max]) else text[: size_max // _ESCAPED]
+
+
+def _plain(text: str) -> bool:
+    return text.isascii() and text.isprintable()
+
+
 def cpu_list(text: str) -> tuple[int, ...]:
     """Return the CPUs of a kernel's list, `0-3,7`, at most `CPUS_MAX`."""
     found: list[int] = []
@@ -156,6 +172,10 @@ def cpu_list(text: str) -> tuple[int, ...]:
         if first is not None and last is not None:
             found += range(first, min(last, first + CPUS_MAX) + 1)
     return tuple(found[:CPUS_MAX])
+
+
+def _name(text: str | None) -> str | None:
+    return None if text is None else clipped(text, 2 * NAME_SIZE_MAX)
 
 
 def number(text: str | None) -> int | None:
@@ -171,11 +191,11 @@ def number(text: str | None) -> int | None:
 def _fields(report: Report, groups: dict[str, str]) -> None:
     if report.by is None:
         report.by = number(groups.get("by"))
-    report.flavor = report.flavor or groups.get("flavor", "")[:32]
+    report.flavor = report.flavor or groups.get("flavor", "")[:NAME_SIZE_MAX]
     report.taint = report.taint or "".join(each for each in groups.get("taint", "") if each.isupper())[:32]
     # The name of the kernel that runs; of a boot's banner it is only the default.
-    report.release = groups.get("release", "")[:128] or report.release
-    report.hardware = report.hardware or groups.get("hardware", "").strip()[:256]
+    report.release = clipped(groups.get("release", ""), NAME_SIZE_MAX) or report.release
+    report.hardware = report.hardware or clipped(groups.get("hardware", "").strip(), NOTE_SIZE_MAX)
     for key, text in groups.items():
         value = None if key in _FIELDS or key in report.numbers else number(text)
         if value is not None:
@@ -209,12 +229,12 @@ def _nmi_sent(opened: Opened, groups: dict[str, str]) -> None:
 
 def _holder(opened: Opened, groups: dict[str, str]) -> None:
     if "owner" in groups:
-        opened.report.holder = f"{groups['owner']}:{groups['owner_pid']}"
+        opened.report.holder = clipped(f"{groups['owner']}:{groups['owner_pid']}", 2 * NAME_SIZE_MAX)
 
 
 def _scx_task(opened: Opened, groups: dict[str, str]) -> None:
     if opened.report.pid is None:
-        opened.report.task, opened.report.pid = groups["comm"].rpartition(" ")[2], number(groups["pid"])
+        opened.report.task, opened.report.pid = _name(groups["comm"]), number(groups["pid"])
 
 
 # `7-...D P392`, or ` 0 3` of kernels before 4.2.
@@ -233,18 +253,23 @@ def _accused(report: Report, who: str) -> None:
 def _cpu_row(opened: Opened, groups: dict[str, str]) -> None:
     report = opened.report
     cpu = number(groups["cpu"])
-    if cpu is None or len(opened.rows) >= CPUS_MAX:
+    if cpu is None:
         return
     ticks = number(groups.get("ticks"))
     behind = groups.get("unit") == "GPs behind"
     row = CpuRow(
-        cpu, None if behind else ticks, _nesting(groups.get("nest")), number(groups.get("fqs")), groups.get("flags", "")
+        cpu,
+        None if behind else ticks,
+        _nesting(groups.get("nest")),
+        number(groups.get("fqs")),
+        groups.get("flags", "")[:5],
     )
     if not opened.rows:
         named = {"gps_behind" if behind else "ticks": ticks, "nest": row.nest, "fqs": row.fqs}
         report.numbers |= {key: value for key, value in named.items() if value is not None}
-    opened.rows.append(row)
-    report.numbers["cpus_listed"] = len(opened.rows)
+    if len(opened.rows) < ROWS_MAX:
+        opened.rows.append(row)
+    report.numbers["cpus_listed"] = report.numbers.get("cpus_listed", 0) + 1
     report.cpus = _joined(report.cpus, [cpu])
     if groups.get("doubt"):
         opened.note("(false positive?)")
@@ -288,7 +313,7 @@ def _section(opened: Opened, name: str, groups: dict[str, str]) -> None:
     if report.kind is Kind.PANIC and not report.cpus and cpu is not None:
         report.cpus = (cpu,)
     if name == "cpu" and cpu in report.cpus and report.task is None:
-        report.task, report.pid = groups["comm"], pid
+        report.task, report.pid = _name(groups["comm"]), pid
     by_task = report.kind in (Kind.HUNG_TASK, Kind.SCX_STALL, Kind.RCU_TASKS_STALL)
     key = f"pid{pid}" if by_task and pid is not None else f"cpu{cpu}" if cpu is not None else name
     if opened.section in (_FROZEN, key) or (name in ("task", "task_old") and not by_task and opened.section):
@@ -313,7 +338,7 @@ def _frame(opened: Opened, groups: dict[str, str]) -> None:
         if not opened.stack:
             opened.report.numbers["in_user_space"] = 1
         return
-    opened.stack.append(Frame(groups["func"].partition("+")[0][:128], groups.get("module", "")[:64]))
+    opened.stack.append(Frame(groups["func"].partition("+")[0][:NAME_SIZE_MAX], groups.get("module", "")[:64]))
     below = below_machinery(opened.stack)
     opened.report.frames = tuple(_once(frame.function for frame in below))
     opened.report.module = next((frame.module for frame in below if frame.module), "")

@@ -33,11 +33,12 @@ class CpuRow(NamedTuple):
 
 
 def classify(
-    rows: list[CpuRow], jiffies: int | None, ncpus: int | None = None, *, starved: bool = False
+    rows: list[CpuRow], jiffies: int | None, ncpus: int | None = None, *, listed: int = 0, starved: bool = False
 ) -> Shape | None:
     """Return the shape by the first row; None where the numbers fit no class.
 
-    `ncpus` is how many CPUs the machine has, where the report says so; `starved` whether it says that the grace-period
+    `ncpus` is how many CPUs the machine has, where the report says so; `listed` how many the report has, where `rows`
+    are only the first of them; `starved` whether it says that the grace-period
     thread got no CPU or its timer never fired, which explains that nothing was forced.
     """
     if not rows:
@@ -45,7 +46,7 @@ def classify(
     first = rows[0]
     if first.ticks is None:
         return Shape.NO_TICKS
-    if _nothing_ran(first) or _all_alike(rows, ncpus):
+    if _nothing_ran(first) or _all_alike(rows, max(listed, len(rows)), ncpus):
         return Shape.NOTHING_RAN
     if jiffies is None or jiffies <= 0:
         return None
@@ -72,8 +73,8 @@ def _few(row: CpuRow) -> bool:
 
 
 # Every CPU there is, none of them with ticks: no CPU was left that could be at fault.
-def _all_alike(rows: list[CpuRow], ncpus: int | None) -> bool:
-    return len(rows) > 1 and (ncpus is None or len(rows) >= ncpus) and all(_few(row) for row in rows)
+def _all_alike(rows: list[CpuRow], listed: int, ncpus: int | None) -> bool:
+    return listed > 1 and (ncpus is None or listed >= ncpus) and all(_few(row) for row in rows)
 
 
 def _silent(row: CpuRow, jiffies: int) -> bool:

@@ -198,7 +198,8 @@ def _fat(pid, at_s):
     words = dict.fromkeys(("task", "taint", "release", "hardware"), "\ufffd" * 3000)
     frames = tuple(f"f{pid}" + "\x02" * 300 for _ in range(100))
     notes = tuple("\x03" * 500 for _ in range(50))
-    return report("hung_task", at_s, 3000, pid=pid, lines=lines, frames=frames, notes=notes, **words)
+    cpus = tuple(range(1000, 2024))
+    return report("hung_task", at_s, 3000, pid=pid, cpus=cpus, lines=lines, frames=frames, notes=notes, **words)
 
 
 def test_the_state_of_a_machine_has_a_bound_and_is_nothing_when_quiet():

@@ -1,0 +1,88 @@
+import pytest
+
+from consumers.reports import screen
+from consumers.reports.grammar import ROWS, match
+from consumers.reports.grammar_row import Role
+from consumers.reports.report import Line
+from tests.consumers.reports._corpus import KERNEL_NEGATIVES, LINES
+
+
+def line(text, *, structured=True, ts_ns=1):
+    return Line(1, ts_ns, "", text, structured)
+
+
+@pytest.mark.parametrize(("row", "kernel", "text", "groups"), LINES)
+def test_a_line_of_the_kernel_is_its_row(row, kernel, text, groups):
+    found = match(line(text))
+    assert found is not None and (found.row.name, found.damaged) == (row, False), kernel
+    assert {key: found.groups.get(key) for key in groups} == groups
+    # What is read of text is the same, so is what the bulk scan lets through.
+    assert match(line(text, structured=False)) == found
+    if found.row.role not in (Role.BODY, Role.LOSS):
+        assert screen.suspicious(text.encode())
+
+
+def test_every_row_has_a_line_of_the_corpus():
+    assert {row.name for row in ROWS} == {row for row, *_ in LINES}
+
+
+def test_a_line_that_begins_right_and_ends_wrong_is_a_damaged_one():
+    cut = [
+        ("watchdog: BUG: soft lockup - CPU#1 stuck for 23s! [sh:1", "soft_lockup", {"cpu": "1", "dur_s": "23"}),
+        ("watchdog: BUG: soft lockup - CPU#1", "soft_lockup", {"cpu": "1"}),
+        ("INFO: task dd:145 blocked for more", "hung_task", {"comm": "dd", "pid": "145"}),
+        ("BUG: workqueue lockup - pool cpus=3 no", "workqueue_lockup", {"cpus": "3"}),
+        ("rcu: INFO: rcu_preempt detected expedited stalls on CPUs/tasks: {", "rcu_exp_stall", {}),
+        ("watchdog: Watchdog detected hard LOCKUP on c", "hard_lockup", {}),
+    ]
+    for text, row, groups in cut:
+        for structured in (True, False):
+            found = match(line(text, structured=structured))
+            assert (found.row.name, found.damaged) == (row, True)
+            assert {key: found.groups[key] for key in groups} == groups
+
+
+def test_a_record_of_the_kernel_with_another_stuck_to_it_is_a_damaged_one():
+    found = match(line("rcu: INFO: rcu_preempt self-detected stall on CPUwatchdog: x"))
+    assert (found.row.name, found.damaged, found.groups) == ("rcu_stall_self", True, {"flavor": "rcu_preempt"})
+
+
+def test_in_text_a_report_is_found_behind_what_nobody_knows():
+    text = "qemu-7: watchdog: BUG: soft lockup - CPU#1 stuck for 23s! [sh:137] [more]"
+    assert match(line(text, structured=False)).row.name == "soft_lockup"
+    # A record of the kernel begins with what it is: this one quotes.
+    assert match(line(text)).row.role is Role.NEAR
+
+
+@pytest.mark.parametrize("text", KERNEL_NEGATIVES)
+def test_what_only_sounds_like_a_report_is_none(text):
+    found = match(line(text))
+    assert found is None or found.row.role not in (Role.START, Role.TAIL)
+
+
+def test_wording_that_nobody_knows_is_a_near_miss():
+    for text in (
+        "watchdog: CPU7 soft lockup, no progress for 22s (task sh)",
+        "rcu: rcu_preempt stall on CPU 3 after 21s",
+        "INFO: task dd:1 has been hung for 122 seconds",
+        "BUG: CPU#3 is stuck in state 4",
+    ):
+        assert match(line(text)).row.role is Role.NEAR
+        assert screen.suspicious(text.encode())
+        # Text without a time is anybody's prose.
+        assert match(line(text, structured=False, ts_ns=None)) is None
+
+
+def test_a_long_hostile_line_takes_linear_time():
+    for text in (
+        "watchdog: BUG: soft lockup - CPU#1 stuck for 2s! [" + "[a:1] " * 200_000,
+        "INFO: task " + "INFO: task a:1 " * 80_000,
+        "[<0>] " * 200_000,
+        "(" * 500_000 + ")" * 500_000,
+    ):
+        for structured in (True, False):
+            match(line(text, structured=structured))
+
+
+def test_text_that_is_no_unicode_is_read_all_the_same():
+    assert match(line("watchdog: BUG: soft lockup - CPU#1 stuck for 23s! [\udcff:137]")).row.name == "soft_lockup"
