@@ -9,10 +9,11 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final, Literal, NamedTuple
 
-from consumers.reports import codec, jiffies, opened, remembered
+from consumers.reports import body, codec, jiffies, opened, remembered
+from consumers.reports.body import RCU
 from consumers.reports.grammar import Match, match
 from consumers.reports.grammar_row import Role
-from consumers.reports.opened import RCU, Opened
+from consumers.reports.opened import Opened
 from consumers.reports.report import Kind, Line, Report
 
 S: Final = 10**9
@@ -188,21 +189,32 @@ class ReportAssembler:
                 self._close(each, changes)
 
     def _begin(self, found: Match, line: Line, changes: list[Change]) -> None:
-        new = opened.begin(found, line)
+        new = body.begin(found, line)
+        heir = self._panicked(new, line)
         for each in list(self._open):
-            if _ended_by(each, new, line.caller):
+            if each is not heir and _ended_by(each, new, line.caller):
                 self._close(each, changes)
         while len(self._open) >= OPEN_MAX:
             self.opened_in_excess += 1
             self._close(self._open[0], changes)
         new.report.release = self._release
         self._open.append(new)
-        self._current = new
+        self._current = heir or new
         for context in self._recent:
             if line.ts_ns is not None and context.ts_ns is not None and abs(line.ts_ns - context.ts_ns) <= CONTEXT_NS:
                 new.note(context.text.strip())
         self._apply(new, found, line)
         changes.append(Change("opened", new.report))
+
+    # A kernel that panics at a lockup says so before it dumps the stack, which is the lockup's.
+    def _panicked(self, new: Opened, line: Line) -> Opened | None:
+        if new.report.kind is not Kind.PANIC:
+            return None
+        for each in reversed(self._open):
+            if not each.stack and (line.caller in each.callers if line.caller else self._adjacent(line) is each):
+                new.callers.clear()
+                return each
+        return None
 
     def _body(self, found: Match, line: Line, changes: list[Change], touched: dict[int, Report]) -> None:
         if found.row.role is Role.END and self._end(found, line, touched):
@@ -210,8 +222,13 @@ class ReportAssembler:
         target = self._target(found, line)
         if target is not None:
             self._attach(target, found, line, touched)
-        elif found.row.role is Role.TAIL:
+        elif found.row.role is Role.TAIL and not self._spare(found, line):
             self._begin(found, line, changes)
+
+    # Whether the report that a tail could be of has one already: two of a kind that printed into each other.
+    def _spare(self, found: Match, line: Line) -> bool:
+        near = self._adjacent(line._replace(caller=""))
+        return near is not None and near.report.kind is found.row.kind
 
     def _attach(self, target: Opened, found: Match, line: Line, touched: dict[int, Report]) -> None:
         if line.caller and line.caller not in target.callers and len(target.callers) < CALLERS_MAX:
@@ -221,11 +238,11 @@ class ReportAssembler:
         touched[id(target.report)] = target.report
 
     def _apply(self, target: Opened, found: Match, line: Line) -> None:
-        opened.apply(target, found, line, self.hz)
+        body.apply(target, found, line, self.hz)
         report = target.report
         if report.kind is Kind.RCU_STALL and "jiffies" in found.groups and line.ts_ns is not None:
             self._learn(report, report.numbers.get("jiffies"), line.ts_ns)
-            opened.measure(target, self.hz)
+            body.measure(target, self.hz)
 
     # Two reports of one stall, each its length in jiffies and its time, say how many jiffies a second has.
     def _learn(self, report: Report, length: int | None, ts_ns: int) -> None:
@@ -275,7 +292,7 @@ class ReportAssembler:
         target = next((each for each in reversed(self._open) if line.caller and line.caller in each.callers), None)
         target = target or self._adjacent(line)
         if target is not None and target.passed <= UNKNOWN_RUN_MAX:
-            opened.apply(target, None, line, self.hz)
+            body.apply(target, None, line, self.hz)
             touched[id(target.report)] = target.report
 
     def _beside(self, line: Line, touched: dict[int, Report]) -> None:
@@ -298,7 +315,7 @@ class ReportAssembler:
             target.report.corrupted = True
             numbers = target.report.numbers
             numbers["lost"] = numbers.get("lost", 0) + (opened.number(found.groups["lost"]) or 0)
-            opened.apply(target, None, line, self.hz)
+            body.apply(target, None, line, self.hz)
             touched[id(target.report)] = target.report
 
     # The end of a report that was closed long ago.
@@ -321,7 +338,7 @@ class ReportAssembler:
                 self._close(each, changes)
 
     def _close(self, each: Opened, changes: list[Change]) -> None:
-        opened.finish(each)
+        body.finish(each)
         self._open.remove(each)
         if self._current is each:
             self._current = None

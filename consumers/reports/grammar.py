@@ -26,7 +26,9 @@ _QUIET: Final = (
     "Command line:", "Kernel command line:", "Unknown kernel command line", "NMI watchdog: Enabled",
     "watchdog: Enabled",
 )  # fmt: skip
-_MEM_BYTES: Final = 64 << 20
+# Of RE2's states, which a guest's lines may make: of all rows together, and of one.
+_SET_BYTES: Final = 16 << 20
+_ROW_BYTES: Final = 1 << 20
 
 
 class Match(NamedTuple):
@@ -37,23 +39,23 @@ class Match(NamedTuple):
     damaged: bool
 
 
-def _options() -> Any:
+def _options(size_bytes: int) -> Any:
     options = re2.Options()
     options.dot_nl = True  # a task's name may hold a newline
     options.log_errors = False
-    options.max_mem = _MEM_BYTES
+    options.max_mem = size_bytes
     return options
 
 
 def _set(kind: Any, patterns: list[str]) -> Any:
-    built = kind(_options())
+    built = kind(_options(_SET_BYTES))
     for pattern in patterns:
         built.Add(pattern)
     built.Compile()
     return built
 
 
-_OPTIONS: Final = _options()
+_OPTIONS: Final = _options(_ROW_BYTES)
 _WHOLE_SET: Final = _set(re2.Set.FullMatchSet, [rf"(?:{row.pattern})\s*" for row in ROWS])
 _STUB_SET: Final = _set(re2.Set.MatchSet, [row.stub for row in _DAMAGED])
 _FREE_SET: Final = _set(re2.Set.SearchSet, [row.pattern for row in _FREE])
@@ -62,6 +64,11 @@ _NEAR_SET: Final = _set(re2.Set.FullMatchSet, [row.pattern for row in NEARS])
 _WHOLE: Final = {row.name: re2.compile(rf"(?:{row.pattern})\s*".encode(), _OPTIONS) for row in ROWS}
 _PART: Final = {row.name: re2.compile(row.pattern.encode(), _OPTIONS) for row in _FREE}
 _STUB: Final = {row.name: re2.compile(row.stub.encode(), _OPTIONS) for row in _DAMAGED}
+
+
+_QUOTE: Final = re2.compile(
+    rb"[\"'`](?:(?:NMI )?watchdog: |rcu: |smp: |csd: |clocksource: |timekeeping watchdog: |kernel: ?|INFO: |BUG: )*$"
+)
 
 
 def match(line: Line) -> Match | None:
@@ -83,11 +90,20 @@ def _damaged(octets: bytes) -> Match | None:
 def _searched(octets: bytes, *, known_time: bool) -> Match | None:
     found = _first(_FREE_SET, _FREE, octets)
     if found is not None:
-        return Match(found, _groups(_PART[found.name].search(octets)), damaged=False)
-    found = _first(_FREE_STUB_SET, _DAMAGED, octets)
+        return _unquoted(Match(found, {}, damaged=False), _PART[found.name].search(octets), octets)
+    # Of a damaged line little is left to know it by: then it must begin so, or have a time of the kernel.
+    found = _first(_FREE_STUB_SET if known_time else _STUB_SET, _DAMAGED, octets)
     if found is not None:
-        return Match(found, _groups(_STUB[found.name].search(octets)), damaged=True)
+        return _unquoted(Match(found, {}, damaged=True), _STUB[found.name].search(octets), octets)
     return _near(octets) if known_time else None
+
+
+# Whoever writes about a line puts it in quotes; no log does.
+def _unquoted(found: Match, where: Any, octets: bytes) -> Match | None:
+    before = octets[: where.start()] if where is not None else b""
+    if _QUOTE.search(before) is not None:
+        return None
+    return found._replace(groups=_groups(where))
 
 
 def _near(octets: bytes) -> Match | None:

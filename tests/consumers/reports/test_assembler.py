@@ -7,6 +7,7 @@ import pytest
 from consumers.reports import assembler as module
 from consumers.reports.assembler import AWAITED_NS, QUIET_NS, ReportAssembler
 from consumers.reports.codec import to_json
+from consumers.reports.kmsg_record import kmsg_line
 from consumers.reports.opened import LINES_SIZE_MAX
 from consumers.reports.report import Kind, Line, Seconds, Shape
 from tests.consumers.reports._corpus import KERNEL_NEGATIVES, LINES, USERSPACE_NEGATIVES
@@ -235,6 +236,46 @@ def test_the_holder_of_a_lock_is_body_and_its_stack_not_the_victims():
     assert report.frames == ("__schedule", "read_dummy")
 
 
+@pytest.mark.parametrize("caller", ["", "C3"])
+def test_the_stack_behind_a_panic_at_a_lockup_is_the_lockups(caller):
+    lines = records(
+        [
+            (128.0, SOFT.format(3, 25, "swapper/3", 0), caller),
+            (128.0, "Kernel panic - not syncing: softlockup: hung tasks", caller),
+            (128.0, "CPU: 3 PID: 0 Comm: swapper/3 Tainted: G             L     6.5.3-arch1-1 #1", caller),
+            (128.0, "Call Trace:", caller),
+            (128.0, " dump_stack_lvl+0x47/0x60", caller),
+            (128.0, " panic+0x180/0x330", caller),
+            (128.0, " asm_sysvec_apic_timer_interrupt+0x1a/0x20", caller),
+            (128.0, "RIP: 0010:__do_softirq+0x7c/0x2c8", caller),
+        ]
+    )
+    soft, panic = assemble(lines)
+    assert (soft.frames, soft.taint, soft.release) == (("__do_softirq",), "GL", "6.5.3-arch1-1")
+    assert (panic.kind, len(panic.lines)) == (Kind.PANIC, 1)
+    # With no lockup before it the stack is the panic's own.
+    (alone,) = assemble(lines[1:])
+    assert (alone.cpus, alone.frames) == ((3,), ("__do_softirq",))
+
+
+def test_two_of_a_kind_printed_into_each_other_are_not_three():
+    lines = [
+        (10.0, "INFO: rcu_sched self-detected stall on CPU"),
+        (10.0, "INFO: rcu_sched self-detected stall on CPU"),
+        (10.0, "\t(t=5250 jiffies g=681 c=680 q=1)"),
+        (10.0, "\t(t=5250 jiffies g=681 c=680 q=2)"),
+    ]
+    assert [report.kind for report in assemble(records(lines))] == [Kind.RCU_STALL, Kind.RCU_STALL]
+
+
+def test_a_target_without_the_line_that_named_it_is_a_corrupted_report():
+    (report,) = assemble(records([(10.0, "watchdog: CPU 68 Hard LOCKUP")]))
+    assert (report.kind, report.cpus, report.corrupted) == (Kind.HARD_LOCKUP, (68,), True)
+    others = [(10.0, "watchdog: CPU 12 detected hard LOCKUP on other CPUs 68"), (10.0, "watchdog: CPU 68 Hard LOCKUP")]
+    (report,) = assemble(records(others))
+    assert (report.by, report.cpus, report.corrupted) == (12, (68,), False)
+
+
 def test_what_survives_of_a_report_without_its_head_is_a_corrupted_one():
     rest = [
         (10.0, "rcu: \t1-....: (5142 ticks this GP) idle=d7d4/1/0x4000000000000000 softirq=32/32 fqs=2584"),
@@ -403,7 +444,19 @@ def test_a_near_miss_is_counted_and_given_out_and_opens_nothing():
 
 def test_what_only_sounds_like_a_report_opens_none():
     assert assemble(records([(10.0 * i, words) for i, words in enumerate(KERNEL_NEGATIVES)])) == []
-    assert len(KERNEL_NEGATIVES) + len(USERSPACE_NEGATIVES) >= 27
+    assert len(KERNEL_NEGATIVES) >= 27
+
+
+@pytest.mark.parametrize("words", USERSPACE_NEGATIVES)
+def test_what_userspace_writes_is_no_line_of_the_kernel(words):
+    assert kmsg_line(f"12,1,1000000,-;{words}".encode()) is None
+    assert kmsg_line(f"30,1,1000000,-,caller=T1;{words}".encode()) is None
+    assert (
+        text(
+            f"Nov 24 02:12:06 host agent[12]: {words}\n<14>[    1.000000] {words}\nuser  :err   : [    1.000000] {words}"
+        )
+        == []
+    )
 
 
 def test_a_new_line_of_the_same_caller_ends_its_report():

@@ -54,6 +54,22 @@ def test_in_text_a_report_is_found_behind_what_nobody_knows():
     assert match(line(text)).row.role is Role.NEAR
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'look for "watchdog: BUG: soft lockup - CPU#1 stuck for 23s! [sh:137]" in the log',
+        "grep 'INFO: task dd:145 blocked for more than 120 seconds' /var/log/kern.log",
+        "the message `rcu: INFO: rcu_preempt self-detected stall on CPU` says",
+        "it begins with `NMI watchdog: BUG: soft lockup - CPU#1`",
+        "| hard_lockup | Watchdog detected hard LOCKUP | 10 s |",
+        "a row says (P?) Tasks blocked on level-0 and more",
+        "vm1  11.394983 printk  INFO: task dd:145 blocked for mo",
+    ],
+)
+def test_what_text_quotes_is_no_report(text):
+    assert match(line(text, structured=False, ts_ns=None)) is None
+
+
 @pytest.mark.parametrize("text", KERNEL_NEGATIVES)
 def test_what_only_sounds_like_a_report_is_none(text):
     found = match(line(text))
