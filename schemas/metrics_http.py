@@ -1,8 +1,8 @@
 """Serves metrics to whoever scrapes them: HTTP/1.1 as far as `GET /metrics` takes it (RFC 9112), in a thread.
 
 The standard library's server would cost each agent's start 17 ms and more than a MiB for what is a page of code here.
-While nobody asks, the thread waits in accept(2). It answers one connection at a time, for a bounded time, so that no
-client costs the program more than one answer after another.
+While nobody asks, the thread waits in accept(2). It takes one connection at a time, for a bounded time, and rests after
+each, so that no client costs the program more than some ten answers a second.
 """
 
 import contextlib
@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 _BACKLOG: Final = 16
 _REQUEST_BYTES_MAX: Final = 1 << 13
 _CONNECTION_S: Final = 2.0
+#: Between two connections: anybody on the machine may ask, and a thread that is always busy would slow the drain.
+_REST_S: Final = 0.1
 _REFUSED_S: Final = 1.0
 _STOP_S: Final = 5.0
 
@@ -65,6 +67,7 @@ class MetricsServer:
                 continue
             with connection, contextlib.suppress(OSError):
                 self._answer(connection)
+            self._closing.wait(_REST_S)
 
     def _answer(self, connection: socket.socket) -> None:
         deadline_s = time.monotonic() + _CONNECTION_S

@@ -82,6 +82,13 @@ def test_who_sends_nothing_keeps_others_waiting_only_for_a_while(server, monkeyp
         assert ask(server, b"GET /metrics HTTP/1.1\r\n\r\n").endswith(TEXT)
 
 
+def test_who_asks_in_a_loop_is_answered_at_a_bounded_rate(server):
+    asked, begin_s = 5, time.monotonic()
+    for _ in range(asked):
+        assert ask(server, b"GET /metrics HTTP/1.1\r\n\r\n").endswith(TEXT)
+    assert time.monotonic() - begin_s >= (asked - 1) * metrics_http._REST_S
+
+
 def test_who_goes_away_in_the_middle_ends_nothing(server):
     for _ in range(20):
         ask(server, b"GET /metrics HTTP/1.1\r\n\r\n", read=False)
