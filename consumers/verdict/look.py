@@ -171,7 +171,7 @@ def look(storage: Storage, incident: Incident, window: Span, withhold: Collectio
     kept = _near(taken, incident, window, there, graph)
     connection = _connect(storage, kept, withhold)
     try:
-        tables = frozenset(table for table, files in kept.files.items() if files)
+        tables = frozenset(kept.files)
         yield Look(connection, incident, scope, graph, window, there, why, mine, tables)
     finally:
         connection.close()
@@ -232,12 +232,12 @@ def _near(taken: Snapshot, incident: Incident, window: Span, there: There | None
                 spans.append(Span(min(ends) - PAD_NS, max(ends) + _BEHIND_NS))
     spans.append(Span(window.since_ns - PAD_NS, window.until_ns + _BEHIND_NS))
     whole = {*_CLOCK_TABLES, *_WHO_TABLES, "losses"}
-    return Snapshot(
-        {
-            table: [each for each in files if table in whole or any(_overlaps(each, span) for span in spans)]
-            for table, files in taken.files.items()
-        }
-    )
+    near = {
+        table: [each for each in files if table in whole or any(_overlaps(each, span) for span in spans)]
+        for table, files in taken.files.items()
+    }
+    # A table whose columns only its files tell is none without them.
+    return Snapshot({table: files for table, files in near.items() if files})
 
 
 def _scope(connection: duckdb.DuckDBPyConnection, incident: Incident, streams: list[Stream]) -> Scope | None:
