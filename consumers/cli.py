@@ -26,6 +26,7 @@ VERBS: Final = {
     "export": "write trace events as a file that Perfetto opens",
     "clocks": "how far one clock is ahead of another, how exactly that is known",
     "timeline": "what all layers emitted between two times, in one list, with error bounds",
+    "verdict": "judge a stored incident again: which layer owned it, by which evidence",
     "triage": "say what stood still in saved kernel logs, and what their text can and cannot say about why",
     "compact": "merge the small files of past hours",
     "topics": "create or verify Kafka's topics",

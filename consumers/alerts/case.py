@@ -158,6 +158,7 @@ def verdict_from_json(value: dict[str, Any] | None) -> Verdict | None:
         tuple(Missing(*each) for each in value["missing"]),
         tuple(Rejected(Owner(owner), reason) for owner, reason in value["rejected"]),
         None if value["shared"] is None else Owner(value["shared"]),
+        tuple(Owner(owner) for owner in value.get("beside", ())),
     )
 
 

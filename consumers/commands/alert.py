@@ -23,7 +23,7 @@ from consumers.lake.layout import open_lake
 from consumers.lake.storage import Storage
 from consumers.topics import verify_topics
 from consumers.transport.kafka import KafkaReader
-from consumers.verdict.facts import Facts
+from consumers.verdict.gather import gather
 from consumers.verdict.judge import judge
 from consumers.verdict.verdict import Verdict
 from schemas import metrics_http
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _assess(storage: Storage) -> Callable[[Incident], Verdict]:
-    return lambda incident: judge(incident, Facts.none())
+    return lambda incident: judge(incident, gather(storage, incident))
 
 
 def _alert_config(args: argparse.Namespace, base: AlertConfig) -> AlertConfig:

@@ -19,6 +19,10 @@ from consumers.verdict.verdict import Evidence, Record
 _AWAY: Final = "WST"
 #: The thread that runs all vCPUs, where one does.
 ALL_VCPUS: Final = -1
+#: Whose no is only that a log or a monitor did not say so.
+_OF_LOGS: Final = frozenset(
+    ("host_lockup", "host_hardware", "io_timeout", "io_error", "host_suspend", "hardware", "marker", "rt_line")
+)
 #: A guest may name more CPUs.
 _CPUS_MAX: Final = 64
 
@@ -43,13 +47,16 @@ class Case:
 
 
 class Answer(NamedTuple):
-    """`why` says it in words, `facts` are the names of those that would have told."""
+    """`why` says it in words, `facts` are the names of those that would have told.
+
+    `silent`: it is a no because text or a log does not say so, which is no reason to reject an owner.
+    """
 
     truth: bool | None
     why: str = ""
     evidence: tuple[Evidence, ...] = ()
     facts: tuple[str, ...] = ()
-    of_text: bool = False
+    silent: bool = False
 
 
 def evaluate(row: Row, case: Case) -> Answer:
@@ -62,7 +69,9 @@ def _evaluate(condition: Condition, case: Case) -> Answer:
         case Says(question):
             ask, says = QUESTIONS[question]
             truth = ask(case.incident)
-            return Answer(truth, says, (Evidence("G1", says, (of_report(case.incident),)),) if truth else (), (), True)
+            return Answer(
+                truth, says, (Evidence("G1", says, (of_report(case.incident),)),) if truth else (), (), silent=True
+            )
         case Is(name, so):
             return _fact(name, case.facts.flag(name), so=so)
         case Exits(where):
@@ -74,10 +83,10 @@ def _evaluate(condition: Condition, case: Case) -> Answer:
 
 
 def _all(answers: list[Answer]) -> Answer:
-    # A word of the text is no reason to reject an owner, so that a measured one goes first.
+    # What was measured goes before what is only not said.
     false = [answer for answer in answers if answer.truth is False]
     if false:
-        return min(false, key=lambda answer: answer.of_text)
+        return min(false, key=lambda answer: answer.silent)
     truth = None if any(answer.truth is None for answer in answers) else True
     return Answer(truth, "", _evidence(answers), _names(answers))
 
@@ -88,8 +97,8 @@ def _any(answers: list[Answer]) -> Answer:
         return Answer(True, "", _evidence(true))
     if any(answer.truth is None for answer in answers):
         return Answer(None, facts=_names(answers))
-    whys = "; ".join(answer.why for answer in answers if not answer.of_text)
-    return Answer(False, whys, of_text=not whys)
+    whys = "; ".join(answer.why for answer in answers if not answer.silent)
+    return Answer(False, whys, silent=not whys)
 
 
 def _evidence(answers: Iterable[Answer]) -> tuple[Evidence, ...]:
@@ -105,7 +114,7 @@ def _fact(name: str, fact: Fact[bool], *, so: bool) -> Answer:
     if truth is None:
         return Answer(None, facts=(name,))
     text = fact.text or f"{'seen' if truth else 'not so'}: {ABOUT[name].title}"
-    return Answer(truth is so, text, (Evidence(ABOUT[name].id, text, fact.records),))
+    return Answer(truth is so, text, (Evidence(ABOUT[name].id, text, fact.records),), silent=name in _OF_LOGS)
 
 
 def _exits(fact: Fact[str], where: str) -> Answer:
@@ -130,14 +139,19 @@ def _of_thread(condition: Share | Most, of: str, cpu: int, fact: Fact[Shares]) -
     letters = condition.letters if isinstance(condition, Share) else condition.letter
     truth = _share(condition, shares) if isinstance(condition, Share) else _most(condition, shares)
     who = f"vCPU {cpu}" if of == "vcpu" and cpu != ALL_VCPUS else {"vcpu": "the vCPU"}.get(of, of)
-    low, high = shares.at_least(letters), shares.at_most(letters)
-    bounds = f"at most {high:.2f}" if low <= 0 else f"at least {low:.2f}" if high >= 1 else f"{low:.2f} to {high:.2f}"
+    bounds = _bounds(shares.at_least(letters), shares.at_most(letters))
     text = f"{who} was {named(letters)} for {bounds} of the time"
     about = "" if truth is None or not fact.text else f" ({fact.text})"
     # Which of several letters it was, exits tell.
     return Answer(
         truth, text, (Evidence("H1", text + about, fact.records),), (of, "exits") if "X" in letters else (of,)
     )
+
+
+def _bounds(low: float, high: float) -> str:
+    if f"{low:.2f}" == f"{high:.2f}":
+        return f"{low:.2f}"
+    return f"at most {high:.2f}" if low <= 0 else f"at least {low:.2f}" if high >= 1 else f"{low:.2f} to {high:.2f}"
 
 
 def _share(condition: Share, shares: Shares) -> bool | None:

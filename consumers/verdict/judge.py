@@ -25,8 +25,8 @@ _GUEST: Final = frozenset({Owner.GUEST_KERNEL, Owner.GUEST_DRIVER, Owner.GUEST_P
 _BELOW: Final = frozenset({Owner.VMM_PAUSE, Owner.VMM_BUG, Owner.HOST_CPU, Owner.HOST_MEMORY, Owner.HOST_KERNEL})
 #: No layers, so that nothing speaks against them.
 _NO_LAYERS: Final = frozenset({Owner.INJECTED, Owner.CONFIG_THRESHOLD})
-#: Told behind all else that is missing: what would say that there was no failure of any layer.
-_LAST: Final = ("marker", "thresholds")
+#: What is missing is told in this order: last what would say that there was no failure of any layer.
+_WEIGHT: Final = (*(name for name in ABOUT if name not in ("marker", "thresholds")), "thresholds", "marker")
 #: (row, its answer)
 Told = tuple[Row, Answer]
 
@@ -95,10 +95,9 @@ def _nobody(case: Case, answers: list[Told], steps: tuple[Evidence, ...]) -> Ver
     row = hints[0].id if hints else "-"
     texts = tuple(Evidence("G1", f"{QUESTIONS[each.question][1]}: {each.says}") for each in hints)
     names = dict.fromkeys(name for _, answer in answers if answer.truth is None for name in answer.facts)
-    names = {name: None for name in names if name not in _LAST} | dict.fromkeys(filter(names.__contains__, _LAST))
     if holds(case.facts.host) is not True:
-        names = {"host": None} | names
-    missing = tuple(_missing(case.facts, name) for name in names)
+        names["host"] = None
+    missing = tuple(_missing(case.facts, name) for name in sorted(names, key=_WEIGHT.index))
     if hints:
         reason = hints[0].says
     elif missing:
@@ -133,7 +132,7 @@ def _rejected(answers: list[Told], claims: set[Owner | None]) -> tuple[Rejected,
         mine = [answer for row, answer in answers if row.owner is owner]
         if owner in claims or owner in _NO_LAYERS:
             continue
-        if all(answer.truth is False and not answer.of_text for answer in mine):
+        if all(answer.truth is False and not answer.silent for answer in mine):
             found[owner] = mine[0].why
     return tuple(Rejected(*each) for each in found.items())
 

@@ -5,11 +5,18 @@ The guest booted at START_NS, when its host was up for AHEAD_NS. `stuck` is the 
 
 from typing import NamedTuple
 
+from consumers.alerts.commits import Committer
+from consumers.alerts.partition import PartitionAlerter
+from consumers.alerts.payload import Whose
 from consumers.archives.kmsg_splitter import DumpSplitter
 from consumers.incidents.incident import Source
 from consumers.incidents.log import LogIncidents
-from consumers.lake.layout import open_lake
+from consumers.lake.chain import Chain
+from consumers.lake.layout import ALERTS, open_lake
 from consumers.reports.kmsg_record import kmsg_line
+from consumers.transport.base import Message, Partition
+from consumers.verdict.facts import Facts
+from consumers.verdict.judge import judge
 from schemas import kmsg, state
 from schemas.frame import Frame, encode
 from schemas.state import Record
@@ -58,14 +65,17 @@ SCENARIOS = {
 
 
 def log(name):
-    """Return the records of a genuine kernel log."""
+    """Return the records of a genuine kernel log, from where on none is cut out, and the number of the first."""
     splitter = DumpSplitter()
-    return splitter.feed((_captures.LOGS / f"softlockup-{name}.kmsg").read_bytes()) + splitter.close()
+    found = splitter.feed((_captures.LOGS / f"softlockup-{name}.kmsg").read_bytes()) + splitter.close()
+    numbers = [int(each.split(b",", 2)[1]) for each in found]
+    at = max(i for i, number in enumerate(numbers) if not i or number != numbers[i - 1] + 1)
+    return numbers[at], found[at:]
 
 
 def incident(name):
     """Return the incident of that log."""
-    lines = [line for line in map(kmsg_line, log(name)) if line is not None]
+    lines = [line for line in map(kmsg_line, log(name)[1]) if line is not None]
     found = LogIncidents(SOURCE)
     changed = [*found.feed(lines), *found.close()]
     (only,) = {each.id: each for each in changed}.values()
@@ -159,10 +169,10 @@ def _framed(where, surface, found, losses):
 
 
 def _logs(scenario):
-    records = log(scenario.dump)
-    yield beat(HUNG, 0, 0, 20, 0)
-    yield frame(HUNG, 0, len(records), "kmsg", kmsg.pack(records), END_S - 1)
-    yield beat(HUNG, len(records), 20, END_S, 0)
+    first, records = log(scenario.dump)
+    yield beat(HUNG, first, 0, 20, 0)
+    yield frame(HUNG, first, len(records), "kmsg", kmsg.pack(records), END_S - 1)
+    yield beat(HUNG, first + len(records), 20, END_S, 0)
     where, lines = (
         _story.stream("kmsg"),
         [
@@ -173,6 +183,19 @@ def _logs(scenario):
     yield frame(where, 0, len(lines), "kmsg", kmsg.pack(lines), END_S - 1)
     if "kmsg" in scenario.watched:
         yield beat(where, len(lines), 0, END_S, AHEAD_NS)
+
+
+def alert(storage, scenario):
+    """Store the incidents of the guest's log, as the alerter does without the host."""
+    partition = Partition(TOPIC_LOG, 0)
+    chain = Chain(storage, ALERTS + TOPIC_LOG, 0, log_id="sample", topic_id="sample", first_offset=0)
+    alerter, committer = PartitionAlerter(partition, chain, lambda _machine: Whose()), Committer(storage, None)
+    messages = [Message(offset, START_NS + END_S * S, each) for offset, each in enumerate(_logs(scenario))]
+    for case in alerter.add(messages):
+        alerter.judged(case.incident.id, judge(case.incident, Facts.none()))
+    committer.begin(alerter)
+    assert committer.wait(partition).won
+    committer.close()
 
 
 def build(path, scenario):

@@ -48,6 +48,7 @@ def test_with_its_host_a_failure_is_judged_right(lakes, name):
     assert (found.row, found.owner, found.confidence) == ANSWERS[name], found
     assert holds(facts.mapped), facts.mapped
     assert facts.lost.value == 0
+    assert holds(facts.marker) is False  # the guest's log is there, and whole
     assert facts.clock_error_s.value < 0.01
     measured = next(each for each in found.evidence if each.id == "H1")
     assert {each.table for each in measured.records} >= {"vcpu_time"}
