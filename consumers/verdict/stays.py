@@ -4,6 +4,9 @@ Counters of /proc/PID/task/TID/schedstat say exactly how long it ran and waited 
 away, and the `state` of /proc/PID/task/TID/stat at both samples says how (proc(5), and sched-stats.rst of the kernel's
 documentation). Of an interval of samples that lies in the window only in part, the two parts are taken for as unlike
 as they can be.
+
+A wait is counted only when it ends: until then `wait_ns` stands still, and then grows by more than the time between two
+samples, which says how long it had gone on before the first of them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -56,7 +59,7 @@ def account(samples: Sequence[Sample], stays: Sequence[Stay], monitor: Monitor, 
     parts: list[tuple[str, float]] = []
     covered: list[Span] = []
     paused = watched(monitor.paused, *window).seen
-    for stay in [*(Stay(*span, "T") for span in paused), *stays]:
+    for stay in [*(Stay(*span, "T") for span in paused), *stays, *_long_waits(samples)]:
         for span in _outside(covered, _clipped(stay, window)):
             parts.append((stay.letters, span.until_ns - span.since_ns))
             covered.append(span)
@@ -70,7 +73,7 @@ def account(samples: Sequence[Sample], stays: Sequence[Stay], monitor: Monitor, 
             parts += _parts(shares, sum(span.until_ns - span.since_ns for span in free), two.ts_ns - one.ts_ns)
             covered += free
             sampled = two.timeslices is None or one.timeslices != two.timeslices
-            if sampled and letters != _ANY_REST and dict(shares).get(letters, 0) > _REST_MIN * (two.ts_ns - one.ts_ns):
+            if sampled and not set(_ANY_REST) <= set(letters) and dict(shares).get(letters, 0) > _REST_MIN * (two.ts_ns - one.ts_ns):
                 doubtful_ns = max(doubtful_ns, two.ts_ns - one.ts_ns)
     known_ns = sum(mass for _, mass in parts)
     parts.append((LETTERS, length_ns - known_ns))
@@ -84,6 +87,16 @@ def split(shares: Shares, in_guest: float) -> Shares:
     ran = masses.pop("GX", 0.0)
     guest = min(ran, in_guest)
     return added([*masses.items(), ("G", guest), ("X", ran - guest)], shares.error)
+
+
+# Waits that went on when a sample was taken, as far as they reached back from it at least.
+def _long_waits(samples: Sequence[Sample]) -> Iterator[Stay]:
+    for one, two in pairwise(samples):
+        if None not in (one.run_ns, two.run_ns, one.wait_ns, two.wait_ns):
+            ran_ns, waited_ns = (two.run_ns or 0) - (one.run_ns or 0), (two.wait_ns or 0) - (one.wait_ns or 0)
+            before_ns = waited_ns + max(ran_ns, 0) - (two.ts_ns - one.ts_ns)
+            if before_ns > 0:
+                yield Stay(one.ts_ns - before_ns, one.ts_ns, "W")
 
 
 # How long it was what between two samples, in ns.
@@ -100,8 +113,11 @@ def _between(one: Sample, two: Sample, rest: str) -> list[tuple[str, float]]:
 
 # What a thread was that neither ran nor waited, by what it was found as at both ends.
 def _rest(one: Sample, two: Sample, *, runs: bool) -> str:
-    found = {letter for each in (one, two) for letter in _away(each, runs=runs)}
-    return "".join(sorted(found or _ANY_REST, key=LETTERS.index))
+    found = {letter for each in (one, two) for letter in _away(each, runs=runs)} or set(_ANY_REST)
+    if two.state == "R" and two.timeslices is not None and one.timeslices == two.timeslices:
+        # It did not get a CPU anew and is ready: it waits, uncounted, or runs where the tick is off and counts late.
+        found |= set("GXW")
+    return "".join(sorted(found, key=LETTERS.index))
 
 
 def _away(sample: Sample, *, runs: bool) -> str:

@@ -37,6 +37,15 @@ def test_counters_say_what_ran_and_waited_and_states_the_rest():
     assert found.error == 0  # no time slice began while it was stopped: it was nothing else
 
 
+def test_a_wait_is_counted_when_it_ends_and_reaches_back_behind_the_samples_that_showed_none():
+    one, *others = [Sample(i * S, "R", False, S, S, 7) for i in range(6)]
+    ended = Sample(6 * S, "R", False, int(1.5 * S), int(6.5 * S), 9)
+    assert shares([one, *others], 0, 5).masses == {"GXWSTH": 1}  # as if it stood still, or counted late
+    found = shares([one, *others, ended], 0, 6)
+    assert found.at_least("W") == pytest.approx(5.5 / 6)
+    assert found.at_least("GX") == pytest.approx(0.5 / 6)
+
+
 def test_an_idle_vcpu_is_not_paused_only_where_the_monitor_says_so():
     idle = sampled(*[("S", 0, 0)] * 5)
     assert shares(idle, 0, 4).masses == {"SH": 1}
