@@ -132,6 +132,14 @@ def record(table: str, stream: Stream, positions: Iterable[int]) -> tuple[Record
     return (Record(table, stream.machine, stream.surface, stream.instance, found[0], found[-1]),) if found else ()
 
 
+def of_rows(table: str, rows: Iterable[dict[str, Any]]) -> tuple[Record, ...]:
+    """Return where these rows of a table, which are of any streams, are stored."""
+    found: dict[Stream, list[int]] = {}
+    for row in rows:
+        found.setdefault(Stream(*(row[name] for name in Stream._fields)), []).append(row["position"])
+    return tuple(each for stream, positions in found.items() for each in record(table, stream, positions))
+
+
 def interval(incident: Incident) -> Span | None:
     """Return the time in question on printk's clock: from when it began, as long as it took; None without any time."""
     root = incident.root

@@ -73,7 +73,11 @@ def account(samples: Sequence[Sample], stays: Sequence[Stay], monitor: Monitor, 
             parts += _parts(shares, sum(span.until_ns - span.since_ns for span in free), two.ts_ns - one.ts_ns)
             covered += free
             sampled = two.timeslices is None or one.timeslices != two.timeslices
-            if sampled and not set(_ANY_REST) <= set(letters) and dict(shares).get(letters, 0) > _REST_MIN * (two.ts_ns - one.ts_ns):
+            if (
+                sampled
+                and not set(_ANY_REST) <= set(letters)
+                and dict(shares).get(letters, 0) > _REST_MIN * (two.ts_ns - one.ts_ns)
+            ):
                 doubtful_ns = max(doubtful_ns, two.ts_ns - one.ts_ns)
     known_ns = sum(mass for _, mass in parts)
     parts.append((LETTERS, length_ns - known_ns))
@@ -131,14 +135,21 @@ def _away(sample: Sample, *, runs: bool) -> str:
     return ""
 
 
-# Of an interval of which only `taken_ns` count: how much of each was in there at least, and what the remainder can be.
+# Of an interval of which only `taken_ns` count: how much of each was in there at least, and what the remainder can be,
+# in which there is of none more than there was in all.
 def _parts(shares: list[tuple[str, float]], taken_ns: int, length_ns: int) -> Iterator[tuple[str, float]]:
     left_ns = float(taken_ns)
+    spare: list[tuple[float, str]] = []
     for letters, mass in shares:
         certain = max(0.0, mass - (length_ns - taken_ns))
         left_ns -= certain
+        spare.append((mass - certain, letters))
         yield letters, certain
-    yield "".join(dict.fromkeys(letter for letters, mass in shares if mass > 0 for letter in letters)), left_ns
+    spare.sort()
+    for i, (mass, _) in enumerate(spare):
+        part_ns = min(mass, left_ns)
+        left_ns -= part_ns
+        yield "".join(dict.fromkeys(letter for _, letters in spare[i:] for letter in letters)), part_ns
 
 
 def _clipped(stay: Stay | Span, window: Span) -> Span:

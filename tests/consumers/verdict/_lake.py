@@ -44,6 +44,7 @@ class Scenario(NamedTuple):
     trace: tuple = ()
     lost: tuple = ()
     guest: tuple = ()
+    disks: tuple = ()
     watched: tuple = ("kmsg", "topology", "vcpu-time", "qmp", "procfs")
 
 
@@ -117,6 +118,7 @@ def _qmp(scenario):
         "answer_ns": 1,
     }
     yield Record("qmp_status", AHEAD_NS + S, running)
+    yield from scenario.disks
     for event, at_ms in scenario.qmp:
         fields = {"vm": VM, "event": event, "realtime_ns": START_NS + at_ms * MS, "data": None}
         yield Record("qmp_events", AHEAD_NS + at_ms * MS + 300_000, fields)
