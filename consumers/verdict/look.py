@@ -35,6 +35,13 @@ _LENGTH_S: Final = 10.0
 _READINGS_HOURS: Final = 24
 _CLOCK_TABLES: Final = ("clock_readings", "clock_pings", "coverage")
 _WHO_TABLES: Final = ("topology_vm", "topology_vcpu", "relay_guests")
+#: What is read near the time in question, and what is read whole; a view of each takes its time.
+_TABLES: Final = (
+    "kmsg", "vcpu_time", "qmp_events", "qmp_status", "qmp_blocks", "procfs_cpu", "procfs_disk", "procfs_hangs",
+    "procfs_pressure", "bpf_vcpu", "bpf_block_io", "bpf_hang", "trace_kvm_entry", "trace_kvm_exit",
+    "trace_kvm_userspace_exit", "trace_kvm_write_tsc_offset",
+)  # fmt: skip
+_WHOLE: Final = ("losses", "incidents")
 #: Of a host, rows so long before are read too: what a monitor said last, and readings that begin a span.
 PAD_NS: Final = 3600 * S
 _BEHIND_NS: Final = 60 * S
@@ -176,7 +183,7 @@ def look(storage: Storage, incident: Incident, window: Span, withhold: Collectio
     finally:
         connection.close()
     mine = tuple(each for each in streams if each.machine in machines)
-    kept = _near(taken, incident, window, there, graph)
+    kept = _near(taken, arrived, incident, window, there, graph)
     connection = _connect(storage, kept, withhold)
     try:
         tables = frozenset(kept.files)
@@ -228,7 +235,9 @@ def _overlaps(entry: FileEntry, span: Span) -> bool:
 
 
 # Files that can have rows near the time in question on any clock of guest and host.
-def _near(taken: Snapshot, incident: Incident, window: Span, there: There | None, graph: Graph) -> Snapshot:
+def _near(
+    taken: Snapshot, arrived_ns: int | None, incident: Incident, window: Span, there: There | None, graph: Graph
+) -> Snapshot:
     guest = Node(*incident.source[:2], PRINTK)
     known = [(guest, window)] if there is None else [(guest, window), (there.node, there.window)]
     spans = []
@@ -239,13 +248,12 @@ def _near(taken: Snapshot, incident: Incident, window: Span, there: There | None
             if ends:
                 spans.append(Span(min(ends) - PAD_NS, max(ends) + _BEHIND_NS))
     spans.append(Span(window.since_ns - PAD_NS, window.until_ns + _BEHIND_NS))
-    whole = {*_CLOCK_TABLES, *_WHO_TABLES, "losses"}
-    near = {
-        table: [each for each in files if table in whole or any(_overlaps(each, span) for span in spans)]
-        for table, files in taken.files.items()
-    }
-    # A table whose columns only its files tell is none without them.
-    return Snapshot({table: files for table, files in near.items() if files})
+    files = _clock_files(taken, arrived_ns).files
+    for table in _TABLES:
+        mine = taken.files.get(table, [])
+        files[table] = [entry for entry in mine if any(_overlaps(entry, span) for span in spans)]
+    files |= {table: taken.files.get(table, []) for table in _WHOLE}
+    return Snapshot({table: entries for table, entries in files.items() if entries})
 
 
 def _scope(connection: duckdb.DuckDBPyConnection, incident: Incident, streams: list[Stream]) -> Scope | None:

@@ -1,6 +1,7 @@
 """What the host says beside its vCPUs: its own kernel log, pressure on its memory, requests to its disks, its monitor.
 
-Tables: kmsg, procfs_pressure, bpf_hang, bpf_block_io, qmp_events, qmp_status, qmp_blocks, trace_kvm_write_tsc_offset.
+Tables: kmsg, procfs_pressure, bpf_hang, bpf_block_io, qmp_events, qmp_status, qmp_blocks, incidents,
+trace_kvm_write_tsc_offset.
 """
 
 import re
@@ -26,6 +27,8 @@ PRESSURE_MIN: Final = 0.2
 SLOW_MIN: Final = 0.5
 #: What a report of a lockup tells of began this long before it, at most.
 _REPORTS_PAD_NS: Final = 120 * S
+#: Reports of what befell several guests at once come within this.
+_TOGETHER_NS: Final = 10 * S
 _LINES_MAX: Final = 20_000
 _NAMED_CHARS_MAX: Final = 160
 _STOOD: Final = frozenset({Kind.SOFT_LOCKUP, Kind.HARD_LOCKUP, Kind.RCU_STALL, Kind.RCU_EXP_STALL, Kind.CSD_STALL})
@@ -51,7 +54,7 @@ def add(look: Look, facts: Facts, threads: list[Thread]) -> Facts:
     return replace(
         facts, memory=_memory(look, look.there), io_slow=slow, io_error=error,
         io_limited=of_limits.held_back(look, limited), tsc_write=_tsc_write(look, look.there),
-        found=(*facts.found, *requests, *of_limits.evidence(limited)),
+        many_vms=_many(look, look.there), found=(*facts.found, *requests, *of_limits.evidence(limited)),
     )  # fmt: skip
 
 
@@ -218,6 +221,19 @@ def _monitored(look: Look, there: There, scope: Scope) -> tuple[Fact[bool], list
         return Fact(), limited
     whole = all(look.watched(each, there.window) is Answer.YES for each in streams)
     return known(False, "QEMU told no error of I/O", complete=whole), limited
+
+
+# Incidents of other guests of the same host that opened within the length of this one. None is no no: who says so?
+def _many(look: Look, there: There) -> Fact[bool]:
+    span_ns = there.window.until_ns - there.window.since_ns + _TOGETHER_NS
+    rows = look.rows(
+        "incidents",
+        "with mine as (select min(opened_ns) as at_ns from incidents where incident_id = ?) "
+        "select distinct machine from incidents, mine where host = ? and machine <> ? and abs(opened_ns - at_ns) <= ? "
+        "order by all",
+        look.incident.id, there.node.machine, look.incident.source.machine, span_ns,
+    )  # fmt: skip
+    return known(True, f"{len(rows):,} other VMs of the host had an incident at that time") if rows else Fact()
 
 
 def _tsc_write(look: Look, there: There) -> Fact[bool]:

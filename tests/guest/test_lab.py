@@ -16,11 +16,16 @@ _STUCK = re.compile(r"soft lockup - CPU#1 stuck for (\d+)s!")
 
 
 @pytest.fixture(scope="module")
-def told(kernel, tmp_path_factory):
+def recorded(kernel, tmp_path_factory):
     _bpf.skip_unless_loadable()
     folder = tmp_path_factory.mktemp("lab")
     since_ns, until_ns = lab.watch_and_freeze(folder, _bundle.make(folder))
-    lake = lab.collect(folder)
+    return since_ns, until_ns, folder, lab.collect(folder)
+
+
+@pytest.fixture(scope="module")
+def told(recorded):
+    since_ns, until_ns, _, lake = recorded
     words = ("timeline", "--lake", lake, "--vm", lab.NAME, *lab.window(since_ns, until_ns), "--format", "json")
     command = [sys.executable, "-m", "consumers.cli", *map(str, words)]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
@@ -58,3 +63,29 @@ def test_qemu_says_that_the_vm_ran_all_the_time(told):
     said = [row["text"] for row in of_surface(rows, "qmp")]
     assert any("running" in each for each in said)
     assert not any(word in each for each in said for word in ("STOP", "paused"))
+
+
+@pytest.fixture(scope="module")
+def verdicts(recorded):
+    """What the verb says of the incident in the lake, without anything withheld and without the host."""
+
+    def said(*words):
+        command = [sys.executable, "-m", "consumers.cli", *map(str, words)]
+        return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+    *_, folder, lake = recorded
+    said("alert", "--log", folder / "guests", "--lake", lake, "--until-end", "--metrics", "off")
+    sql = "select distinct incident_id as id from incidents where kind = 'soft_lockup'"
+    (found,) = [json.loads(line) for line in said("query", "--lake", lake, sql, "--format", "json").splitlines()]
+    words = ("verdict", "--lake", lake, "--incident", found["id"], "--format", "json")
+    without = ("--withhold", "host", "--withhold", "virtual-platform")
+    return json.loads(said(*words)), json.loads(said(*words, *without))
+
+
+def test_the_verdict_is_the_pause_and_without_the_host_there_is_none(verdicts):
+    whole, alone = verdicts
+    assert (whole["owner"], whole["row"]) == ("vmm_pause", "C1"), whole
+    assert {"vcpu_time"} <= {record["table"] for each in whole["evidence"] for record in each["records"]}
+    assert "guest_kernel" in {each["owner"] for each in whole["rejected"]}
+    assert (alone["owner"], alone["confidence"]) == ("undetermined", "none")
+    assert alone["missing"]

@@ -81,7 +81,7 @@ def _over(guest):
 def test_a_relay_that_is_killed_goes_on_where_it_was(relayed, where):
     guest = relayed.guest("web-1")
     guest.spool.write(range(100), NOISE)
-    relayed.config.write_text("[relay]\nreport_s = 0.2\n[log]\nsegment_bytes = 65536\n")
+    relayed.config.write_text("[relay]\nreport_s = 0.2\nwindow_bytes = 2097152\n[log]\nsegment_bytes = 65536\n")
     relay = relayed.start(crash_at=where)
     shipper = guest.start()
     assert relay.wait() == -signal.SIGKILL

@@ -35,7 +35,11 @@ def test_a_verdict_says_who_how_sure_and_by_what(run, lake, incident):
 def test_withheld_it_is_undetermined_and_says_how_to_get_what_lacks(run, lake, incident):
     words = ("verdict", "--lake", lake, "--incident", incident, "--withhold", "host", "--withhold", "virtual-platform")
     found = json.loads(run(*words, "--format", "json").out)
-    assert (found["owner"], found["confidence"], found["withheld"]) == ("undetermined", "none", ["host", "virtual-platform"])
+    assert (found["owner"], found["confidence"], found["withheld"]) == (
+        "undetermined",
+        "none",
+        ["host", "virtual-platform"],
+    )
     assert found["missing"][0]["remedy"]
     text = run(*words)
     assert "withheld    host, virtual-platform" in text.lines

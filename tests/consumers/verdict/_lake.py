@@ -170,18 +170,20 @@ def _framed(where, surface, found, losses):
     )
 
 
+def host_records(lines):
+    """Return records of the host's kernel log: level, second of the story and text of each."""
+    return [
+        f"{level},{n},{(AHEAD_NS + int(at_s * S)) // 1000},-;{text}\n".encode()
+        for n, (level, at_s, text) in enumerate(lines)
+    ]
+
+
 def _logs(scenario):
     first, records = log(scenario.dump)
     yield beat(HUNG, first, 0, 20, 0)
     yield frame(HUNG, first, len(records), "kmsg", kmsg.pack(records), END_S - 1)
     yield beat(HUNG, first + len(records), 20, END_S, 0)
-    where, lines = (
-        _story.stream("kmsg"),
-        [
-            f"{level},{n},{(AHEAD_NS + int(at_s * S)) // 1000},-;{text}\n".encode()
-            for n, (level, at_s, text) in enumerate(((6, 1, "host is up"), *scenario.host_lines))
-        ],
-    )
+    where, lines = _story.stream("kmsg"), host_records(scenario.host_lines or ((6, 1, "host is up"),))
     yield frame(where, 0, len(lines), "kmsg", kmsg.pack(lines), END_S - 1)
     if "kmsg" in scenario.watched:
         yield beat(where, len(lines), 0, END_S, AHEAD_NS)

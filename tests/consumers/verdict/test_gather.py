@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 
 from consumers.incidents.incident import Source
+from consumers.incidents.log import LogIncidents
+from consumers.reports.kmsg_record import kmsg_line
 from consumers.verdict.facts import holds
 from consumers.verdict.gather import gather
 from consumers.verdict.judge import judge
@@ -35,8 +37,9 @@ def made(tmp_path):
     def call(name, withhold=(), **changes):
         scenario = SCENARIOS[name]._replace(**changes)
         found = _lake.incident(scenario.dump)
-        return found, gather(_lake.build(tmp_path / "lake", scenario), found, withhold)
+        return found, gather(_lake.build(call.path, scenario), found, withhold)
 
+    call.path = tmp_path / "lake"
     return call
 
 
@@ -212,3 +215,28 @@ def test_an_incident_without_a_machine_or_a_time_has_no_facts(lakes):
     found = judge(timeless, gather(lakes["frozen"], timeless))
     assert found.owner is Owner.UNDETERMINED
     assert found.missing[0].text.endswith("the report has no time of the kernel's clock")
+
+
+def test_a_host_s_own_incident_has_nothing_below_it_but_hardware(made):
+    stuck = "watchdog: BUG: soft lockup - CPU#3 stuck for 26s! [kworker/3:2:52]"
+    lines = [(6, 0.5 + n / 1000, f"boot {n}") for n in range(30)]
+    lines += [
+        (0, 34.5, stuck),
+        (4, 34.501, "RIP: 0010:native_queued_spin_lock_slowpath+0x6e/0x2d0"),
+        (4, 34.502, "Call Trace:"),
+    ]
+    lines += [(4, 34.503, " rhashtable_walk_next+0x2e/0x70"), (4, 34.504, " inet_diag_dump+0x2e/0x70")]
+    records = [kmsg_line(each) for each in _lake.host_records(lines)]
+    found = LogIncidents(Source(*_lake.HOST[:3]))
+    changed = [*found.feed(records), *found.close()]
+    _, facts = made("frozen", host_lines=tuple(lines))
+    assert (holds(facts.bare), facts.bare.text[:12]) == (False, "a host names")
+    (mine,) = {each.id: each for each in changed}.values()
+    lake = _lake.open_lake(made.path, create=False)
+    bare = gather(lake, mine)
+    assert (holds(bare.bare), holds(bare.host)) == (True, True)
+    verdict = judge(mine, bare)
+    assert (verdict.row, verdict.owner, verdict.confidence) == ("C16", Owner.HOST_KERNEL, Confidence.MEDIUM)
+    hinted = [*lines[:5], (6, 0.6, "Hypervisor detected: KVM"), *lines[5:]]
+    other = _lake.build(made.path.with_name("other"), SCENARIOS["frozen"]._replace(host_lines=tuple(hinted)))
+    assert holds(gather(other, mine).bare) is False
