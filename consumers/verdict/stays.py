@@ -56,28 +56,25 @@ def account(samples: Sequence[Sample], stays: Sequence[Stay], monitor: Monitor, 
     """
     length_ns = window.until_ns - window.since_ns
     assert length_ns > 0
-    parts: list[tuple[str, float]] = []
-    covered: list[Span] = []
+    exact: list[Stay] = []
     paused = watched(monitor.paused, *window).seen
     for stay in [*(Stay(*span, "T") for span in paused), *stays, *_long_waits(samples)]:
-        for span in _outside(covered, _clipped(stay, window)):
-            parts.append((stay.letters, span.until_ns - span.since_ns))
-            covered.append(span)
+        exact += [Stay(*span, stay.letters) for span in _outside(_spans(exact), _clipped(stay, window))]
+    parts: list[tuple[str, float]] = [(stay.letters, stay.until_ns - stay.since_ns) for stay in exact]
+    covered = _spans(exact)
     doubtful_ns = 0
     for one, two in pairwise(samples):
         interval = Span(one.ts_ns, two.ts_ns)
         free = _outside(covered, _clipped(interval, window))
         if interval.since_ns < interval.until_ns and free:
             letters = _rest(one, two, runs=watched(monitor.running, *interval).answer == "yes")
-            shares = _between(one, two, letters)
-            parts += _parts(shares, sum(span.until_ns - span.since_ns for span in free), two.ts_ns - one.ts_ns)
+            shares = _less(_between(one, two, letters), exact, interval)
+            left_ns = sum(mass for _, mass in shares)
+            parts += _parts(shares, sum(span.until_ns - span.since_ns for span in free), left_ns)
             covered += free
-            sampled = two.timeslices is None or one.timeslices != two.timeslices
-            if (
-                sampled
-                and not set(_ANY_REST) <= set(letters)
-                and dict(shares).get(letters, 0) > _REST_MIN * (two.ts_ns - one.ts_ns)
-            ):
+            guessed = two.timeslices is None or one.timeslices != two.timeslices
+            guessed = guessed and not set(_ANY_REST) <= set(letters)
+            if guessed and dict(shares).get(letters, 0) > _REST_MIN * (two.ts_ns - one.ts_ns):
                 doubtful_ns = max(doubtful_ns, two.ts_ns - one.ts_ns)
     known_ns = sum(mass for _, mass in parts)
     parts.append((LETTERS, length_ns - known_ns))
@@ -135,10 +132,23 @@ def _away(sample: Sample, *, runs: bool) -> str:
     return ""
 
 
+# What remains of an interval's shares for the time that is not known exactly.
+def _less(shares: list[tuple[str, float]], exact: Sequence[Stay], interval: Span) -> list[tuple[str, float]]:
+    left = dict(shares)
+    for stay in exact:
+        span = _clipped(stay, interval)
+        gone_ns = float(span.until_ns - span.since_ns)
+        for letters in sorted(left, key=lambda each: (not set(stay.letters) <= set(each), len(each))):
+            if gone_ns > 0:
+                taken_ns = min(gone_ns, left[letters])
+                left[letters], gone_ns = left[letters] - taken_ns, gone_ns - taken_ns
+    return list(left.items())
+
+
 # Of an interval of which only `taken_ns` count: how much of each was in there at least, and what the remainder can be,
 # in which there is of none more than there was in all.
-def _parts(shares: list[tuple[str, float]], taken_ns: int, length_ns: int) -> Iterator[tuple[str, float]]:
-    left_ns = float(taken_ns)
+def _parts(shares: list[tuple[str, float]], taken_ns: float, length_ns: float) -> Iterator[tuple[str, float]]:
+    left_ns = taken_ns
     spare: list[tuple[float, str]] = []
     for letters, mass in shares:
         certain = max(0.0, mass - (length_ns - taken_ns))
@@ -150,6 +160,10 @@ def _parts(shares: list[tuple[str, float]], taken_ns: int, length_ns: int) -> It
         part_ns = min(mass, left_ns)
         left_ns -= part_ns
         yield "".join(dict.fromkeys(letter for _, letters in spare[i:] for letter in letters)), part_ns
+
+
+def _spans(stays: Sequence[Stay]) -> list[Span]:
+    return [Span(stay.since_ns, stay.until_ns) for stay in stays]
 
 
 def _clipped(stay: Stay | Span, window: Span) -> Span:

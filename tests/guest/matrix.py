@@ -159,17 +159,16 @@ def _panic(lab, seconds):
     lab.vm.qmp.event("GUEST_PANICKED")
 
 
-#: The guest's clocks stand still with a paused VM, and how much is known exactly only by the next exchange of times.
 CASES = (
     Case("vCPU frozen", Owner.VMM_PAUSE, "soft", 5, _freeze),
     Case("vCPU frozen, RCU", Owner.VMM_PAUSE, "rcu", 8, _freeze),
     Case("vCPU starved", Owner.HOST_CPU, "soft", 6, _starve),
     Case("disk throttled", Owner.STORAGE_BACKEND, "task", 8, _throttle_disk),
+    Case("VM paused", None, "soft", 4, _pause),
     Case("I/O thread frozen", Owner.VMM_PAUSE, "task", 8, _freeze_disk),
     Case("kernel spins", Owner.GUEST_DRIVER, "soft", 7, _spin),
     Case("kernel spins, deaf", Owner.GUEST_DRIVER, "rcu", 8, _spin_deaf),
     Case("mutex held", Owner.GUEST_DRIVER, "task", 9, _hang),
-    Case("VM paused", None, "soft", 4, _pause),
     Case("panic in a lockup", Owner.GUEST_DRIVER, "soft", 6, _panic),
 )
 

@@ -74,6 +74,16 @@ def test_an_interval_that_lies_inside_in_part_is_taken_for_as_unlike_as_can_be()
     assert found.masses == pytest.approx({"GX": (0.2 + 0.9) / 1.5, "W": 0.1 / 1.5, "GXW": 0.3 / 1.5})
 
 
+def test_what_stays_account_for_is_taken_from_the_counters_of_the_samples_around_them():
+    samples = sampled(("S", 0, 0), ("S", 0.3, 0.2), ("S", 0, 0))
+    found = shares(samples, 0, 2, [Stay(int(0.2 * S), int(0.4 * S), "W"), Stay(int(0.5 * S), int(0.7 * S), "GX")])
+    assert found.masses == pytest.approx({"W": 0.1, "GX": 0.15, "SH": 0.75})
+    # And a wait that the counters do not have yet is taken from what they know nothing of.
+    late = shares(sampled(("R", 0, 0), ("R", 0.3, 0)), 0, 1, [Stay(int(0.5 * S), S, "W")])
+    assert late.at_least("W") == pytest.approx(0.5)
+    assert late.at_least("GX") == pytest.approx(0.3)
+
+
 def test_where_nobody_sampled_nothing_is_known_and_clocks_add_their_error():
     found = shares(sampled(("T", 0, 0), ("T", 0, 0)), 0, 4, error_ns=200_000_000)
     assert found.masses == {"T": 0.25, LETTERS: 0.75}
