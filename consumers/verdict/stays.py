@@ -138,7 +138,9 @@ def _less(shares: list[tuple[str, float]], exact: Sequence[Stay], interval: Span
     for stay in exact:
         span = _clipped(stay, interval)
         gone_ns = float(span.until_ns - span.since_ns)
-        for letters in sorted(left, key=lambda each: (not set(stay.letters) <= set(each), len(each))):
+        fits = sorted((each for each in left if set(stay.letters) <= set(each)), key=len)
+        # What fits nowhere was not counted yet: that is in what counters know least of.
+        for letters in (*fits, *sorted(set(left) - set(fits), key=len, reverse=True)):
             if gone_ns > 0:
                 taken_ns = min(gone_ns, left[letters])
                 left[letters], gone_ns = left[letters] - taken_ns, gone_ns - taken_ns
