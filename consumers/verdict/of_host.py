@@ -130,7 +130,7 @@ def _said(
 
 # Between readings inside of the time it was so much at least, between those around it so much at most.
 def _memory(look: Look, there: There) -> Fact[bool]:
-    window, length_ns = there.window, there.window.until_ns - there.window.since_ns
+    window, length_ns = there.window, there.length_ns
     killed = _killed(look, there)
     if killed is not None:
         return killed
@@ -188,7 +188,7 @@ def _slow(look: Look, there: There, scope: Scope) -> tuple[Fact[bool], list[Evid
     slow_ns = sum(span.until_ns - span.since_ns for span in spans)
     text = f"requests of the VM's process to {', '.join(sorted({row['disk'] for row in mine}))} were slow or open for "
     text += f"{slow_ns / S:.1f} s"
-    if slow_ns >= SLOW_MIN * (until_ns - since_ns):
+    if slow_ns >= SLOW_MIN * there.length_ns:
         return known(True, text, of_rows("bpf_block_io", mine)), []
     others = [row for row in rows if row["tgid"] not in pids]
     if others:

@@ -93,7 +93,7 @@ _HIGH, _MEDIUM, _LOW = Confidence.HIGH, Confidence.MEDIUM, Confidence.LOW
 _MODULE, _NO_MODULE = Says("module"), Says("no_module")
 _GUEST_RAN: Final = (Share("GX", 0.8), Share("WST", at_most=0.1))
 #: On a host that others use as well, even a loop has no more.
-_GUEST_RAN_MOST: Final = (Share("GX", 0.5), Share("ST", at_most=0.1))
+_GUEST_RAN_MOST: Final = (Share("GX", 0.5), Share("ST", at_most=SHARED_MIN))
 #: A vCPU that had most of its time had enough for what its kernel wants of it in seconds.
 _TOO_LITTLE: Final = Either((Says("in_part"), Share("GX", at_most=0.5)))
 _SLOW_DISK: Final = Either((Is("io_slow"), Is("io_timeout")))

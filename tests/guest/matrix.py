@@ -169,7 +169,7 @@ CASES = (
     Case("kernel spins", Owner.GUEST_DRIVER, "soft", 7, _spin),
     Case("kernel spins, deaf", Owner.GUEST_DRIVER, "rcu", 8, _spin_deaf),
     Case("mutex held", Owner.GUEST_DRIVER, "task", 9, _hang),
-    Case("panic in a lockup", Owner.GUEST_DRIVER, "soft", 6, _panic),
+    Case("panic in a lockup", Owner.GUEST_DRIVER, "soft", 10, _panic),
 )
 
 

@@ -164,6 +164,21 @@ def test_slow_requests_count_where_they_are_the_vm_s(made, tgid, so):
     assert holds(facts.io_slow) is so
 
 
+def test_of_a_guest_that_was_not_heard_again_the_time_up_to_its_last_word_counts(made):
+    incident, facts = made("spin", heard_s=13)
+    shares = facts.vcpus[1].value
+    assert facts.length_s == pytest.approx(8, abs=0.01)
+    assert 0.6 < shares.at_least("GX") < 0.7
+    assert shares.at_most("T") == pytest.approx(1 - shares.known, abs=0.02)
+    assert holds(facts.io_error) is None  # none was told up to then
+    assert judge(incident, facts).owner is Owner.UNDETERMINED  # it may have been stopped for the rest
+
+
+def test_a_part_that_is_long_enough_names_the_owner_and_not_surely(made):
+    found = judge(*made("frozen", heard_s=33))
+    assert (found.row, found.owner, found.confidence) == ("C1", Owner.VMM_PAUSE, Confidence.MEDIUM)
+
+
 def _disk(at, *, written_kib, writes, in_flight):
     text = f"254 0 vda 9 0 72 1 {writes} 0 {2 * written_kib} 5 {in_flight} 9 9\n"
     return Record("procfs_text", at * S, {"path": "/proc/diskstats", "text": text, "truncated": False})
