@@ -79,7 +79,8 @@ def _pages(options: Options) -> Iterator[Row]:
 
 
 def _command(root: Path, folder: Path, url: str) -> list[str]:
-    return ours("consumers.cli", "alert", "--lake", str(root / "lake"), "--log", str(folder), "--alertmanager", url)
+    where = ("--lake", str(root / "lake"), "--log", str(folder))
+    return ours("consumers.cli", "alert", *where, "--alertmanager", url, "--metrics", "off")
 
 
 def _append(writer: LogWriter, names: list[str]) -> float:

@@ -16,7 +16,6 @@ from schemas.errors import HypocenterError
 
 VERBS: Final = {
     "collect": "store what the log holds into a lake, for ever or to the end",
-    "alert": "find incidents in the kernel logs that arrive, tell Alertmanager, store them",
     "query": "run SQL over exactly the committed rows",
     "audit": "prove that every stream's book closes",
     "losses": "list what was lost, where, and who found it",
@@ -26,6 +25,7 @@ VERBS: Final = {
     "export": "write trace events as a file that Perfetto opens",
     "clocks": "how far one clock is ahead of another, how exactly that is known",
     "timeline": "what all layers emitted between two times, in one list, with error bounds",
+    "alert": "find incidents in the kernel logs that arrive, tell Alertmanager, store them",
     "verdict": "judge a stored incident again: which layer owned it, by which evidence",
     "triage": "say what stood still in saved kernel logs, and what their text can and cannot say about why",
     "compact": "merge the small files of past hours",

@@ -93,7 +93,6 @@ class Agent:
         self._open()
         self._thread = WriterThread(self._writer, self._durable)
         self._start_shipper()
-        self._metrics = self._serve()
         for watched in self._watched:
             if watched.source.pending_bytes():
                 self._cut(watched)
@@ -103,6 +102,7 @@ class Agent:
             self._tick(tick_s)
         beating = asyncio.create_task(self._beat())
         log.info("watching %s as run %s", ", ".join(self._config.surfaces), self._run)
+        self._metrics = self._serve()
         if on_ready:
             on_ready()
         try:

@@ -69,9 +69,10 @@ class AlertFollower:
         self._keeper = LeaseKeeper(config.lease_s / 3)
         self._committer = Committer(storage, publisher)
         timing = Timing(*(int(each * _S) for each in (config.resend_s, config.ends_ahead_s, config.hold_s)))
-        pause_ns = int(config.lease_s * _S / 2)
+        self._pause_ns = int(config.lease_s * _S / 2)
+        self._seen_ns = time.monotonic_ns()
         self._deliverers = {
-            url: Deliverer(Client(url, config.timeout_s), timing, self._not_ours, pause_ns)
+            url: Deliverer(Client(url, config.timeout_s), timing, self._not_ours, self._pause_ns)
             for url in config.alertmanager
         }
         self._relist_ns = self._look_ns = 0
@@ -196,6 +197,7 @@ class AlertFollower:
         try:
             polled = self._reader.poll(_POLL_MS)
             self._tally.polled()
+            self._come_to()
         except RetentionOvertookError as e:
             if e.partition in self._alerters:
                 self._alerters[e.partition].overtaken(e.start)
@@ -207,6 +209,15 @@ class AlertFollower:
                 crash_point("alert:read")
                 for case in cases:
                     self._tell(case)
+
+    # Stopped for long, others may own by now what we had: to go on telling of it would raise again what they ended.
+    def _come_to(self) -> None:
+        now_ns = time.monotonic_ns()
+        paused_ns, self._seen_ns = now_ns - self._seen_ns, now_ns
+        if paused_ns > self._pause_ns:
+            for partition in list(self._keeper.confirm()):
+                log.warning("%s: another alerter has taken over", partition)
+                self._step_back(partition)
 
     def _find_partitions(self, now_ns: int) -> None:
         if not self._config.group and now_ns >= self._relist_ns:

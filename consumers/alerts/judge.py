@@ -26,6 +26,7 @@ class _Plan:
     opened_ns: int
     step: int = 0  # of STEPS_S, the next one
     final: bool = False  # it has ended, and was not judged since
+    begun: bool = False
 
     @property
     def due_ns(self) -> int | None:
@@ -71,7 +72,7 @@ class Judge:
     def hasten(self) -> None:
         """Judge now whatever was not judged yet: nothing more will come of it."""
         for plan in self._plans.values():
-            plan.final |= plan.step == 0
+            plan.final |= not plan.begun
 
     def busy(self, keys: set[str]) -> bool:
         """Return whether one of `keys` is judged now, or is due for the last time."""
@@ -108,7 +109,7 @@ class Judge:
         if case is None:
             del self._plans[key]
             return
-        plan.final = False
+        plan.final, plan.begun = False, True
         while plan.due_ns is not None and plan.due_ns <= now_ns:
             plan.step += 1
         # A copy: the incident goes on growing.

@@ -26,7 +26,7 @@ def lines(frame: Frame, start: int, reading: Callable[[], bool]) -> Iterator[Lin
         BadInputError: the body is none.
     """
     lengths, data = kmsg.unpack(frame.body)
-    return _lines(frame.first, start - frame.first, list(accumulate(lengths)), bytes(data), reading)
+    return _lines(frame.first, max(0, start - frame.first), list(accumulate(lengths)), bytes(data), reading)
 
 
 def _lines(first: int, at: int, ends: list[int], data: bytes, reading: Callable[[], bool]) -> Iterator[Line]:

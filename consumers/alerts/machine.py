@@ -58,6 +58,7 @@ class Machine:
         self._histories: dict[tuple[str, str], _History] = {}
         self.parsed = 0  # records, since the start
         self.near_misses = 0
+        self.rebooted = False  # whether the newest frame was the first of a boot that nobody had seen
 
     def holds(self, key: str) -> bool:
         """Return whether incident `key` may still change."""
@@ -70,6 +71,7 @@ class Machine:
         Raises:
             BadInputError: the frame's body is not what its encoding says; nothing of it was taken.
         """
+        self.rebooted = False
         if frame.encoding == HEARTBEAT_ENCODING:
             return self._passed(frame)
         if frame.encoding != _ENCODING or not 1 <= frame.encoding_version <= _VERSION:
@@ -151,6 +153,7 @@ class Machine:
         while len(self._histories) >= HISTORIES_MAX:
             del self._histories[next(iter(self._histories))]
         self._histories[key] = history
+        self.rebooted = True
         return changed
 
     def _take(self, history: _History, line: Line) -> list[Incident]:

@@ -17,6 +17,8 @@ from consumers.alerts.payload import Alert, postable
 
 #: Alerts in one request.
 BATCH_MAX: Final = 200
+#: What changes of an open alert that was told is told together: a report's lines come for seconds.
+_GATHER_NS: Final = 1_000_000_000
 _BACKOFF_NS: Final = 500_000_000
 _BACKOFF_NS_MAX: Final = 30_000_000_000
 
@@ -99,8 +101,12 @@ class Outbox:
             self._entries[alert.id] = _Entry(alert, now_ns, opened=opened)
             return
         held = entry.opened and entry.told != entry.alert.version and entry.alert.ended_ns is not None
+        update = entry.opened and alert.ended_ns is None and entry.alert.ended_ns is None
         entry.alert = alert
-        entry.due_ns = entry.due_ns if held else now_ns
+        if update:
+            entry.due_ns = min(entry.due_ns, now_ns + _GATHER_NS)
+        elif not (held and alert.ended_ns is not None):
+            entry.due_ns = now_ns
         entry.refused = False
 
     def forget(self, key: str) -> None:

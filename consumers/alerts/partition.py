@@ -215,8 +215,18 @@ class PartitionAlerter:
         self.counts.parsed += machine.parsed - parsed
         self.counts.near_misses += machine.near_misses - near_misses
         self._due.machines.add(name)
-        for incident in found:
+        for incident in [*found, *(self._orphans(machine) if machine.rebooted else ())]:
             yield self._note(name, incident, message.ts_ns)
+
+    # What was silent for so long that its assembly has forgotten it: a reboot ends that, too.
+    def _orphans(self, machine: Machine) -> Iterator[Incident]:
+        for case in self.cases.values():
+            incident = case.incident
+            mine = _machine_of(case) == machine.name and incident.state is not State.ENDED
+            if mine and not machine.holds(incident.id):
+                incident.state, incident.ended_by = State.ENDED, "reboot"
+                incident.version += 1
+                yield incident
 
     def _new(self, name: tuple[str, str]) -> Machine | None:
         if len(self._machines) >= MACHINES_MAX:

@@ -77,6 +77,7 @@ def annotations(incident: Incident, verdict: Verdict | None, whose: Whose) -> di
     if verdict:
         found |= {
             "shared": str(verdict.shared or ""),
+            "beside": _listed(verdict.beside),
             "confidence": str(verdict.confidence),
             "row": verdict.row,
             "rules": str(verdict.rules),
@@ -117,6 +118,8 @@ def _summary(incident: Incident, whose: Whose) -> str:
     task = f" of task {incident.task}" if incident.task and not incident.cpus else ""
     took = f", {length(incident.duration)}" if incident.duration else ""
     state = {State.OPEN: "going on", State.STALE: "nothing more was heard", State.ENDED: "over"}[incident.state]
+    if incident.joined:
+        state = f"part of incident {incident.joined}"
     panicked = ", then a panic" if incident.panicked else ""
     kind = incident.kind.replace("_", " ")
     host = f" on host {whose.host}" if whose.host else ""

@@ -65,10 +65,10 @@ def run(args: argparse.Namespace) -> int:
     metrics, server = CollectorMetrics(), None
     try:
         follower = Follower(reader, open_lake(lake, create=True), collect, metrics)
+        log.info("collecting into %s", lake)
         # A run to the end is over before anybody asks, and its port may be that of one that goes on.
         if args.metrics or not args.until_end:
             server = metrics_http.serve(collect.metrics, metrics.text)
-        log.info("collecting into %s", lake)
         if isinstance(reader, KafkaReader) and collect.group:
             reader.listen(follower)
         follower.run(stop, until_end=args.until_end, progress=ProgressBar("messages") if args.until_end else None)

@@ -3,21 +3,28 @@
 No page is missed, none comes twice, none is withdrawn; the table has every version once, and the lake closes.
 """
 
+import json
 import signal
+from collections import Counter
 
+import kafka
 import pytest
 
 from consumers.lake.audit import audit
 from consumers.lake.layout import open_lake
+from consumers.topics import create_topics
 from consumers.views import run_query
 from schemas.crashpoints import CRASH_POINTS
+from schemas.frame import decode
+from schemas.kafka_config import KafkaConfig
+from schemas.surfaces import TOPIC_INCIDENT, TOPIC_LOG
 from tests.consumers.alerts._cases import Alertmanager, until
 from tests.consumers.alerts._stalls import HEALTHY, Kernel, write_log
 from tests.pipeline._processes import COLLECTOR, Running, kill_all
 
 #: Each incident a group of its own, so that what is notified is notified of it.
 APART = "route: {receiver: hook, group_by: [incident_id], group_wait: 0s, group_interval: 1s, repeat_interval: 1h}\n"
-CONFIG = "[alert]\nmetrics = \"off\"\nresend_s = 1\nends_ahead_s = 120\nhold_s = 2\ncommit_s = 0.2\n"
+CONFIG = '[alert]\nmetrics = "off"\nresend_s = 1\nends_ahead_s = 120\nhold_s = 2\ncommit_s = 0.2\n'
 #: With Kafka alone.
 ELSEWHERE = ("alert:told",)
 POINTS = [each for each in CRASH_POINTS["consumer"] if each.startswith(("alert:", "writer:")) and each not in ELSEWHERE]
@@ -26,19 +33,38 @@ POINTS = [each for each in CRASH_POINTS["consumer"] if each.startswith(("alert:"
 class Alerting:
     """A log and a lake in `folder`, and a real Alertmanager that is told."""
 
-    def __init__(self, folder):
-        self.folder, self.log, self.lake = folder, folder / "log", folder / "lake"
+    def __init__(self, folder, kafka=None):
+        self.folder, self.log, self.lake, self.kafka = folder, folder / "log", folder / "lake", kafka
+        self.running = []
         self.alertmanager = Alertmanager(folder, APART)
         self.alertmanager.start()
         (folder / "alert.toml").write_text(CONFIG)
 
     def start(self, crash_at=None, *flags):
-        words = ["--lake", str(self.lake), "--log", str(self.log), "--config", str(self.folder / "alert.toml")]
+        source = ["--kafka", self.kafka] if self.kafka else ["--log", str(self.log)]
+        words = ["--lake", str(self.lake), *source, "--config", str(self.folder / "alert.toml")]
         words += ["--alertmanager", self.alertmanager.url, *flags]
-        return Running(self.folder, [*COLLECTOR, "alert", *words], crash_at)
+        self.running.append(Running(self.folder, [*COLLECTOR, "alert", *words], crash_at))
+        return self.running[-1]
 
     def append(self, *frames):
-        write_log(self.log, frames)
+        if self.kafka is None:
+            write_log(self.log, frames)
+            return
+        producer = kafka.KafkaProducer(bootstrap_servers=self.kafka, acks="all")
+        for each in frames:
+            producer.send(TOPIC_LOG, key=decode(each).stream.machine.encode(), value=each)
+        producer.flush()
+        producer.close()
+
+    def published(self):
+        """Return the objects on the topic of incidents."""
+        consumer = kafka.KafkaConsumer(
+            TOPIC_INCIDENT, bootstrap_servers=self.kafka, auto_offset_reset="earliest", consumer_timeout_ms=1500
+        )
+        found = [json.loads(each.value) for each in consumer]
+        consumer.close()
+        return found
 
     def query(self, sql):
         return run_query(open_lake(self.lake, create=False), sql)[1]
@@ -65,6 +91,8 @@ class Alerting:
 
     def close(self):
         kill_all(self.folder)
+        for each in self.running:
+            each.wait()
         self.alertmanager.close()
 
 
@@ -110,6 +138,7 @@ def test_one_that_was_stopped_while_another_took_over_raises_nothing_again(alert
     first.signal(signal.SIGSTOP)
     second = alerting.start()
     second.said("going on at offset")
+    alerting.append(kernel.stalls(s=48, after_s=26))
     alerting.append(Kernel(boot="b2").says(HEALTHY))
     until(lambda: alerting.notified() == {"m1": ["firing", "resolved"]})
     first.signal(signal.SIGCONT)
@@ -126,3 +155,67 @@ def test_until_the_end_it_stops_by_itself_and_says_how_much_it_found(alerting):
     assert done.wait() == 0, done.story()
     assert any("1 incidents" in each for each in done.messages()), done.story()
     assert alerting.notified() == {"m1": ["firing"]}
+
+
+@pytest.fixture(scope="module")
+def bootstrap(broker_factory):
+    address = broker_factory().bootstrap
+    create_topics(KafkaConfig(address), partitions=4, replication=1)
+    return address
+
+
+@pytest.mark.broker
+def test_two_share_kafkas_partitions_and_one_that_is_killed_is_replaced(bootstrap, tmp_path):
+    alerting = Alerting(tmp_path, bootstrap)
+    try:
+        with (tmp_path / "alert.toml").open("a") as config:
+            config.write("group_session_s = 6\n")
+        names = [f"m{number}" for number in range(8)]
+        both = [alerting.start(None, "--group", "alerters") for _ in range(2)]
+        for each in both:
+            each.said("going on at offset", 60)
+        alerting.append(*(Kernel(machine=name).stalls() for name in names))
+        until(lambda: alerting.notified() == {name: ["firing"] for name in names}, 60)
+        owned = [each.err.count("going on at offset") for each in both]
+        assert min(owned) >= 1, owned
+        both[0].signal(signal.SIGKILL)
+        alerting.append(*(Kernel(machine=name, boot="b2").says(HEALTHY) for name in names))
+        until(lambda: alerting.notified() == {name: ["firing", "resolved"] for name in names}, 60)
+        beating = [Kernel(machine=name, boot="b3") for name in names]
+        until(lambda: (alerting.append(*(each.beats() for each in beating)), len(alerting.newest()) == 8)[1], 60)
+        assert both[1].stop(60) == 0, both[1].story()
+        assert alerting.newest() == [(name, "ended") for name in names]
+        alerting.check()
+        published = alerting.published()
+        rows = set(alerting.query("select incident_id, version, state from incidents"))
+        assert rows <= {(each["incident_id"], each["version"], each["state"]) for each in published}
+        last = max(published, key=lambda each: (each["machine"], each["version"]))
+        assert (last["machine"], last["state"], last["incident"]["kind"]) == ("m7", "ended", "soft_lockup")
+        assert last["verdict"]["owner"] == last["owner"]
+    finally:
+        alerting.close()
+
+
+def numbered(published):
+    """Return how often each version was said."""
+    return Counter((each["incident_id"], each["version"]) for each in published)
+
+
+@pytest.mark.broker
+def test_an_alerter_killed_between_topic_and_commit_says_it_again(bootstrap, tmp_path):
+    alerting = Alerting(tmp_path, bootstrap)
+    try:
+        before = numbered(alerting.published())
+        alerting.append(Kernel(machine="told").stalls())
+        killed = alerting.start("alert:told")
+        assert killed.wait(60) == -signal.SIGKILL, killed.story()
+        done = alerting.start(None, "--until-end")
+        assert done.wait(60) == 0, done.story()
+        again = numbered(alerting.published()) - before
+        assert max(again.values()) == 2
+        stored = set(alerting.query("select incident_id, version from incidents"))
+        assert stored == set(again)
+        assert alerting.notified()["told"] == ["firing"]
+        alerting.check()
+    finally:
+        alerting.close()

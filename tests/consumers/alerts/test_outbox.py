@@ -62,7 +62,7 @@ def test_pauses_grow_to_half_a_minute_and_begin_anew_when_one_is_taken():
     assert [each / S for each in pauses] == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
     assert outbox.failing
     taken(outbox, now_ns)
-    outbox.put(alert(version=2), now_ns)
+    outbox.put(alert(version=2, ended_ns=now_ns), now_ns)
     taken(outbox, now_ns, Answer.FAILED)
     assert outbox.due_ns() - now_ns == S / 2
 
@@ -96,6 +96,31 @@ def test_a_change_while_its_request_is_under_way_is_told_next():
     outbox.put(alert(version=2, ended_ns=S), 1)
     assert outbox.answered(batch, Answer.TAKEN, 2) == [Told("i1", 1, ended=False)]
     assert taken(outbox, 3) == (["i1"], [Told("i1", 2, ended=True)])
+
+
+def test_what_changes_of_an_open_alert_within_a_second_is_told_together():
+    outbox = Outbox(TIMING)
+    outbox.put(alert(), 0)
+    taken(outbox, 0)
+    for version in range(2, 6):
+        outbox.put(alert(version=version), version * S // 10)
+    assert outbox.due_ns() == S + S // 5
+    batch = outbox.take(S + S // 5, 0)
+    assert [each.version for each in batch.alerts] == [5]
+    outbox.answered(batch, Answer.TAKEN, 2 * S)
+    outbox.put(alert(version=6, ended_ns=3 * S), 3 * S)
+    assert outbox.due_ns() == 3 * S, "an end waits for nothing"
+
+
+def test_one_that_goes_on_after_its_end_is_told_at_once():
+    outbox = Outbox(TIMING)
+    outbox.put(alert(), 0)
+    taken(outbox, 0)
+    outbox.put(alert(version=2, ended_ns=S), S)
+    taken(outbox, S, Answer.FAILED)
+    outbox.put(alert(version=3), 2 * S)
+    assert outbox.due_ns() == 2 * S
+    assert outbox.take(2 * S, 0).body[0]["endsAt"] == "1970-01-01T00:15:00.000000000Z"
 
 
 def test_one_bad_alert_of_many_is_found_and_holds_nobody_up():

@@ -1,0 +1,58 @@
+"""`hypocenter alert`: what it finds in the sample's log, and what it refuses."""
+
+import json
+
+import pytest
+
+from tests.consumers.alerts._cases import Receiver
+
+
+def test_it_finds_what_stands_still_and_a_query_shows_it(run, sample_log, tmp_path):
+    with Receiver() as receiver:
+        words = ("--log", sample_log, "--lake", tmp_path / "lake", "--alertmanager", receiver.url, "--until-end")
+        done = run("alert", *words)
+        assert done.code == 0, done.err
+        told = {each["labels"]["incident_id"] for each in receiver.alerts}
+    sql = "select distinct incident_id from incidents where kind in ('hung_task', 'soft_lockup', 'rcu_stall')"
+    rows = [json.loads(line) for line in run("query", "--lake", tmp_path / "lake", sql, "--format", "json").lines]
+    assert {each["incident_id"] for each in rows} == told != set()
+    assert run("audit", "--lake", tmp_path / "lake", "--deep").code == 0
+    status = run("status", "--lake", tmp_path / "lake", "--log", sample_log, "--json")
+    (chain,) = json.loads(status.out)["partitions"]
+    assert (chain["topic"], chain["lag"]) == ("alerts.hypocenter.log", 0)
+
+
+def test_a_second_run_finds_nothing_new(run, sample_log, tmp_path):
+    words = ("alert", "--log", sample_log, "--lake", tmp_path / "lake", "--until-end")
+    assert run(*words).code == run(*words).code == 0
+    count = run("query", "--lake", tmp_path / "lake", "select max(version) from incidents", "--format", "csv")
+    assert count.lines[-1] == "1"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--log", "x"), "which lake?"),
+        (("--lake", "x"), "where from?"),
+        (("--lake", "x", "--log", "y", "--alertmanager", "localhost:9093"), "alertmanager is a list of"),
+        (("--lake", "x", "--log", "y", "--group", "g"), "the embedded log has no groups"),
+        (("--lake", "x", "--kafka", "127.0.0.1:1", "--group", "g", "--until-end"), "leave out --group"),
+    ],
+)
+def test_what_is_wrong_is_said(run, tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    done = run("alert", *words)
+    assert done.code == 2
+    assert said in done.err
+
+
+def test_a_lake_is_made_only_where_there_is_a_log(run, tmp_path):
+    assert run("alert", "--log", tmp_path / "none", "--lake", tmp_path / "lake").code == 69
+    assert not (tmp_path / "lake").exists()
+
+
+def test_an_end_must_be_further_ahead_than_the_next_telling(run, tmp_path):
+    (tmp_path / "x.toml").write_text("[alert]\nresend_s = 60\nends_ahead_s = 61\n")
+    done = run("alert", "--config", tmp_path / "x.toml", "--lake", tmp_path / "lake", "--log", tmp_path)
+    assert done.code == 2
+    assert "ends_ahead_s is at least twice resend_s" in done.err
