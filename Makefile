@@ -41,16 +41,21 @@ setup-trace: ## install trace-cmd where missing (root on Debian); elsewhere the 
 	    apt-get update -q && apt-get install -y -q --no-install-recommends trace-cmd; \
 	  else echo "trace-cmd is not there: tests against it will be skipped" >&2; fi; fi
 
+# For its program alone: a service that the package brings is neither started now nor at the next boot.
+program = if [ -d /run/systemd/system ]; then systemctl -q mask $(1); fi; \
+	    apt-get update -q && apt-get install -y -q --no-install-recommends $(1); \
+	    if [ -d /run/systemd/system ]; then systemctl -q unmask $(1); systemctl -q disable $(1); fi
+
 setup-alert: ## install Alertmanager where missing (root on Debian); elsewhere the tests that need it are skipped
 	@if ! command -v prometheus-alertmanager >/dev/null; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get update -q && apt-get install -y -q --no-install-recommends prometheus-alertmanager; \
+	    $(call program,prometheus-alertmanager); \
 	  else echo "prometheus-alertmanager is not there: tests against it will be skipped" >&2; fi; fi
 
 setup-rules: ## install promtool where missing (root on Debian); elsewhere the tests of alert rules are skipped
 	@if ! command -v promtool >/dev/null; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get update -q && apt-get install -y -q --no-install-recommends prometheus; \
+	    $(call program,prometheus); \
 	  else echo "promtool is not there: tests of alert rules will be skipped" >&2; fi; fi
 
 GUEST = qemu-system-x86_64 busybox cpio depmod mkfs.ext4 gcc

@@ -24,6 +24,7 @@ VERBS: Final = {
     "import": "store an archive: a dump of the kernel log, or trace events that were saved",
     "export": "write trace events as a file that Perfetto opens",
     "clocks": "how far one clock is ahead of another, how exactly that is known",
+    "incidents": "list the incidents that were stored, or show one whole, with verdict and evidence",
     "timeline": "what all layers emitted between two times, in one list, with error bounds",
     "alert": "find incidents in the kernel logs that arrive, tell Alertmanager, store them",
     "verdict": "judge a stored incident again: which layer owned it, by which evidence",

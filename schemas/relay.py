@@ -22,7 +22,7 @@ import msgpack
 from schemas import limits
 from schemas.errors import BadInputError
 from schemas.msgpack_reader import Reader
-from schemas.surfaces import TOPICS
+from schemas.surfaces import FRAME_TOPICS, TOPICS
 
 VERSION: Final = 1
 MAGIC: Final = b"\xd7HYR"
@@ -275,7 +275,7 @@ def _read_head(data: bytes, start: int) -> tuple[Packet, int] | None:
     if zlib.crc32(data[start:end]) != _CRC.unpack_from(data, end)[0]:
         return None
     _, kind, topic, zero, link, size_bytes, value, check = _HEAD.unpack_from(data, start)
-    if kind not in _SIZES or zero or topic > len(TOPICS) or value > limits.INT64_MAX:
+    if kind not in _SIZES or zero or topic > len(FRAME_TOPICS) or value > limits.INT64_MAX:
         return None
     least, most = _SIZES[kind]
     if not least <= size_bytes <= most or (kind in _TOPICAL) != (topic > 0):

@@ -23,7 +23,7 @@ _HOVER_MAX: Final = 300
 #: By the worst level of a row: errors, warnings, the rest.
 _COLOURS: Final = ((3, "bad"), (4, "warn"), (9, "fine"))
 _LAYERS: Final = [layer.value for layer in Layer]
-_STYLE: Final = """
+STYLE: Final = """
 body { font: 14px/1.45 system-ui, sans-serif; margin: 1.5em; color: #1b1f24; background: #fff; }
 h1 { font-size: 1.2em; } p { margin: .2em 0; color: #57606a; }
 svg { display: block; width: 100%; height: auto; border: 1px solid #d0d7de; margin: 1em 0; }
@@ -45,29 +45,30 @@ _HATCH: Final = (
 )
 _COLUMNS: Final = ("at", "bound", "order", "layer", "stream", "own time", "what")
 _ORDERS: Final = {Order.KNOWN: "", Order.UNDETERMINED: "undetermined", Order.ARRIVAL: "as it arrived"}
-_KEY: Final = (
+KEY: Final = (
     "Pale bars are error bounds: the time of a row lies within. Dashed marks do not compare and stand where they "
     "arrived. Hatched: nobody watched that stream. Violet: losses."
 )
-_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
+POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def write(found: Timeline, out: TextIO) -> None:
     """Write the page of a timeline to `out`."""
-    title = _text(head(found))
+    title = shown_text(head(found))
     out.write(
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        f"<style>{_STYLE}</style></head>\n<body><h1>{title}</h1>\n"
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        f"<style>{STYLE}</style></head>\n<body><h1>{title}</h1>\n"
     )
-    told = [*found.notes, *([cut(found)] if found.left_out else []), _KEY]
-    out.writelines(f"<p>{_text(note)}</p>\n" for note in told)
-    _write_drawing(found, out)
-    _write_table(found, out)
+    told = [*found.notes, *([cut(found)] if found.left_out else []), KEY]
+    out.writelines(f"<p>{shown_text(note)}</p>\n" for note in told)
+    write_drawing(found, out)
+    write_table(found, out)
     out.write("</body></html>\n")
 
 
-def _write_drawing(found: Timeline, out: TextIO) -> None:
+def write_drawing(found: Timeline, out: TextIO) -> None:
+    """Write the lanes of a timeline, each mark a link to its row of the table."""
     lanes = _lanes(found.entries)
     height = _TOP + _ROW * len(lanes) + 8
     out.write(f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="lanes of all streams">{_HATCH}\n')
@@ -75,9 +76,8 @@ def _write_drawing(found: Timeline, out: TextIO) -> None:
         y = _TOP + _ROW * i
         if i % 2 == 0:
             out.write(f'<rect class="lane" x="0" y="{y}" width="{_WIDTH}" height="{_ROW}"/>')
-        out.write(
-            f'<text x="6" y="{y + 17}">{_text(" ".join(lane)[:40])}<title>{_text(" ".join(lane))}</title></text>\n'
-        )
+        name = " ".join(lane)
+        out.write(f'<text x="6" y="{y + 17}">{shown_text(name[:40])}<title>{shown_text(name)}</title></text>\n')
     _write_ticks(found, height, out)
     places = {lane: _TOP + _ROW * i for i, lane in enumerate(lanes)}
     # What has a length below, what is a moment above it.
@@ -96,7 +96,7 @@ def _write_ticks(found: Timeline, height: int, out: TextIO) -> None:
         x, label = _x(found, ns), at(ns, found.window.axis)[-15:]
         anchor = "end" if i == _TICKS else "middle" if i else "start"
         out.write(f'<line class="line" x1="{x}" x2="{x}" y1="{_TOP - 6}" y2="{height}"/>')
-        out.write(f'<text class="tick" x="{x}" y="18" text-anchor="{anchor}">{_text(label)}</text>\n')
+        out.write(f'<text class="tick" x="{x}" y="18" text-anchor="{anchor}">{shown_text(label)}</text>\n')
 
 
 def _write_mark(found: Timeline, number: int, entry: Entry, y: int, out: TextIO) -> None:
@@ -114,10 +114,11 @@ def _write_mark(found: Timeline, number: int, entry: Entry, y: int, out: TextIO)
             parts.append(_box(f"{colour} span", first, y + 8, last - first, _ROW - 16))
         parts.append(_box(colour, first - 0.75, y + 4, 1.5, _ROW - 8))
     told = f"{at(entry.at_ns, found.window.axis)} {bound(entry)}: {entry.text[:_HOVER_MAX]}"
-    out.write(f'<a href="#r{number}">{"".join(parts)}<title>{_text(told)}</title></a>\n')
+    out.write(f'<a href="#r{number}">{"".join(parts)}<title>{shown_text(told)}</title></a>\n')
 
 
-def _write_table(found: Timeline, out: TextIO) -> None:
+def write_table(found: Timeline, out: TextIO) -> None:
+    """Write all rows of a timeline."""
     out.write(f"<table><thead><tr>{''.join(f'<th>{name}</th>' for name in _COLUMNS)}</tr></thead><tbody>\n")
     for number, entry in enumerate(found.entries):
         cells = [
@@ -128,10 +129,10 @@ def _write_table(found: Timeline, out: TextIO) -> None:
             _lane(entry)[1],
             own_time(entry),
         ]
-        row = "".join(f'<td class="n">{_text(cell)}</td>' for cell in cells)
-        why = f' title="{_text(entry.reason)}"' if entry.reason else ""
+        row = "".join(f'<td class="n">{shown_text(cell)}</td>' for cell in cells)
+        why = f' title="{shown_text(entry.reason)}"' if entry.reason else ""
         kind = entry.kind.value if entry.kind in (Kind.BLIND, Kind.LOSS) else _colour(entry)
-        out.write(f'<tr id="r{number}" class="{kind}"{why}>{row}<td class="t">{_text(entry.text)}</td></tr>\n')
+        out.write(f'<tr id="r{number}" class="{kind}"{why}>{row}<td class="t">{shown_text(entry.text)}</td></tr>\n')
     out.write("</tbody></table>\n")
 
 
@@ -165,6 +166,6 @@ def _colour(entry: Entry) -> str:
     return next((name for most, name in _COLOURS if level <= most), "fine")
 
 
-# No mark-up and nothing that turns or hides text: control and format characters become visible.
-def _text(text: str) -> str:
+def shown_text(text: str) -> str:
+    """Return `text` without mark-up and what turns or hides text: control and format characters become visible."""
     return escape(printable(text), quote=True)

@@ -111,6 +111,7 @@ def test_garbage_costs_bounded_memory():
         written(9, 0, 1, 0, b"x"),
         written(2, 0, 1, 0, FRAME),
         written(4, 1, 1, 0, bytes(8)),
+        written(2, 4, 1, 0, FRAME),  # no topic of frames
         written(2, 5, 1, 0, FRAME),
         written(4, 0, 1, 1 << 63, bytes(8)),
         written(4, 0, 1, 1, bytes(9)),
