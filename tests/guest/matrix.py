@@ -162,13 +162,13 @@ def _panic(lab, seconds):
 CASES = (
     Case("vCPU frozen", Owner.VMM_PAUSE, "soft", 5, _freeze),
     Case("vCPU frozen, RCU", Owner.VMM_PAUSE, "rcu", 8, _freeze),
-    Case("vCPU starved", Owner.HOST_CPU, "soft", 6, _starve),
+    Case("vCPU starved", Owner.HOST_CPU, "soft", 5, _starve),
     Case("disk throttled", Owner.STORAGE_BACKEND, "task", 8, _throttle_disk),
     Case("VM paused", None, "soft", 4, _pause),
     Case("I/O thread frozen", Owner.VMM_PAUSE, "task", 8, _freeze_disk),
     Case("kernel spins", Owner.GUEST_DRIVER, "soft", 7, _spin),
-    Case("kernel spins, deaf", Owner.GUEST_DRIVER, "rcu", 8, _spin_deaf),
-    Case("mutex held", Owner.GUEST_DRIVER, "task", 9, _hang),
+    Case("kernel spins, deaf", Owner.GUEST_DRIVER, "rcu", 7, _spin_deaf),
+    Case("mutex held", Owner.GUEST_DRIVER, "task", 8, _hang),
     Case("panic in a lockup", Owner.GUEST_DRIVER, "soft", 10, _panic),
 )
 
