@@ -180,7 +180,6 @@ def make_all(folder, bundle, cases=CASES):
     """
     guest_id, relay, monitor = str(uuid.uuid4()), folder / "relay.sock", folder / "monitor.sock"
     kernel = _kernel.fetch()
-    module = _module.build(kernel, _module.HYPLAB, folder / "module")
     disk, config = folder / "disk", folder / "agent.toml"
     config.write_text(_CONFIG)
     with disk.open("wb") as file:
@@ -201,6 +200,7 @@ def make_all(folder, bundle, cases=CASES):
         host = ("producers.cli", "run", *flags, "--layer", "host")
         stack.enter_context(lab.running(folder, "host", *host, "--heartbeat-s", 1, "--log", folder / "host"))
         vm = stack.enter_context(Vm(folder, kernel, name=NAME, ports={PORT: relay}, arguments=arguments))
+        module = _module.build(kernel, _module.HYPLAB, folder / "module")  # while it boots
         vm.booted().bundle = bundle
         surfaces = ("--surface=kmsg", "--surface=clocks", "--surface=procfs")
         agent = GuestAgent(vm, "/run/spool", *surfaces, "--heartbeat-s=1", f"--config={config}")
