@@ -37,6 +37,7 @@ class _History:
     next: int
     kernel_ns: int = 0  # printk's newest time, and the producer's CLOCK_REALTIME when it was seen
     realtime_ns: int = 0
+    hz: int | None = None  # the kernel says it once, when it boots
     reports: ReportAssembler | None = None
     incidents: IncidentAssembler | None = None
 
@@ -132,6 +133,7 @@ class Machine:
                 "next": each.next,
                 "kernel_ns": each.kernel_ns,
                 "realtime_ns": each.realtime_ns,
+                "hz": each.hz,
             }
             if each.reports is not None:
                 value["reports"] = each.reports.state()
@@ -147,7 +149,7 @@ class Machine:
         made = cls(machine, layer)
         made._budget = Budget(state.get("spent_until_ns", 0))
         for value in state.get("histories", []):
-            fields = ("boot_id", "instance", "next", "kernel_ns", "realtime_ns")
+            fields = ("boot_id", "instance", "next", "kernel_ns", "realtime_ns", "hz")
             history = _History(*(value[name] for name in fields))
             if "reports" in value:
                 history.reports = ReportAssembler.restore(value["reports"])
@@ -193,9 +195,10 @@ class Machine:
 
     def _take(self, history: _History, line: Line) -> list[Incident]:
         if history.reports is None:
-            history.reports = ReportAssembler()
+            history.reports = ReportAssembler(history.hz)
         near = history.reports.near_misses
         changes = history.reports.feed([line])
+        history.hz = history.reports.hz
         self.near_misses += history.reports.near_misses - near
         return self._apply(history, changes, line.ts_ns)
 
