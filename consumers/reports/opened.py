@@ -62,8 +62,10 @@ def _plain(text: str) -> bool:
 
 def cpu_list(text: str) -> tuple[int, ...]:
     """Return the CPUs of a kernel's list, `0-3,7`, at most `CPUS_MAX`."""
-    only = number(text) if text.isdigit() or not text else None
-    if only is not None or not text:
+    if not text:
+        return ()
+    if text.isdigit():
+        only = number(text)
         return () if only is None else (only,)
     found: list[int] = []
     for part in text[: CPUS_MAX * 8].split(","):
