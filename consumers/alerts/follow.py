@@ -27,7 +27,7 @@ from consumers.alerts.tally import Tally
 from consumers.lake.chain import Chain
 from consumers.lake.layout import ALERTS
 from consumers.lake.storage import Storage
-from consumers.transport.base import LogReader, Partition, RetentionOvertookError
+from consumers.transport.base import LogReader, Message, Partition, RetentionOvertookError
 from schemas.config import AlertConfig
 from schemas.crashpoints import crash_point
 from schemas.errors import StorageError, UnavailableError
@@ -40,6 +40,8 @@ _RETRY_S: Final = 1.0
 _RELIST_NS: Final = 5 * _S
 _LOOK_NS: Final = 1 * _S
 _CLOSE_S: Final = 5.0
+#: Messages that are read before what was found in them is told.
+MESSAGES_UNTOLD_MAX: Final = 16
 #: Changes that no page waits for are committed together.
 _GATHER_NS: Final = _S
 
@@ -207,10 +209,15 @@ class AlertFollower:
             return
         for partition, messages in polled.items():
             if partition in self._alerters:
-                cases = self._alerters[partition].add(messages)
-                crash_point("alert:read")
-                for case in cases:
-                    self._tell(case)
+                self._take(self._alerters[partition], messages)
+
+    # What is known is told before much more is read: behind it may stand a flood.
+    def _take(self, alerter: PartitionAlerter, messages: list[Message]) -> None:
+        for at in range(0, len(messages), MESSAGES_UNTOLD_MAX):
+            cases = alerter.add(messages[at : at + MESSAGES_UNTOLD_MAX])
+            crash_point("alert:read")
+            for case in cases:
+                self._tell(case)
 
     # Stopped for long, others may own by now what we had: to go on telling of it would raise again what they ended.
     def _come_to(self) -> None:

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from consumers.alerts.follow import AlertFollower
+from consumers.alerts.follow import MESSAGES_UNTOLD_MAX, AlertFollower
 from consumers.alerts.judge import Judge
+from consumers.alerts.partition import PartitionAlerter
 from consumers.alerts.signs import SignReader
 from consumers.lake.audit import audit
 from consumers.lake.storage import MemoryStorage
@@ -18,6 +19,7 @@ from consumers.views import run_query
 from schemas.config import AlertConfig
 from schemas.errors import StorageError
 from tests.consumers.alerts._cases import Alertmanager, Receiver, free_port, until
+from tests.consumers.alerts._floods import RECORDS, flood
 from tests.consumers.alerts._stalls import HEALTHY, LOG, STATE, Kernel, reading
 
 VERDICT = Verdict(Owner.HOST_CPU, Confidence.HIGH, "C2", 1, "the vCPU waited for a CPU of its host")
@@ -103,6 +105,25 @@ def beat_until(log, kernel, condition):
         return False
 
     until(beating, 30)
+
+
+def test_what_is_found_is_told_before_the_flood_behind_it_is_read(log, storage, monkeypatch):
+    log.append(LOG, Kernel("good").stalls())
+    for frame in flood(Kernel("hostile"), 50 * RECORDS):
+        log.append(LOG, frame)
+    order = []
+    add = PartitionAlerter.add
+
+    def adding(alerter, messages):
+        order.append(len(messages))
+        return add(alerter, messages)
+
+    monkeypatch.setattr(PartitionAlerter, "add", adding)
+    each = follower(log, storage)
+    monkeypatch.setattr(each, "_tell", lambda case: order.append(case.incident.source.machine))
+    each.run(threading.Event(), until_end=True)
+    assert order[:2] == [MESSAGES_UNTOLD_MAX, "good"]
+    assert sum(each for each in order if isinstance(each, int)) == 51
 
 
 def test_raised_updated_and_resolved(log, storage, alertmanager):
