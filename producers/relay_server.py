@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from producers import memory
 from producers.log import LogWriter
-from producers.relay import CLOCKS, SURFACE, StateStream
+from producers.relay_accounts import Accounts
 from producers.relay_guest import Guest, Host
 from producers.relay_history import History, recalled
 from producers.relay_link import Link
@@ -26,20 +26,17 @@ from producers.writer import WriterThread
 from schemas.config import Config
 from schemas.crashpoints import crash_point
 from schemas.errors import StorageError, UnavailableError, UsageError
-from schemas.frame import encode
+from schemas.frame import Frame, encode
 from schemas.relay import Hello
 from schemas.relay_host import Arrived
 from schemas.segment import StreamPosition
-from schemas.state import Record
-from schemas.stream import Layer, Stream
-from schemas.surfaces import SURFACES, TOPIC_STATE
+from schemas.stream import Layer
+from schemas.surfaces import TOPIC_STATE
 
 log = logging.getLogger(__name__)
 _STATE: Final = "relay.json"
 _SECOND_S: Final = 1.0
 _STOP_S: Final = 10.0
-#: Streams of clocks that go on; those of guests that were gone for longest begin again where the log knows them.
-_CLOCKS_MAX: Final = 4096
 
 
 class _Token(NamedTuple):
@@ -79,11 +76,9 @@ class Relay:
         self._links: dict[str, Link] = {}
         self._waiting: dict[Link, None] = {}  # in the order in which they were told to wait
         self._tokens: deque[_Token] = deque()
-        self._clocks: dict[Stream, StateStream] = {}
-        self._stands = writer.positions
-        own = Stream(host.machine, host.boot_id, Layer.HOST, SURFACE, "", SURFACES[SURFACE].clock)
-        self._own = StateStream(own, self._run, self._stands)
-        self._histories = recalled(writer.dir, self._stands)
+        stands = writer.positions
+        self._accounts = Accounts(host, self._run, stands)
+        self._histories = recalled(writer.dir, stands)
         self._remembered = self._load()
         self._failure: BaseException | None = None
 
@@ -107,9 +102,10 @@ class Relay:
         log.info("relaying %d guests as run %s", len(self._links), self._run)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stop.wait(), self._for_s)
+        self._stop.set()  # nothing is put behind the last account
         for link in self._links.values():
             link.close()
-        self._put_records(self._account())
+        self._put(self._accounts.frames(self._guests()))
         stopped = await asyncio.to_thread(self._thread.stop, _STOP_S)
         self._save()
         shipped = shipper is None or await shipper.stop()
@@ -156,6 +152,7 @@ class Relay:
         for machine, link in list(self._links.items()):
             if vms.get(machine) != link.guest.vm:
                 link.close()
+                self._put(self._accounts.leave(link.guest))
                 self._histories[machine] = link.guest.history
                 del self._links[machine]
         for machine, vm in vms.items():
@@ -167,6 +164,7 @@ class Relay:
         remembered = self._remembered.get(vm.machine, {})
         guest.history.generation = max(guest.history.generation, int(remembered.get("generation", 0)))
         guest.reached.update(remembered.get("reached", {}))
+        self._accounts.watch(guest)
         hello = Hello(vm.name, self._host.machine, self._host.boot_id, Layer.HOST, self._config.window_bytes, {})
         return Link(guest, hello, self._config, self._arrived, self._may_read)
 
@@ -221,31 +219,16 @@ class Relay:
 
     def _report(self) -> None:
         if not self._stop.is_set():
-            self._put_records(self._account())
+            self._put(self._accounts.frames(self._guests()))
             self._loop.call_later(self._config.report_s, self._report)
 
-    def _account(self) -> list[Record]:
-        return [record for link in self._links.values() for record in link.guest.account()]
+    def _guests(self) -> list[Guest]:
+        return [link.guest for link in self._links.values()]
 
-    def _put_records(self, records: list[Record]) -> None:
-        made = self._own.frames(records) if records else []
-        for machine, link in self._links.items():
-            pings: dict[str, list[Record]] = {}
-            for boot_id, record in link.guest.take_pings():
-                pings.setdefault(boot_id, []).append(record)
-            for boot_id, found in pings.items():
-                stream = Stream(machine, boot_id, Layer.GUEST_KERNEL, CLOCKS, SURFACE, "mono")
-                made += self._clock(stream).frames(found)
+    def _put(self, made: list[Frame]) -> None:
         for frame in made:
             at = StreamPosition(frame.next, frame.number)
             self._thread.put_encoded(TOPIC_STATE, encode(frame), frame.stream, at)
-
-    def _clock(self, stream: Stream) -> StateStream:
-        known = self._clocks.pop(stream, None)
-        self._clocks[stream] = known or StateStream(stream, self._run, self._stands)
-        while len(self._clocks) > _CLOCKS_MAX:
-            del self._clocks[next(iter(self._clocks))]
-        return self._clocks[stream]
 
     def _load(self) -> dict[str, Any]:
         try:
