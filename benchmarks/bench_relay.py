@@ -16,6 +16,13 @@ from benchmarks.base import Options, Reach, Row, median, scratch
 from benchmarks.processes import cpu_s, finish, ours, rss_mib, start, tree
 
 _MB = 1_000_000
+_CONFIG = f"""
+[relay]
+guest_rate_bytes = {1 << 34}
+metrics = "off"
+[log]
+retention_bytes = {256 << 20}
+"""
 _COPY = """
 import os, socket, sys
 made = socket.socket(socket.AF_UNIX)
@@ -68,7 +75,7 @@ def _load(root: Path, *words: int) -> "subprocess.Popen[bytes]":
 
 
 def _relayed(root: Path, guests: int, frame_bytes: int, rate: int, seconds: int) -> tuple[float, list[int], float]:
-    (root / "relay.toml").write_text(f"[relay]\nguest_rate_bytes = {1 << 34}\n[log]\nretention_bytes = {256 << 20}\n")
+    (root / "relay.toml").write_text(_CONFIG)
     load = _load(root, guests, frame_bytes, rate, seconds)
     words = ["relay", "--config", str(root / "relay.toml"), "--vm-dir", str(root), "--log", str(root / "log")]
     relay = start(ours("producers.cli", *words), stderr=subprocess.DEVNULL)

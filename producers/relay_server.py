@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import signal
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable
@@ -20,9 +21,11 @@ from producers.relay_accounts import Accounts
 from producers.relay_guest import Guest, Host
 from producers.relay_history import History, recalled
 from producers.relay_link import Link
+from producers.relay_metrics import RelayMetrics, Standing
 from producers.relay_vms import Vm
 from producers.ship_child import ShipperChild
 from producers.writer import WriterThread
+from schemas import metrics_http
 from schemas.config import Config
 from schemas.crashpoints import crash_point
 from schemas.errors import StorageError, UnavailableError, UsageError
@@ -49,6 +52,7 @@ class _Token(NamedTuple):
     offset: int
     check: int
     size_bytes: int
+    at_s: float
 
 
 class Relay:
@@ -81,6 +85,7 @@ class Relay:
         self._histories = recalled(writer.dir, stands)
         self._remembered = self._load()
         self._failure: BaseException | None = None
+        self._beat_realtime_ns = time.time_ns()
 
     async def run(self) -> None:
         """Serve until SIGTERM, SIGINT or `for_s`; then make durable what came, and close.
@@ -100,6 +105,8 @@ class Relay:
         self._every_second()
         self._report()
         log.info("relaying %d guests as run %s", len(self._links), self._run)
+        limit_bytes = self._config.queue_bytes_max
+        metrics = metrics_http.serve(self._config.metrics, RelayMetrics(self._thread, limit_bytes, self._standing).text)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stop.wait(), self._for_s)
         self._stop.set()  # nothing is put behind the last account
@@ -109,6 +116,8 @@ class Relay:
         stopped = await asyncio.to_thread(self._thread.stop, _STOP_S)
         self._save()
         shipped = shipper is None or await shipper.stop()
+        if metrics is not None:
+            metrics.close()
         log.info("stopped after %d frames", sum(link.guest.frames for link in self._links.values()))
         if self._failure is not None:
             raise self._failure
@@ -128,6 +137,7 @@ class Relay:
         if self._stop.is_set() or self._thread.error is not None:
             self._stop.set()
             return
+        self._beat_realtime_ns = time.time_ns()
         self._hold()
         self._open_and_close()
         self._save()
@@ -183,7 +193,8 @@ class Relay:
             link.resume()
 
     def _arrived(self, link: Link, arrived: Arrived) -> None:
-        taken = link.guest.take(arrived, self._loop.time())
+        now_s = self._loop.time()
+        taken = link.guest.take(arrived, now_s)
         size_bytes = 0
         if taken is not None:
             size_bytes = len(taken.payload)
@@ -191,7 +202,7 @@ class Relay:
             link.queued_bytes += size_bytes
             self._log_bytes += size_bytes
         where = (arrived.topic, arrived.offset + 1, arrived.check)
-        self._tokens.append(_Token(self._thread.queued, link, arrived.link, *where, size_bytes))
+        self._tokens.append(_Token(self._thread.queued, link, arrived.link, *where, size_bytes, now_s))
         if taken is None:
             self._acknowledge()
 
@@ -222,8 +233,15 @@ class Relay:
             self._put(self._accounts.frames(self._guests()))
             self._loop.call_later(self._config.report_s, self._report)
 
+    # Called from the thread that serves metrics.
+    def _standing(self) -> Standing:
+        lag_s = 0.0
+        with contextlib.suppress(IndexError):
+            lag_s = max(0.0, self._loop.time() - self._tokens[0].at_s)
+        return Standing(self._guests(), len(self._waiting), lag_s, self._beat_realtime_ns)
+
     def _guests(self) -> list[Guest]:
-        return [link.guest for link in self._links.values()]
+        return [link.guest for link in list(self._links.values())]
 
     def _put(self, made: list[Frame]) -> None:
         for frame in made:

@@ -23,6 +23,7 @@ from schemas.relay import MAGIC, Hello
 from schemas.relay_guest import GuestEnd
 from schemas.stream import Stream
 from schemas.surfaces import TOPIC_LOG, TOPIC_STATE
+from tests._metrics import scrape, url_of
 from tests._relay import BOOT, NOISE, GuestLog
 from tests.pipeline._kernel import until
 from tests.pipeline._processes import AGENT, COLLECTOR, Running, kill_all
@@ -115,6 +116,25 @@ def _blind(relayed, since_ns, until_ns):
     with contextlib.redirect_stdout(out):
         assert main(["timeline", "--lake", str(relayed.lake), *words]) == 0
     return [each for each in json.loads(out.getvalue())["rows"] if each["kind"] == "blind"]
+
+
+def test_metrics_say_of_each_guest_what_the_accounts_say(relayed):
+    web, db = relayed.guest("web-1", UUID), relayed.guest("db-1")
+    web.spool.write(range(20))
+    relay = relayed.start("--metrics", "0")
+    url = url_of(relay)
+    assert web.start().end() == 0, web.shipper.story()
+    db.spool.write(range(3))
+    assert db.start().end() == 0, db.shipper.story()
+    found = scrape(url)
+    assert found.by("hypocenter_relay_frames_total", "vm") == {"web-1": 20, "db-1": 3}
+    assert found.one("hypocenter_relay_guests") == 2
+    assert found.one("hypocenter_relay_queue_bytes") == found.one("hypocenter_relay_ack_lag_seconds") == 0
+    relay.said("disconnected")  # the shippers have ended
+    assert relay.stop() == 0
+    relayed.collect()
+    sql = "select vm, max(bytes) from relay_guests group by all"
+    assert found.by("hypocenter_relay_bytes_total", "vm") == dict(relayed.query(sql))
 
 
 def _over(guest):
