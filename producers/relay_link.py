@@ -1,7 +1,6 @@
 """The socket of one guest: connected to, read in turns with all others, and written to as far as it takes bytes."""
 
 import asyncio
-import contextlib
 import logging
 import socket
 from collections.abc import Callable
@@ -199,9 +198,13 @@ class Link:
             for topic, (offset, check) in self._acks.items():
                 self._out += self.end.ack(topic, offset, check)
             self._acks = {}
-        with contextlib.suppress(OSError):  # a socket that is broken says so to its reader
+        try:
             del self._out[: self._socket.send(self._out)]
-        if self._out:
+        except BlockingIOError:
+            pass
+        except OSError:  # a socket that is broken says so to its reader, who may have to wait
+            self._out, self._acks = bytearray(), {}
+        if self._out or self._acks:  # those came while the socket was full
             self._loop.add_writer(self._socket, self._writable)
         else:
             self._loop.remove_writer(self._socket)
