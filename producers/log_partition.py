@@ -45,6 +45,7 @@ class PartitionWriter:
 
     def __init__(self, folder: Path, segment_bytes: int, clock: Callable[[], int]) -> None:
         self.folder = folder
+        self._end_path = folder / log_dir.END
         self._segment_bytes = segment_bytes
         self._clock = clock
         self._pending: list[bytes] = []
@@ -64,7 +65,7 @@ class PartitionWriter:
             self._fd = self._open(self._base)
             try:
                 self._published = End(self._next, self._base, self._position)
-                self._end_fd = _open_end(folder / log_dir.END, segment.encode_end(self._published))
+                self._end_fd = _open_end(self._end_path, segment.encode_end(self._published))
             except OSError:
                 os.close(self._fd)
                 raise
@@ -97,7 +98,7 @@ class PartitionWriter:
             self._write_pending()
         end = End(self._next, self._base, self._position)
         if end != self._published:
-            with refusals(self.folder / log_dir.END):
+            with refusals(self._end_path):
                 write_at(self._end_fd, segment.encode_end(end), 0)
                 crash_point("log:published")
                 self._published = end
@@ -133,8 +134,7 @@ class PartitionWriter:
     # After a failed fdatasync the kernel counts the pages as clean, so syncing again would prove nothing: what is not
     # known to be durable stays in memory and is written again.
     def _write_pending(self) -> None:
-        path = log_dir.segment_path(self.folder, self._base)
-        with refusals(path):
+        with refusals(self._path):
             try:
                 write_all_at(self._fd, self._pending, self._position)
                 crash_point("log:written")
@@ -160,7 +160,7 @@ class PartitionWriter:
         self._rolling = False
         self.rolls += 1
         self.sync()
-        with refusals(self.folder / log_dir.END):
+        with refusals(self._end_path):
             self._sync_end()
         crash_point("log:rolled")
 
@@ -178,7 +178,10 @@ class PartitionWriter:
         return len(data)
 
     def _open(self, base: int) -> int:
-        return os.open(log_dir.segment_path(self.folder, base), os.O_RDWR | os.O_CLOEXEC)
+        path = log_dir.segment_path(self.folder, base)
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self._path = path  # of errors: made anew for each sync it would cost more than the rest of it
+        return fd
 
     def _look_at(self, base: int, after: int) -> Closed:
         path = log_dir.segment_path(self.folder, base)

@@ -50,14 +50,16 @@ class Link:
         self._acks: dict[str, tuple[int, int]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._broken_off: asyncio.TimerHandle | None = None
+        self._rest_by_s: float | None = None
         self._said = ""
         self._connect()
 
     def close(self) -> None:
         """Let go of the socket for good."""
         self._disconnect()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._broken_off):
+            if timer is not None:
+                timer.cancel()
 
     def resume(self) -> None:
         """Read again."""
@@ -160,20 +162,24 @@ class Link:
     def _pause(self) -> None:
         assert self._socket is not None
         self._loop.remove_reader(self._socket)
-        self._watch_no_longer()
+        self._rest_by_s = None
 
+    # One timer, which is set anew only when it fires: a packet comes in many pieces.
     def _watch_for_the_rest(self) -> None:
-        self._watch_no_longer()
-        if self._socket is not None and self.end.open:
-            self._broken_off = self._loop.call_later(_BROKEN_OFF_S, self._give_up)
-
-    def _watch_no_longer(self) -> None:
-        if self._broken_off is not None:
-            self._broken_off.cancel()
-            self._broken_off = None
+        if self._socket is None or not self.end.open:
+            self._rest_by_s = None
+            return
+        self._rest_by_s = self._loop.time() + _BROKEN_OFF_S
+        if self._broken_off is None:
+            self._broken_off = self._loop.call_at(self._rest_by_s, self._give_up)
 
     def _give_up(self) -> None:
         self._broken_off = None
+        if self._rest_by_s is None:
+            return
+        if self._loop.time() < self._rest_by_s:
+            self._broken_off = self._loop.call_at(self._rest_by_s, self._give_up)
+            return
         lost = self.end.give_up()
         if lost is not None:
             self.guest.refuse(lost)
