@@ -13,7 +13,7 @@ from schemas.relay_host import Arrived, Asked, Event, Greeted, HostEnd, Pinged, 
 
 log = logging.getLogger(__name__)
 #: What is read of one guest before it is the next one's turn.
-_READ_BYTES: Final = 128 << 10
+READ_BYTES: Final = 128 << 10
 #: What waits for a guest that does not read; of acknowledgements only the newest of each topic waits beside it.
 _OUT_BYTES_MAX: Final = 16 << 10
 _CONNECT_S: Final = 1.0
@@ -61,11 +61,13 @@ class Link:
             if timer is not None:
                 timer.cancel()
 
-    def resume(self) -> None:
-        """Read again."""
-        if self._socket is not None:
-            self._loop.add_reader(self._socket, self._readable)
-            self._watch_for_the_rest()
+    def resume(self) -> bool:
+        """Read again; return whether there is a connection to read of."""
+        if self._socket is None:
+            return False
+        self._loop.add_reader(self._socket, self._readable)
+        self._watch_for_the_rest()
+        return True
 
     def ack(self, topic: str, offset: int, check: int) -> None:
         """Say that all frames of `topic` below `offset` are durable."""
@@ -120,7 +122,7 @@ class Link:
             self._pause()
             return
         try:
-            data = self._socket.recv(_READ_BYTES)
+            data = self._socket.recv(READ_BYTES)
         except BlockingIOError:
             return
         except OSError as e:

@@ -20,8 +20,9 @@ from producers.log import LogWriter
 from producers.relay_accounts import Accounts
 from producers.relay_guest import Guest, Host
 from producers.relay_history import History, recalled
-from producers.relay_link import Link
+from producers.relay_link import READ_BYTES, Link
 from producers.relay_metrics import RelayMetrics, Standing
+from producers.relay_turns import Turns
 from producers.relay_vms import Vm
 from producers.ship_child import ShipperChild
 from producers.writer import WriterThread
@@ -78,7 +79,8 @@ class Relay:
         self._shipper_command = shipper
         self._run = str(uuid.uuid4())
         self._links: dict[str, Link] = {}
-        self._waiting: dict[Link, None] = {}  # in the order in which they were told to wait
+        self._turns: Turns[Link] = Turns()
+        self._ahead: set[Link] = set()  # of more than a window, which no guest that keeps to it is
         self._tokens: deque[_Token] = deque()
         stands = writer.positions
         self._accounts = Accounts(host, self._run, stands)
@@ -162,6 +164,8 @@ class Relay:
         for machine, link in list(self._links.items()):
             if vms.get(machine) != link.guest.vm:
                 link.close()
+                self._turns.forget(link)
+                self._ahead.discard(link)
                 self._put(self._accounts.leave(link.guest))
                 self._histories[machine] = link.guest.history
                 del self._links[machine]
@@ -179,18 +183,21 @@ class Relay:
         return Link(guest, hello, self._config, self._arrived, self._may_read)
 
     def _may_read(self, link: Link) -> bool:
-        full = self._thread.queued_bytes > self._config.queue_bytes_max
-        if self._held() or full or link.queued_bytes > self._config.window_bytes:
-            self._waiting.setdefault(link)
+        turn = self._turns.may(link, link.guest.bytes)
+        if link.queued_bytes > self._config.window_bytes:
+            self._ahead.add(link)
+            return False
+        if not turn or self._held() or self._thread.queued_bytes > self._config.queue_bytes_max:
+            self._turns.wait(link)
             return False
         return True
 
     def _resume(self) -> None:
-        if self._held() or self._thread.queued_bytes > self._config.queue_bytes_max // 2:
-            return
-        waiting, self._waiting = self._waiting, {}
-        for link in waiting:
-            link.resume()
+        room_bytes = self._config.queue_bytes_max - self._thread.queued_bytes
+        if len(self._turns) and not self._held() and room_bytes >= self._config.queue_bytes_max // 2:
+            for link in self._turns.next(room_bytes // READ_BYTES):
+                if not link.resume():
+                    self._turns.give_up(link)
 
     def _arrived(self, link: Link, arrived: Arrived) -> None:
         now_s = self._loop.time()
@@ -222,6 +229,9 @@ class Relay:
         while self._tokens and self._tokens[0].queued <= synced:
             token = self._tokens.popleft()
             token.link.queued_bytes -= token.size_bytes
+            if token.link in self._ahead and token.link.queued_bytes <= self._config.window_bytes:
+                self._ahead.remove(token.link)
+                token.link.resume()
             newest[token.link, token.topic] = token
         for token in newest.values():
             if token.number == token.link.end.link:
@@ -238,7 +248,7 @@ class Relay:
         lag_s = 0.0
         with contextlib.suppress(IndexError):
             lag_s = max(0.0, self._loop.time() - self._tokens[0].at_s)
-        return Standing(self._guests(), len(self._waiting), lag_s, self._beat_realtime_ns)
+        return Standing(self._guests(), len(self._turns), lag_s, self._beat_realtime_ns)
 
     def _guests(self) -> list[Guest]:
         return [link.guest for link in list(self._links.values())]
