@@ -9,7 +9,7 @@ BPF = producers/bpf_programs
 BPF_TESTS = tests/producers
 BPF_BUILT = $(patsubst %.c,%.o,$(wildcard $(BPF)/*.bpf.c $(BPF_TESTS)/*.bpf.c)) $(BPF)/ring-x86_64.so $(BPF)/ring-aarch64.so
 
-.PHONY: help setup setup-kafka setup-trace setup-rules setup-alert setup-guest bpf guest-bundle lab run test bench kafka kafka-stop
+.PHONY: help setup setup-kafka setup-trace setup-rules setup-alert setup-guest bpf guest-bundle lab matrix run test bench kafka kafka-stop
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,26 +41,31 @@ setup-trace: ## install trace-cmd where missing (root on Debian); elsewhere the 
 	    apt-get update -q && apt-get install -y -q --no-install-recommends trace-cmd; \
 	  else echo "trace-cmd is not there: tests against it will be skipped" >&2; fi; fi
 
+# For its program alone: a service that the package brings is neither started now nor at the next boot.
+program = if [ -d /run/systemd/system ]; then systemctl -q mask $(1); fi; \
+	    apt-get update -q && apt-get install -y -q --no-install-recommends $(1); \
+	    if [ -d /run/systemd/system ]; then systemctl -q unmask $(1); systemctl -q disable $(1); fi
+
 setup-alert: ## install Alertmanager where missing (root on Debian); elsewhere the tests that need it are skipped
 	@if ! command -v prometheus-alertmanager >/dev/null; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get update -q && apt-get install -y -q --no-install-recommends prometheus-alertmanager; \
+	    $(call program,prometheus-alertmanager); \
 	  else echo "prometheus-alertmanager is not there: tests against it will be skipped" >&2; fi; fi
 
 setup-rules: ## install promtool where missing (root on Debian); elsewhere the tests of alert rules are skipped
 	@if ! command -v promtool >/dev/null; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get update -q && apt-get install -y -q --no-install-recommends prometheus; \
+	    $(call program,prometheus); \
 	  else echo "promtool is not there: tests of alert rules will be skipped" >&2; fi; fi
 
-GUEST = qemu-system-x86_64 busybox cpio depmod mkfs.ext4
+GUEST = qemu-system-x86_64 busybox cpio depmod mkfs.ext4 gcc
 
-setup-guest: ## install QEMU and fetch Debian's kernel for guests (root on Debian); elsewhere the tests in guests are skipped
+setup-guest: ## install QEMU and fetch Debian's kernel and headers for guests (root on Debian); elsewhere the tests in guests are skipped
 	@if (for p in $(GUEST); do command -v $$p || exit 1; done) >/dev/null; then :; else \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -q && \
-	    apt-get install -y -q --no-install-recommends qemu-system-x86 busybox-static cpio kmod e2fsprogs; \
+	    apt-get install -y -q --no-install-recommends qemu-system-x86 busybox-static cpio kmod e2fsprogs gcc libelf1; \
 	  else echo "QEMU or a tool of its guests is not there: tests in guests will be skipped" >&2; fi; fi
-	@$(PYTHON) -m tests.guest._kernel || echo "tests in guests will be skipped" >&2
+	@$(PYTHON) -m tests.guest._module || echo "tests in guests will be skipped" >&2
 
 # What is built is in the wheel and not in git: a machine that runs the agent needs no compiler, and a reader of the source
 # sees no bytes that could differ from it. Both kinds are for any machine of their architecture, whatever builds them.
@@ -91,6 +96,9 @@ guest-bundle: setup ## the agent as one file for guests, dist/hypocenter-agent.p
 
 lab: guest-bundle setup-guest ## boot a guest, freeze one of its CPUs, show what it said and what its host knew (root; a minute)
 	.venv/bin/python -m tests.guest.lab
+
+matrix: guest-bundle setup-guest ## make one failure after another in a guest, and say who owned each, with its host and without (root; two minutes)
+	.venv/bin/python -m tests.guest.matrix
 
 run: setup ## agent, collector and audit on this machine for FOR=10 seconds; KAFKA=host:port goes through a broker
 	.venv/bin/hypocenter trial --for $(FOR) $(if $(KAFKA),--kafka $(KAFKA))

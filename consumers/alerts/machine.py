@@ -35,6 +35,7 @@ class _History:
     next: int
     kernel_ns: int = 0  # printk's newest time, and the producer's CLOCK_REALTIME when it was seen
     realtime_ns: int = 0
+    hz: int | None = None  # the kernel says it once, when it boots
     reports: ReportAssembler | None = None
     incidents: IncidentAssembler | None = None
 
@@ -120,6 +121,7 @@ class Machine:
                 "next": each.next,
                 "kernel_ns": each.kernel_ns,
                 "realtime_ns": each.realtime_ns,
+                "hz": each.hz,
             }
             if each.reports is not None:
                 value["reports"] = each.reports.state()
@@ -133,7 +135,7 @@ class Machine:
         """Return the machine that gave `state`."""
         made = cls(machine, layer)
         for value in state.get("histories", []):
-            fields = ("boot_id", "instance", "next", "kernel_ns", "realtime_ns")
+            fields = ("boot_id", "instance", "next", "kernel_ns", "realtime_ns", "hz")
             history = _History(*(value[name] for name in fields))
             if "reports" in value:
                 history.reports = ReportAssembler.restore(value["reports"])
@@ -158,9 +160,10 @@ class Machine:
 
     def _take(self, history: _History, line: Line) -> list[Incident]:
         if history.reports is None:
-            history.reports = ReportAssembler()
+            history.reports = ReportAssembler(history.hz)
         near = history.reports.near_misses
         changes = history.reports.feed([line])
+        history.hz = history.reports.hz
         self.near_misses += history.reports.near_misses - near
         return self._apply(history, changes, line.ts_ns)
 

@@ -189,7 +189,9 @@ class IncidentAssembler:
         changed = [*([held] if self._summarise(held) else []), *moved]
         for each in (held, *moved):
             if each.incident.state is not State.ENDED and settled(each.incident.reports, each.proofs):
-                self._end(each, "end-line", each.incident.until_ns)
+                # What lost a report that was not its own is over by what ended it before.
+                by = "end-line" if settled(each.incident.reports, {}) else "progress"
+                self._end(each, by, each.incident.until_ns)
                 changed.append(each)
         return changed
 

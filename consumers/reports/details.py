@@ -150,7 +150,13 @@ def _section(opened: Opened, name: str, groups: dict[str, str]) -> None:
 
 
 def _frame(opened: Opened, groups: dict[str, str]) -> None:
-    if opened.section in (_FROZEN, *_OTHERS) or groups.get("guess") or len(opened.stack) >= FRAMES_MAX:
+    if opened.section in (_FROZEN, *_OTHERS) or len(opened.stack) >= FRAMES_MAX:
+        return
+    if groups.get("guess"):
+        # Where the kernel could not unwind what the registers name, all is a guess: then the next frame of a module
+        # says whose it is, until a frame follows that is none.
+        if len(opened.stack) == 1 and not opened.report.module:
+            opened.report.module = groups.get("module", "")[:64]
         return
     if groups.get("segment", "").endswith("33") or groups["func"].startswith("0x"):
         if not opened.stack:

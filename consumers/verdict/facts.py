@@ -83,6 +83,9 @@ ABOUT: Final[Mapping[str, About]] = {
     "host_hardware": About("H5", "an error of the hardware on the host's CPU that carried the vCPU", _KMSG),
     "io_slow": About("H6", "requests to the disk behind the guest's, slow or open", _BLOCK),
     "io_error": About("H4", "errors of I/O that the VMM had", _QMP),
+    "io_limited": About(
+        "H4", "whether the VMM held requests back to a limit", _QMP + "; run the guest's agent with the surface procfs"
+    ),
     "io_timeout": About("H5", "timeouts of disks in the host's log", _KMSG),
     "io_done": About("H6", "that the host had ended the request and told the guest", _BLOCK + "; " + _KVM),
     "io_seen": About("H6", "that the request reached the host's disk", _BLOCK),
@@ -139,6 +142,7 @@ class Facts:
     host_hardware: Fact[bool] = Fact()
     io_slow: Fact[bool] = Fact()
     io_error: Fact[bool] = Fact()
+    io_limited: Fact[bool] = Fact()
     io_timeout: Fact[bool] = Fact()
     io_done: Fact[bool] = Fact()
     io_seen: Fact[bool] = Fact()

@@ -12,8 +12,9 @@ import duckdb
 from consumers.incidents.incident import Incident
 from consumers.lake.storage import Storage
 from consumers.verdict import of_guest, of_host, of_vcpus
-from consumers.verdict.facts import Fact, Facts, known, unknown
+from consumers.verdict.facts import NAMES, Fact, Facts, known, unknown
 from consumers.verdict.look import Look, S, There, interval, look
+from consumers.verdict.shares import part
 from schemas.errors import StorageError
 
 _NO_TIME: Final = "the report has no time of the kernel's clock"
@@ -38,8 +39,8 @@ def gather(storage: Storage, incident: Incident, withhold: Collection[str] = ())
 
 def _facts(found: Look) -> Facts:
     there = found.there
-    window = found.window if there is None else there.window
-    facts = Facts(length_s=(window.until_ns - window.since_ns) / S)
+    length_ns = found.window.until_ns - found.window.since_ns if there is None else there.length_ns
+    facts = Facts(length_s=length_ns / S)
     if there is None:
         # A machine with nothing below it is its own host.
         facts.host = unknown(found.why, _NO_CLOCK if "comparable" in found.why else "")
@@ -49,10 +50,24 @@ def _facts(found: Look) -> Facts:
     if there is not None:
         facts.host = _host(found, there, facts)
     facts = of_host.add(found, facts, threads)
+    if there is not None and there.cut_ns:
+        facts = _partly(facts, there)
     facts = of_guest.add(found, facts)
     if facts.bare.value:
         facts.host = known(True, facts.bare.text)
     return facts
+
+
+# Of a part of the time nothing is known: what was not seen in the other may have been there.
+def _partly(facts: Facts, there: There) -> Facts:
+    share = 1 - there.cut_ns / there.length_ns
+    values = {name: getattr(facts, name) for name in NAMES}
+    seen = {name: replace(fact, complete=False) for name, fact in values.items() if fact.value is False}
+    vcpus = {
+        cpu: fact if fact.value is None else replace(fact, value=part(fact.value, share))
+        for cpu, fact in facts.vcpus.items()
+    }
+    return replace(facts, vcpus=vcpus, **seen)
 
 
 # Heartbeats of a stream of the host touch the time, or something is known of vCPUs in it.

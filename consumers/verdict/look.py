@@ -37,14 +37,16 @@ _CLOCK_TABLES: Final = ("clock_readings", "clock_pings", "coverage")
 _WHO_TABLES: Final = ("topology_vm", "topology_vcpu", "relay_guests")
 #: What is read near the time in question, and what is read whole; a view of each takes its time.
 _TABLES: Final = (
-    "kmsg", "vcpu_time", "qmp_events", "qmp_status", "qmp_blocks", "procfs_cpu", "procfs_hangs", "procfs_pressure",
-    "bpf_vcpu", "bpf_block_io", "bpf_hang", "trace_kvm_entry", "trace_kvm_exit", "trace_kvm_userspace_exit",
-    "trace_kvm_write_tsc_offset",
+    "kmsg", "vcpu_time", "qmp_events", "qmp_status", "qmp_blocks", "procfs_cpu", "procfs_disk", "procfs_hangs",
+    "procfs_pressure", "bpf_vcpu", "bpf_block_io", "bpf_hang", "trace_kvm_entry", "trace_kvm_exit",
+    "trace_kvm_userspace_exit", "trace_kvm_write_tsc_offset",
 )  # fmt: skip
 _WHOLE: Final = ("losses", "incidents")
 #: Of a host, rows so long before are read too: what a monitor said last, and readings that begin a span.
 PAD_NS: Final = 3600 * S
 _BEHIND_NS: Final = 60 * S
+#: How exactly the last time is sought that is known on two clocks.
+_LAST_NS: Final = 10_000_000
 #: Times of the kernel log are cut to whole us.
 CUT_NS: Final = 999
 _OUTSIDE: Final = (Layer.HOST, Layer.VIRTUAL_PLATFORM, Layer.HYPERVISOR)
@@ -55,11 +57,20 @@ _UUID_CHARS: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class There:
-    """The time in question on the host's CLOCK_BOOTTIME, whose ends are known within `error_ns`."""
+    """The time in question on the host's CLOCK_BOOTTIME, whose ends are known within `error_ns`.
+
+    Of a guest that never said again what time it was, the last `cut_ns` are not known and not in `window`.
+    """
 
     node: Node
     window: Span
     error_ns: int
+    cut_ns: int = 0
+
+    @property
+    def length_ns(self) -> int:
+        """How long the time in question is, with what is not known of it."""
+        return self.window.until_ns - self.window.since_ns + self.cut_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +148,14 @@ def record(table: str, stream: Stream, positions: Iterable[int]) -> tuple[Record
     """Return where rows of a stream are stored, by the first and last of their positions."""
     found = sorted(positions)
     return (Record(table, stream.machine, stream.surface, stream.instance, found[0], found[-1]),) if found else ()
+
+
+def of_rows(table: str, rows: Iterable[dict[str, Any]]) -> tuple[Record, ...]:
+    """Return where these rows of a table, which are of any streams, are stored."""
+    found: dict[Stream, list[int]] = {}
+    for row in rows:
+        found.setdefault(Stream(*(row[name] for name in Stream._fields)), []).append(row["position"])
+    return tuple(each for stream, positions in found.items() for each in record(table, stream, positions))
 
 
 def interval(incident: Incident) -> Span | None:
@@ -280,5 +299,24 @@ def _there(
         if len(known) == len(ends) and known[0].ts_ns < known[1].ts_ns:
             error_ns = max(end.bound_ns for end in known)
             return There(node, Span(known[0].ts_ns, known[1].ts_ns), error_ns), ""
+        if isinstance(ends[0], Converted) and not isinstance(ends[1], Converted):
+            last_ns, last = _last(graph, guest, node, window, ends[0])
+            if last.ts_ns > ends[0].ts_ns:
+                error_ns = max(ends[0].bound_ns, last.bound_ns)
+                return There(node, Span(ends[0].ts_ns, last.ts_ns), error_ns, window.until_ns - last_ns), ""
         reason = next((end.reason for end in ends if not isinstance(end, Converted)), "the two ends fall together")
     return None, f"the guest's time is not comparable with the host's: {reason}"
+
+
+# Up to when the guest's time is known on the host's clock: at `first` it is, at the end of `window` it is not.
+def _last(graph: Graph, guest: Node, node: Node, window: Span, first: Converted) -> tuple[int, Converted]:
+    known_ns, unknown_ns = window
+    last = first
+    while unknown_ns - known_ns > _LAST_NS:
+        ns = (known_ns + unknown_ns) // 2
+        found = graph.convert(ns, guest, node, CUT_NS)
+        if isinstance(found, Converted):
+            known_ns, last = ns, found
+        else:
+            unknown_ns = ns
+    return known_ns, last

@@ -5,7 +5,6 @@ trace_kvm_write_tsc_offset.
 """
 
 import re
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -15,10 +14,11 @@ from consumers.export.scope import literal
 from consumers.reports.assembler import ReportAssembler
 from consumers.reports.report import Kind, Line, Report
 from consumers.timeline.scope import Scope
+from consumers.verdict import of_limits
 from consumers.verdict.facts import Fact, Facts, known, unknown
-from consumers.verdict.look import Look, S, There, record
+from consumers.verdict.look import Look, S, There, of_rows, record
 from consumers.verdict.of_vcpus import Thread
-from consumers.verdict.verdict import Evidence, Record
+from consumers.verdict.verdict import Evidence
 from schemas.stream import Stream
 
 #: Of the time in question, so much full pressure on memory convicts it.
@@ -50,11 +50,11 @@ def add(look: Look, facts: Facts, threads: list[Thread]) -> Facts:
         return facts
     facts = _with_log(look, facts, look.there, threads)
     slow, requests = _slow(look, look.there, look.scope)
-    error, limits = _monitored(look, look.there, look.scope)
+    error, limited = _monitored(look, look.there, look.scope)
     return replace(
-        facts, memory=_memory(look, look.there), io_slow=slow, io_error=error, tsc_write=_tsc_write(look, look.there),
-        many_vms=_many(look, look.there),
-        found=(*facts.found, *requests, *limits),
+        facts, memory=_memory(look, look.there), io_slow=slow, io_error=error,
+        io_limited=of_limits.held_back(look, limited), tsc_write=_tsc_write(look, look.there),
+        many_vms=_many(look, look.there), found=(*facts.found, *requests, *of_limits.evidence(limited)),
     )  # fmt: skip
 
 
@@ -130,7 +130,7 @@ def _said(
 
 # Between readings inside of the time it was so much at least, between those around it so much at most.
 def _memory(look: Look, there: There) -> Fact[bool]:
-    window, length_ns = there.window, there.window.until_ns - there.window.since_ns
+    window, length_ns = there.window, there.length_ns
     killed = _killed(look, there)
     if killed is not None:
         return killed
@@ -144,7 +144,7 @@ def _memory(look: Look, there: There) -> Fact[bool]:
     before = [row for row in rows if row["ts_ns"] <= window.since_ns][-1:]
     behind = [row for row in rows if row["ts_ns"] >= window.until_ns][:1]
     least_ns = inside[-1]["total_ns"] - inside[0]["total_ns"] if len(inside) > 1 else 0
-    records = _of_rows("procfs_pressure", [*before, *inside, *behind])
+    records = of_rows("procfs_pressure", [*before, *inside, *behind])
     if least_ns >= PRESSURE_MIN * length_ns:
         text = f"all tasks of the host waited for memory for {least_ns / S:.1f} s"
         return known(True, text, records)
@@ -167,7 +167,7 @@ def _killed(look: Look, there: There) -> Fact[bool] | None:
         *clock[0][:2], there.window.since_ns + clock[1], there.window.until_ns + clock[1],
     )  # fmt: skip
     text = "the host killed a process for want of memory"
-    return known(True, text, _of_rows("bpf_hang", rows)) if rows else None
+    return known(True, text, of_rows("bpf_hang", rows)) if rows else None
 
 
 # Requests of the VM's own process. What the host writes behind its back is of other threads, and proves nothing of it.
@@ -188,17 +188,17 @@ def _slow(look: Look, there: There, scope: Scope) -> tuple[Fact[bool], list[Evid
     slow_ns = sum(span.until_ns - span.since_ns for span in spans)
     text = f"requests of the VM's process to {', '.join(sorted({row['disk'] for row in mine}))} were slow or open for "
     text += f"{slow_ns / S:.1f} s"
-    if slow_ns >= SLOW_MIN * (until_ns - since_ns):
-        return known(True, text, _of_rows("bpf_block_io", mine)), []
+    if slow_ns >= SLOW_MIN * there.length_ns:
+        return known(True, text, of_rows("bpf_block_io", mine)), []
     others = [row for row in rows if row["tgid"] not in pids]
     if others:
         about = f"{len(others):,} slow requests of other processes of the host, which need not be for the VM"
-        return unknown(about), [Evidence("H6", about, _of_rows("bpf_block_io", others))]
+        return unknown(about), [Evidence("H6", about, of_rows("bpf_block_io", others))]
     whole = look.watched(streams[0], there.window) is Answer.YES and not look.lost(streams[0], 0, 1 << 62)
     return known(False, text if mine else "no request to a disk of the host was slow", complete=whole), []
 
 
-def _monitored(look: Look, there: There, scope: Scope) -> tuple[Fact[bool], list[Evidence]]:
+def _monitored(look: Look, there: There, scope: Scope) -> tuple[Fact[bool], list[dict[str, Any]]]:
     names = ", ".join(map(literal, scope.names))
     where = f"machine = ? and boot_id = ? and vm in ({names}) and ts_ns between ? and ?"
     params = (*there.node[:2], there.window.since_ns - S, there.window.until_ns + S)
@@ -211,27 +211,16 @@ def _monitored(look: Look, there: There, scope: Scope) -> tuple[Fact[bool], list
     blocks = look.rows("qmp_blocks", f"select * from qmp_blocks where {where} order by position", *params)  # noqa: S608
     broken = [row for row in blocks if row["io_status"] in _BROKEN]
     limited = [row for row in blocks if row["bps"] or row["iops"]]
-    found = [
-        Evidence(
-            "H4", f"QEMU limits the disk {row['device'] or row['node']} to {_limit(row)}", _of_rows("qmp_blocks", [row])
-        )
-        for row in limited[:1]
-    ]
     records = (
-        *_of_rows("qmp_events", failed), *_of_rows("qmp_status", stopped), *_of_rows("qmp_blocks", broken)
+        *of_rows("qmp_events", failed), *of_rows("qmp_status", stopped), *of_rows("qmp_blocks", broken)
     )  # fmt: skip
     if records:
-        return known(True, "QEMU had an error of I/O", records), found
+        return known(True, "QEMU had an error of I/O", records), limited
     streams = [each for name in scope.names for each in look.of_host("qmp", name)]
     if not streams:
-        return Fact(), found
+        return Fact(), limited
     whole = all(look.watched(each, there.window) is Answer.YES for each in streams)
-    return known(False, "QEMU told no error of I/O", complete=whole), found
-
-
-def _limit(row: dict[str, Any]) -> str:
-    limits = ((row["bps"], "byte/s"), (row["iops"], "requests/s"))
-    return " and ".join(f"{value:,} {unit}" for value, unit in limits if value)
+    return known(False, "QEMU told no error of I/O", complete=whole), limited
 
 
 # Incidents of other guests of the same host that opened within the length of this one. None is no no: who says so?
@@ -259,10 +248,3 @@ def _tsc_write(look: Look, there: There) -> Fact[bool]:
             stream = Stream(*(row[name] for name in Stream._fields))
             return known(True, "KVM wrote a guest's TSC", record("trace_kvm_write_tsc_offset", stream, [row["page"]]))
     return Fact()
-
-
-def _of_rows(table: str, rows: Iterable[dict[str, Any]]) -> tuple[Record, ...]:
-    found: dict[Stream, list[int]] = {}
-    for row in rows:
-        found.setdefault(Stream(*(row[name] for name in Stream._fields)), []).append(row["position"])
-    return tuple(each for stream, positions in found.items() for each in record(table, stream, positions))

@@ -55,6 +55,12 @@ def added(parts: Iterable[tuple[str, float]], error: float) -> Shares:
     return Shares(masses, error)
 
 
+def part(shares: Shares, of_all: float) -> Shares:
+    """Return what `shares` of a part of the time, so much of all of it, say of all."""
+    masses = [(letters, mass * of_all) for letters, mass in shares.masses.items()]
+    return added([*masses, (LETTERS, 1 - of_all)], shares.error * of_all)
+
+
 def named(letters: str) -> str:
     """Return what `letters` are, for people."""
     return " or ".join(NAMES[letter] for letter in letters)

@@ -4,6 +4,9 @@ Counters of /proc/PID/task/TID/schedstat say exactly how long it ran and waited 
 away, and the `state` of /proc/PID/task/TID/stat at both samples says how (proc(5), and sched-stats.rst of the kernel's
 documentation). Of an interval of samples that lies in the window only in part, the two parts are taken for as unlike
 as they can be.
+
+A wait is counted only when it ends: until then `wait_ns` stands still, and then grows by more than the time between two
+samples, which says how long it had gone on before the first of them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -53,24 +56,25 @@ def account(samples: Sequence[Sample], stays: Sequence[Stay], monitor: Monitor, 
     """
     length_ns = window.until_ns - window.since_ns
     assert length_ns > 0
-    parts: list[tuple[str, float]] = []
-    covered: list[Span] = []
+    exact: list[Stay] = []
     paused = watched(monitor.paused, *window).seen
-    for stay in [*(Stay(*span, "T") for span in paused), *stays]:
-        for span in _outside(covered, _clipped(stay, window)):
-            parts.append((stay.letters, span.until_ns - span.since_ns))
-            covered.append(span)
+    for stay in [*(Stay(*span, "T") for span in paused), *stays, *_long_waits(samples)]:
+        exact += [Stay(*span, stay.letters) for span in _outside(_spans(exact), _clipped(stay, window))]
+    parts: list[tuple[str, float]] = [(stay.letters, stay.until_ns - stay.since_ns) for stay in exact]
+    covered = _spans(exact)
     doubtful_ns = 0
     for one, two in pairwise(samples):
         interval = Span(one.ts_ns, two.ts_ns)
         free = _outside(covered, _clipped(interval, window))
         if interval.since_ns < interval.until_ns and free:
             letters = _rest(one, two, runs=watched(monitor.running, *interval).answer == "yes")
-            shares = _between(one, two, letters)
-            parts += _parts(shares, sum(span.until_ns - span.since_ns for span in free), two.ts_ns - one.ts_ns)
+            shares = _less(_between(one, two, letters), exact, interval)
+            left_ns = sum(mass for _, mass in shares)
+            parts += _parts(shares, sum(span.until_ns - span.since_ns for span in free), left_ns)
             covered += free
-            sampled = two.timeslices is None or one.timeslices != two.timeslices
-            if sampled and letters != _ANY_REST and dict(shares).get(letters, 0) > _REST_MIN * (two.ts_ns - one.ts_ns):
+            guessed = two.timeslices is None or one.timeslices != two.timeslices
+            guessed = guessed and not set(_ANY_REST) <= set(letters)
+            if guessed and dict(shares).get(letters, 0) > _REST_MIN * (two.ts_ns - one.ts_ns):
                 doubtful_ns = max(doubtful_ns, two.ts_ns - one.ts_ns)
     known_ns = sum(mass for _, mass in parts)
     parts.append((LETTERS, length_ns - known_ns))
@@ -84,6 +88,16 @@ def split(shares: Shares, in_guest: float) -> Shares:
     ran = masses.pop("GX", 0.0)
     guest = min(ran, in_guest)
     return added([*masses.items(), ("G", guest), ("X", ran - guest)], shares.error)
+
+
+# Waits that went on when a sample was taken, as far as they reached back from it at least.
+def _long_waits(samples: Sequence[Sample]) -> Iterator[Stay]:
+    for one, two in pairwise(samples):
+        if None not in (one.run_ns, two.run_ns, one.wait_ns, two.wait_ns):
+            ran_ns, waited_ns = (two.run_ns or 0) - (one.run_ns or 0), (two.wait_ns or 0) - (one.wait_ns or 0)
+            before_ns = waited_ns + max(ran_ns, 0) - (two.ts_ns - one.ts_ns)
+            if before_ns > 0:
+                yield Stay(one.ts_ns - before_ns, one.ts_ns, "W")
 
 
 # How long it was what between two samples, in ns.
@@ -100,8 +114,11 @@ def _between(one: Sample, two: Sample, rest: str) -> list[tuple[str, float]]:
 
 # What a thread was that neither ran nor waited, by what it was found as at both ends.
 def _rest(one: Sample, two: Sample, *, runs: bool) -> str:
-    found = {letter for each in (one, two) for letter in _away(each, runs=runs)}
-    return "".join(sorted(found or _ANY_REST, key=LETTERS.index))
+    found = {letter for each in (one, two) for letter in _away(each, runs=runs)} or set(_ANY_REST)
+    if two.state == "R" and two.timeslices is not None and one.timeslices == two.timeslices:
+        # It did not get a CPU anew and is ready: it waits, uncounted, or runs where the tick is off and counts late.
+        found |= set("GXW")
+    return "".join(sorted(found, key=LETTERS.index))
 
 
 def _away(sample: Sample, *, runs: bool) -> str:
@@ -115,14 +132,40 @@ def _away(sample: Sample, *, runs: bool) -> str:
     return ""
 
 
-# Of an interval of which only `taken_ns` count: how much of each was in there at least, and what the remainder can be.
-def _parts(shares: list[tuple[str, float]], taken_ns: int, length_ns: int) -> Iterator[tuple[str, float]]:
-    left_ns = float(taken_ns)
+# What remains of an interval's shares for the time that is not known exactly.
+def _less(shares: list[tuple[str, float]], exact: Sequence[Stay], interval: Span) -> list[tuple[str, float]]:
+    left = dict(shares)
+    for stay in exact:
+        span = _clipped(stay, interval)
+        gone_ns = float(span.until_ns - span.since_ns)
+        fits = sorted((each for each in left if set(stay.letters) <= set(each)), key=len)
+        # What fits nowhere was not counted yet: that is in what counters know least of.
+        for letters in (*fits, *sorted(set(left) - set(fits), key=len, reverse=True)):
+            if gone_ns > 0:
+                taken_ns = min(gone_ns, left[letters])
+                left[letters], gone_ns = left[letters] - taken_ns, gone_ns - taken_ns
+    return list(left.items())
+
+
+# Of an interval of which only `taken_ns` count: how much of each was in there at least, and what the remainder can be,
+# in which there is of none more than there was in all.
+def _parts(shares: list[tuple[str, float]], taken_ns: float, length_ns: float) -> Iterator[tuple[str, float]]:
+    left_ns = taken_ns
+    spare: list[tuple[float, str]] = []
     for letters, mass in shares:
         certain = max(0.0, mass - (length_ns - taken_ns))
         left_ns -= certain
+        spare.append((mass - certain, letters))
         yield letters, certain
-    yield "".join(dict.fromkeys(letter for letters, mass in shares if mass > 0 for letter in letters)), left_ns
+    spare.sort()
+    for i, (mass, _) in enumerate(spare):
+        part_ns = min(mass, left_ns)
+        left_ns -= part_ns
+        yield "".join(dict.fromkeys(letter for _, letters in spare[i:] for letter in letters)), part_ns
+
+
+def _spans(stays: Sequence[Stay]) -> list[Span]:
+    return [Span(stay.since_ns, stay.until_ns) for stay in stays]
 
 
 def _clipped(stay: Stay | Span, window: Span) -> Span:

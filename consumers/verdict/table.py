@@ -92,6 +92,10 @@ _ANY: Final = _STANDS | _CLOCK
 _HIGH, _MEDIUM, _LOW = Confidence.HIGH, Confidence.MEDIUM, Confidence.LOW
 _MODULE, _NO_MODULE = Says("module"), Says("no_module")
 _GUEST_RAN: Final = (Share("GX", 0.8), Share("WST", at_most=0.1))
+#: On a host that others use as well, even a loop has no more.
+_GUEST_RAN_MOST: Final = (Share("GX", 0.5), Share("ST", at_most=SHARED_MIN))
+#: A vCPU that had most of its time had enough for what its kernel wants of it in seconds.
+_TOO_LITTLE: Final = Either((Says("in_part"), Share("GX", at_most=0.5)))
 _SLOW_DISK: Final = Either((Is("io_slow"), Is("io_timeout")))
 _IN_VMM: Final = "its time went into the VMM"
 _IN_KVM: Final = "its time went into KVM"
@@ -102,6 +106,9 @@ _BY_DISK: Final = "its own thread waited for a disk of the host"
 _LOOPS: Final = "it ran all along, and its kernel looped"
 _DAEMON: Final = "it waits for a daemon of the guest"
 _DEAF: Final = "it ran all along with interrupts off"
+_LOOPS_MOST: Final = "it ran for most of the time, and its kernel looped"
+_DEAF_MOST: Final = "it ran for most of the time with interrupts off"
+_NAPS: Final = "it sleeps for as long as its own code asked for, and no CPU of it was taken away"
 
 #: In the order in which they go before one another.
 ROWS: Final[tuple[Row, ...]] = (
@@ -115,7 +122,7 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("C6", _CPU, (Is("host_lockup"),), Owner.HOST_KERNEL, _HIGH, "the host's CPU below it was locked up itself"),
     Row("C1", _STANDS, (Share("T", 0.5),), Owner.VMM_PAUSE, _HIGH, _BY_PAUSE, letters="T"),
     Row("C2", _STANDS, (Share("W", 0.5),), Owner.HOST_CPU, _HIGH, _BY_WAIT, letters="W"),
-    Row("C2", _CPU, (Share("W", 0.2), Most("W")), Owner.HOST_CPU, _MEDIUM, _BY_WAIT, letters="W"),
+    Row("C2", _CPU, (Share("W", 0.2), Most("W"), _TOO_LITTLE), Owner.HOST_CPU, _MEDIUM, _BY_WAIT, letters="W"),
     Row(
         "C3", _STANDS, (Share("S", 0.5), Either((Is("sleep_memory"), Is("memory")))), Owner.HOST_MEMORY, _HIGH,
         _BY_MEMORY, letters="S",
@@ -135,6 +142,22 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("C7", _CPU, (*_GUEST_RAN, Says("looped"), _MODULE), Owner.GUEST_DRIVER, _HIGH, _LOOPS, letters="GX"),
     Row("C8", _CPU, (*_GUEST_RAN, Says("silent"), _NO_MODULE), Owner.GUEST_KERNEL, _MEDIUM, _DEAF, letters="GX"),
     Row("C8", _CPU, (*_GUEST_RAN, Says("silent"), _MODULE), Owner.GUEST_DRIVER, _MEDIUM, _DEAF, letters="GX"),
+    Row(
+        "C7", _CPU, (*_GUEST_RAN_MOST, Says("looped"), _NO_MODULE), Owner.GUEST_KERNEL, _MEDIUM, _LOOPS_MOST,
+        letters="GX",
+    ),
+    Row(
+        "C7", _CPU, (*_GUEST_RAN_MOST, Says("looped"), _MODULE), Owner.GUEST_DRIVER, _MEDIUM, _LOOPS_MOST,
+        letters="GX",
+    ),
+    Row(
+        "C8", _CPU, (*_GUEST_RAN_MOST, Says("silent"), _NO_MODULE), Owner.GUEST_KERNEL, _MEDIUM, _DEAF_MOST,
+        letters="GX",
+    ),
+    Row(
+        "C8", _CPU, (*_GUEST_RAN_MOST, Says("silent"), _MODULE), Owner.GUEST_DRIVER, _MEDIUM, _DEAF_MOST,
+        letters="GX",
+    ),
     Row(
         "C9", _CPU, (Share("H", 0.8), Says("nothing_ran"), Is("timer_due")), Owner.VMM_BUG, _MEDIUM,
         "it was halted, and what should have woken it was not delivered", letters="H",
@@ -163,6 +186,10 @@ ROWS: Final[tuple[Row, ...]] = (
     ),
     Row("S1", _TASK, (Says("io"), Is("io_timeout")), Owner.STORAGE_BACKEND, _MEDIUM, "a disk of the host timed out"),
     Row(
+        "S1", _TASK, (Says("io"), Is("io_limited")), Owner.STORAGE_BACKEND, _MEDIUM,
+        "the VMM held its requests back to the limit of the disk",
+    ),
+    Row(
         "S2", _TASK, (Says("io"), Is("io_slow", so=False), Is("io_done")), Owner.GUEST_KERNEL, _MEDIUM,
         "the host had answered, and the guest did not take it",
     ),
@@ -181,6 +208,10 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("S5", _TASK, (Says("guest_daemon"), Is("daemon_stuck")), Owner.GUEST_USERSPACE, _HIGH, _DAEMON, True),
     Row("S5", _TASK, (Says("guest_daemon"),), Owner.GUEST_USERSPACE, _MEDIUM, _DAEMON, True),
     Row("S5", _TASK, (Says("host_daemon"), Is("daemon_stuck")), Owner.VMM_BUG, _HIGH, "the host's daemon stood"),
+    Row(
+        "S6", _TASK, (Says("naps"), Share("WT", at_most=0.5), _NO_MODULE), Owner.GUEST_KERNEL, _MEDIUM, _NAPS,
+    ),
+    Row("S6", _TASK, (Says("naps"), Share("WT", at_most=0.5), _MODULE), Owner.GUEST_DRIVER, _MEDIUM, _NAPS),
     Row("S8", _TASK, (Says("design"),), Owner.GUEST_USERSPACE, _MEDIUM, "somebody wants the task to stand", True),
     Row("S9", _TASK, (Says("guest_memory"), Is("memory")), Owner.HOST_MEMORY, _MEDIUM, _BY_MEMORY),
     Row("K2", _CLOCK, (Is("many_vms"), Is("host_suspend")), Owner.VMM_PAUSE, _HIGH, "the host was suspended"),

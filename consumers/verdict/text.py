@@ -50,6 +50,10 @@ _IO: Final = (
     "submit_bio_wait", "blkdev_issue_flush", "jbd2_log_wait_commit", "jbd2_journal_commit", "xlog_", "xfs_log",
     "xfs_buf_iowait", "bit_wait_io", "rq_qos_wait", "blk_execute_rq", "dio_await", "__blkdev_direct_IO",
 )  # fmt: skip
+#: Sleeps that only a timer ends. Who naps again and again is no hung task: it was switched to in between.
+_NAP: Final = ("msleep", "usleep_range")
+#: schedule_timeout and schedule stand above it.
+_NAP_DEPTH: Final = 6
 _GUEST_DAEMON: Final = ("fuse_", "fanotify_", "autofs_", "call_usermodehelper", "wait_for_completion_state_usermode")
 _HOST_DAEMON: Final = ("virtio_fs_", "virtiofs_", "p9_", "v9fs_")
 _GRACE: Final = ("synchronize_rcu", "synchronize_srcu", "rcu_barrier", "synchronize_sched", "wait_rcu_exp_gp")
@@ -201,6 +205,7 @@ QUESTIONS: Final[Mapping[str, tuple[Callable[[Incident], bool], str]]] = {
     "looped": (_looped, "the CPU ran in one place of the kernel all along"),
     "silent": (_silent, "the CPU answered nothing, and its stack was seen"),
     "nothing_ran": (lambda each: each.root.shape is Shape.NOTHING_RAN, "nothing ran on the CPU (shape B)"),
+    "in_part": (lambda each: each.root.shape is Shape.IN_PART, "the CPU ran in part (shape D)"),
     "module": (_module, "the stack's own frame is of a module"),
     "no_module": (lambda each: not _module(each), "the stack's own frame is of no module"),
     "together": (_together, "several CPUs report the same length at once"),
@@ -213,6 +218,7 @@ QUESTIONS: Final[Mapping[str, tuple[Callable[[Incident], bool], str]]] = {
     "io": (lambda each: has_frame(each.root, _IO), "the stack waits for a disk"),
     "guest_daemon": (lambda each: has_frame(each.root, _GUEST_DAEMON), "the stack waits for a daemon of the guest"),
     "host_daemon": (lambda each: has_frame(each.root, _HOST_DAEMON), "the stack waits for a daemon of the host"),
+    "naps": (lambda each: has_frame(each.root, _NAP, _NAP_DEPTH), "the task sleeps for a time of its own choice"),
     "locked": (_locked, "the task waits for a lock"),
     "design": (
         lambda each: has_frame(each.root, _DESIGN) or "Blocked by coredump." in each.root.notes,

@@ -61,11 +61,32 @@ def fetch():
     package = _package()
     release = package.removeprefix("linux-image-")
     if not (cache / release).exists():
-        with (cache / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(cache):
             if not (cache / release).exists():
                 _unpack(package, release, cache)
     return Kernel(release, cache / release / "vmlinux", cache / release)
+
+
+@contextlib.contextmanager
+def locked(cache):
+    """Be the only one who changes the cache."""
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def download(folder, *packages):
+    """Have apt fetch these packages into `folder`; return their files.
+
+    Raises:
+        GuestError: it cannot.
+    """
+    command = ["apt-get", "download", "-q", *packages]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=_FETCH_S_MAX)
+    debs = list(folder.glob("*.deb"))
+    if done.returncode or len(debs) != len(packages):
+        raise GuestError(f"apt cannot fetch {', '.join(packages)}: {done.stderr.strip()[-300:]}")
+    return debs
 
 
 # The meta package depends on the one of today's ABI, whose name changes with most security updates.
@@ -80,13 +101,9 @@ def _package():
 def _unpack(package, release, cache):
     with tempfile.TemporaryDirectory(dir=cache, prefix="part-") as folder:
         part = Path(folder)
-        command = ["apt-get", "download", "-q", package]
-        done = subprocess.run(command, cwd=part, capture_output=True, text=True, check=False, timeout=_FETCH_S_MAX)
-        debs = list(part.glob("*.deb"))
-        if done.returncode or len(debs) != 1:
-            raise GuestError(f"apt cannot fetch {package}: {done.stderr.strip()[-300:]}")
+        (deb,) = download(part, package)
         root = part / "root"
-        subprocess.run(["dpkg-deb", "-x", debs[0], root], check=True)
+        subprocess.run(["dpkg-deb", "-x", deb, root], check=True)
         subprocess.run(["depmod", "-b", root, release], check=True)
         image = (root / "boot" / f"vmlinuz-{release}").read_bytes()
         (root / "vmlinux").write_bytes(uncompressed(image))

@@ -15,7 +15,7 @@ import time
 import uuid
 
 from tests.guest import _kernel
-from tests.guest._frozen import frozen
+from tests.guest._disturb import frozen
 from tests.guest._python import ROOT
 from tests.guest._vm import Vm
 

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from producers import bpf_program
-from tests.guest._frozen import frozen
+from tests.guest._disturb import frozen
 from tests.guest._python import PYTHON
 from tests.producers._bpf import skip_unless_loadable
 from tests.producers.bpf_programs.test_hang import ALWAYS

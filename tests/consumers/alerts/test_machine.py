@@ -49,6 +49,21 @@ def test_while_a_report_is_open_every_line_may_be_its_own_and_afterwards_none():
     assert each.parsed == 4
 
 
+DELAY = "Calibrating delay loop (skipped), value calculated using timer frequency.. 5192.30 BogoMIPS (lpj=10384608)"
+STALL = "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:"
+TAIL = "rcu: \\x09(detected by 0, t=1256 jiffies, g=3953, q=2031 ncpus=2)"
+
+
+@pytest.mark.parametrize("restored", [False, True])
+def test_what_the_kernel_says_of_its_ticks_when_it_boots_counts_a_day_later(restored):
+    each, kernel = machine(), Kernel()
+    fed(each, kernel.says(DELAY), kernel.says(HEALTHY, after_s=86_400))
+    if restored:
+        each = Machine.restore("m1", "guest-kernel", json.loads(json.dumps(each.state())))
+    (found,) = fed(each, kernel.says(STALL), kernel.says(TAIL, after_s=0.001), kernel.says(HEALTHY, after_s=40))
+    assert found.duration == (5.024, 5.024)
+
+
 def test_what_programs_write_into_the_kernels_log_is_no_incident():
     each, kernel = machine(), Kernel()
     assert fed(each, kernel.says(SOFT.format(cpu=1, s=22), prio=12)) == []

@@ -85,6 +85,17 @@ def test_hung_tasks_that_wait_for_different_things_part_once_that_is_known_and_s
     assert [[line.place for line in each.start_lines] for each in assembler.incidents] == [[2000, 3220], [2001, 3221]]
 
 
+def test_what_had_ended_and_lost_what_was_not_its_own_is_over_by_the_same():
+    assembler = play(soft(1, 100, 5))
+    assembler.progress(Progress(101 * S, cpu=1))
+    late = rcu(7, 108, None, 1)
+    (own,) = assembler.apply([("opened", late)], late.ts_ns)
+    assert own.state is State.OPEN  # by its start line alone it may have begun 21 s ago
+    late.duration = Seconds(5.0, 5.0)
+    old, new = assembler.apply([("closed", late)], late.ts_ns)
+    assert (old.state, old.ended_by, new.state) == (State.ENDED, "progress", State.OPEN)
+
+
 def test_a_task_that_waits_for_a_lock_joins_the_holder_that_its_line_names():
     holder = hung(1, 200, 122, "fuse_wait_answer")
     assert len(play(holder, hung(2, 200.1, 122, "my_ioctl", holder="t1:1")).incidents) == 1

@@ -236,6 +236,30 @@ def test_the_holder_of_a_lock_is_body_and_its_stack_not_the_victims():
     assert report.frames == ("__schedule", "read_dummy")
 
 
+@pytest.mark.parametrize(
+    ("guessed", "below", "module"),
+    [
+        (["hyplab_burn"], [], "hyplab"),
+        ([], [" hyplab_spin+0x2c/0x70 [hyplab]"], "hyplab"),
+        (["old"], [" kthread+0x1/0x2"], ""),
+    ],
+    ids=["all a guess", "unwound", "unwound, and a leftover"],
+)
+def test_a_stack_that_the_kernel_could_only_guess_at_still_names_a_module(guessed, below, module):
+    lines = [
+        SOFT.format(1, 3, "hyplab_spin", 692),
+        "CPU: 1 PID: 692 Comm: hyplab_spin Tainted: G           OEL     6.1.0-57-amd64 #1  Debian 6.1.192-3",
+        "RIP: 0010:__x86_indirect_thunk_array+0x0/0x20",
+        "Call Trace:",
+        " ? ktime_get_mono_fast_ns+0x3d/0x90",
+        *(f" ? {name}+0x1a/0x30 [hyplab]" for name in guessed),
+        *below,
+        " ? kthread+0xda/0x100",
+    ]
+    (report,) = assemble(records([(115.1, line) for line in lines]))
+    assert (report.frames[0], report.module) == ("__x86_indirect_thunk_array", module)
+
+
 @pytest.mark.parametrize("caller", ["", "C3"])
 def test_the_stack_behind_a_panic_at_a_lockup_is_the_lockups(caller):
     lines = records(

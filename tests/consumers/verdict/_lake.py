@@ -33,7 +33,7 @@ SOURCE = Source(HUNG.machine, HUNG.boot_id, "guest-kernel")
 
 
 class Scenario(NamedTuple):
-    """What is written. `second` gives state, frozen, and time run and waited (s) of vCPU 1 in a second of the story."""
+    """What is written; of the guest no clock from `heard_s` on. `second` gives state, frozen, and time run and waited (s) of vCPU 1 in a second of the story."""
 
     dump: str
     second: object
@@ -44,6 +44,8 @@ class Scenario(NamedTuple):
     trace: tuple = ()
     lost: tuple = ()
     guest: tuple = ()
+    disks: tuple = ()
+    heard_s: int = 63
     watched: tuple = ("kmsg", "topology", "vcpu-time", "qmp", "procfs")
 
 
@@ -117,6 +119,7 @@ def _qmp(scenario):
         "answer_ns": 1,
     }
     yield Record("qmp_status", AHEAD_NS + S, running)
+    yield from scenario.disks
     for event, at_ms in scenario.qmp:
         fields = {"vm": VM, "event": event, "realtime_ns": START_NS + at_ms * MS, "data": None}
         yield Record("qmp_events", AHEAD_NS + at_ms * MS + 300_000, fields)
@@ -134,7 +137,7 @@ def _states(scenario):
     if scenario.guest:
         records, where = list(scenario.guest), HUNG._replace(surface="procfs", clock="boot")
         yield frame(where, 0, len(records), "procfs", state.pack(records), END_S - 1)
-    yield _story._guest_clocks()
+    yield _story._guest_clocks(scenario.heard_s)
     yield _story._clocks(HOST._replace(surface="clocks"), AHEAD_NS)
     surfaces = {
         "topology": _topology(),

@@ -13,6 +13,7 @@ SPIN = ("hyplab_burn+0x15/0x30", "hyplab_spin+0x2c/0x70", "kthread+0xda/0x100")
 LOOP = ("rhashtable_walk_next", "inet_diag_dump", "netlink_dump")
 IPI = ("smp_call_function_many_cond", "on_each_cpu_cond_mask", "text_poke_bp_batch")
 DISK = ("__schedule", "schedule", "io_schedule", "bit_wait_io", "ext4_sync_file")
+NAP = ("__schedule", "schedule", "schedule_timeout", "msleep", "hyplab_hold", "kthread")
 GUEST = {"G": 0.98, "X": 0.01, "W": 0.01}
 HUNG = Kind.HUNG_TASK
 
@@ -45,7 +46,9 @@ _STALL = rcu(Shape.RAN, frames=LOOP)
 CASES = (
     Case("frozen", "C1", Owner.VMM_PAUSE, HIGH, incident(), _PAUSED),
     Case("starved", "C2", Owner.HOST_CPU, HIGH, incident(), facts(times(W=0.8, GX=0.2))),
-    Case("starved in part", "C2", Owner.HOST_CPU, MEDIUM, incident(), facts(times(W=0.29, GX=0.7, SH=0.01))),
+    Case("starved in part", "C2", Owner.HOST_CPU, MEDIUM, incident(rcu(Shape.IN_PART, 2000)), facts(times(W=0.29, GX=0.7, SH=0.01))),
+    Case("starved and idle", "C2", Owner.HOST_CPU, MEDIUM, incident(), facts(times(W=0.45, GX=0.2, H=0.35))),
+    Case("waited and ran enough", "-", Owner.UNDETERMINED, NONE, incident(), facts(times(W=0.29, GX=0.71))),
     Case("swapped", "C3", Owner.HOST_MEMORY, HIGH, incident(), facts(times(S=0.9, GX=0.1), memory=True)),
     Case("page fault", "C3", Owner.HOST_MEMORY, HIGH, incident(), facts(times(S=0.9, GX=0.1), sleep_memory=True)),
     Case(
@@ -69,6 +72,19 @@ CASES = (
     Case(
         "module, interrupts off", "C8", Owner.GUEST_DRIVER, MEDIUM,
         incident(rcu(Shape.SILENT, 2, frames=SPIN, module="hyplab")), facts(times(**GUEST)),
+    ),
+    Case("loops on a busy host", "C7", Owner.GUEST_KERNEL, MEDIUM, incident(frames=LOOP), facts(times(GX=0.75, W=0.25))),
+    Case(
+        "module loops on a busy host", "C7", Owner.GUEST_DRIVER, MEDIUM, incident(frames=SPIN, module="hyplab"),
+        facts(times(GX=0.75, W=0.25)),
+    ),
+    Case(
+        "interrupts off on a busy host", "C8", Owner.GUEST_KERNEL, MEDIUM,
+        incident(rcu(Shape.SILENT, 2, frames=LOOP)), facts(times(GX=0.75, W=0.25)),
+    ),
+    Case(
+        "module, interrupts off on a busy host", "C8", Owner.GUEST_DRIVER, MEDIUM,
+        incident(rcu(Shape.SILENT, 2, frames=SPIN, module="hyplab")), facts(times(GX=0.75, W=0.25)),
     ),
     Case(
         "hard lockup", "C8", Owner.GUEST_KERNEL, MEDIUM, incident(kind=Kind.HARD_LOCKUP, length_s=None, frames=LOOP),
@@ -120,6 +136,7 @@ CASES = (
     Case("one and a part", "C2", Owner.HOST_CPU, HIGH, incident(), facts(times(T=0.35, W=0.6, GX=0.05)), Owner.VMM_PAUSE),
     Case("disk slow", "S1", Owner.STORAGE_BACKEND, HIGH, hung(), _disk(io_slow=True)),
     Case("QEMU's error", "S1", Owner.STORAGE_BACKEND, HIGH, hung(), _disk(io_error=True)),
+    Case("disk limited", "S1", Owner.STORAGE_BACKEND, MEDIUM, hung(), _disk(io_limited=True)),
     Case("host's disk timed out", "S1", Owner.STORAGE_BACKEND, MEDIUM, hung(), _disk(io_timeout=True)),
     Case("network disk", "S1", Owner.NETWORK_BACKEND, HIGH, hung(), _disk(io_slow=True, io_network=True)),
     Case("answered", "S2", Owner.GUEST_KERNEL, MEDIUM, hung(), _disk(io_slow=False, io_done=True)),
@@ -131,6 +148,12 @@ CASES = (
     Case("FUSE's daemon", "S5", Owner.GUEST_USERSPACE, HIGH, hung(("fuse_simple_request",)), _disk(daemon_stuck=True)),
     Case("virtiofsd", "S5", Owner.VMM_BUG, HIGH, hung(("virtio_fs_enqueue_req",)), _disk(daemon_stuck=True)),
     Case("lock, nobody known", "S6", Owner.UNDETERMINED, NONE, hung(("__mutex_lock", "hyplab_wait")), _disk()),
+    Case("naps", "S6", Owner.GUEST_KERNEL, MEDIUM, hung(NAP), facts(times(SH=0.9, GX=0.1), length_s=120.0)),
+    Case(
+        "module naps", "S6", Owner.GUEST_DRIVER, MEDIUM, hung(NAP, module="hyplab"),
+        facts(times(SH=0.9, GX=0.1), length_s=120.0),
+    ),
+    Case("naps, its CPU perhaps away", "-", Owner.UNDETERMINED, NONE, hung(NAP), facts(times(STH=0.9, GX=0.1), length_s=120.0)),
     Case(
         "lock's holder", "S1", Owner.STORAGE_BACKEND, HIGH,
         hung(("__mutex_lock",), report(HUNG, frames=DISK, pid=7, task="dd"), holder="dd:7"), _disk(io_slow=True),

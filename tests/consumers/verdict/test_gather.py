@@ -164,6 +164,48 @@ def test_slow_requests_count_where_they_are_the_vm_s(made, tgid, so):
     assert holds(facts.io_slow) is so
 
 
+def test_of_a_guest_that_was_not_heard_again_the_time_up_to_its_last_word_counts(made):
+    incident, facts = made("spin", heard_s=13)
+    shares = facts.vcpus[1].value
+    assert facts.length_s == pytest.approx(8, abs=0.01)
+    assert 0.6 < shares.at_least("GX") < 0.7
+    assert shares.at_most("T") == pytest.approx(1 - shares.known, abs=0.02)
+    assert holds(facts.io_error) is None  # none was told up to then
+    assert judge(incident, facts).owner is Owner.UNDETERMINED  # it may have been stopped for the rest
+
+
+def test_a_part_that_is_long_enough_names_the_owner_and_not_surely(made):
+    found = judge(*made("frozen", heard_s=33))
+    assert (found.row, found.owner, found.confidence) == ("C1", Owner.VMM_PAUSE, Confidence.MEDIUM)
+
+
+def _disk(at, *, written_kib, writes, in_flight):
+    text = f"254 0 vda 9 0 72 1 {writes} 0 {2 * written_kib} 5 {in_flight} 9 9\n"
+    return Record("procfs_text", at * S, {"path": "/proc/diskstats", "text": text, "truncated": False})
+
+
+def _limited(bps):
+    fields = {"vm": _lake.VM, "device": "d0", "io_status": "ok", "bps": bps, "iops": 0, "data": "{}"}
+    return tuple(Record("qmp_blocks", _lake.AHEAD_NS + at * S, fields) for at in range(0, 60, 10))
+
+
+@pytest.mark.parametrize(
+    ("bps", "in_flight", "writes", "so"),
+    [(2000, 1, 4, True), (200_000, 1, 4, None), (2000, 0, 4, None), (2000, 1, 9, None), (0, 1, 4, None)],
+    ids=["held back", "limit not reached", "nothing waits", "requests end", "no limit"],
+)
+def test_a_limit_of_the_disk_counts_where_requests_wait_and_it_was_reached(made, bps, in_flight, writes, so):
+    before = (_disk(5, written_kib=0, writes=0, in_flight=0), _disk(10, written_kib=256, writes=4, in_flight=in_flight))
+    inside = tuple(
+        _disk(at, written_kib=256, writes=4 + (writes - 4) * (at // 5), in_flight=in_flight) for at in range(15, 45, 5)
+    )
+    _, facts = made("frozen", guest=(*before, *inside), disks=_limited(bps))
+    assert holds(facts.io_limited) is so
+    if so:
+        assert {each.table for each in facts.io_limited.records} == {"qmp_blocks", "procfs_disk"}
+        assert "requests of the guest's disk vda stood" in facts.io_limited.text
+
+
 def test_the_guest_s_own_thresholds_steal_and_counters_are_told(made):
     hangs = [Record("procfs_hangs", at * S, {"watchdog_thresh_s": 3, "softlockups": n}) for n, at in enumerate((5, 40))]
     stat = "cpu  0 0 0 0 0 0 0 {0} 0 0\ncpu0 0 0 0 0 0 0 0 0 0 0\ncpu1 0 0 0 0 0 0 0 {0} 0 0\n"

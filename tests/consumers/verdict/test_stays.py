@@ -37,6 +37,15 @@ def test_counters_say_what_ran_and_waited_and_states_the_rest():
     assert found.error == 0  # no time slice began while it was stopped: it was nothing else
 
 
+def test_a_wait_is_counted_when_it_ends_and_reaches_back_behind_the_samples_that_showed_none():
+    one, *others = [Sample(i * S, "R", False, S, S, 7) for i in range(6)]
+    ended = Sample(6 * S, "R", False, int(1.5 * S), int(6.5 * S), 9)
+    assert shares([one, *others], 0, 5).masses == {"GXWSTH": 1}  # as if it stood still, or counted late
+    found = shares([one, *others, ended], 0, 6)
+    assert found.at_least("W") == pytest.approx(5.5 / 6)
+    assert found.at_least("GX") == pytest.approx(0.5 / 6)
+
+
 def test_an_idle_vcpu_is_not_paused_only_where_the_monitor_says_so():
     idle = sampled(*[("S", 0, 0)] * 5)
     assert shares(idle, 0, 4).masses == {"SH": 1}
@@ -63,6 +72,16 @@ def test_an_interval_that_lies_inside_in_part_is_taken_for_as_unlike_as_can_be()
     found = shares(sampled(("R", 0, 0), ("R", 0.7, 0.3), ("R", 0.9, 0.1)), 0.5, 2)
     # Of the first second's 0.7 s on a CPU only 0.5 s can lie before, and none of its wait need be inside.
     assert found.masses == pytest.approx({"GX": (0.2 + 0.9) / 1.5, "W": 0.1 / 1.5, "GXW": 0.3 / 1.5})
+
+
+def test_what_stays_account_for_is_taken_from_the_counters_of_the_samples_around_them():
+    samples = sampled(("S", 0, 0), ("S", 0.3, 0.2), ("S", 0, 0))
+    found = shares(samples, 0, 2, [Stay(int(0.2 * S), int(0.4 * S), "W"), Stay(int(0.5 * S), int(0.7 * S), "GX")])
+    assert found.masses == pytest.approx({"W": 0.1, "GX": 0.15, "SH": 0.75})
+    # And a wait that the counters do not have yet is taken from what they know nothing of.
+    late = shares(sampled(("R", 0, 0), ("R", 0.3, 0)), 0, 1, [Stay(int(0.5 * S), S, "W")])
+    assert late.at_least("W") == pytest.approx(0.5)
+    assert late.at_least("GX") == pytest.approx(0.3)
 
 
 def test_where_nobody_sampled_nothing_is_known_and_clocks_add_their_error():
