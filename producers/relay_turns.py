@@ -31,7 +31,7 @@ class Turns(Generic[T]):
         return len(self._waiting)
 
     def may(self, who: T, read_bytes: int) -> bool:
-        """Return whether `who`, of whom `read_bytes` came so far, may be read: it has a turn, or nobody has or waits."""
+        """Return whether `who`, of whom `read_bytes` came so far, may be read: it has a turn, or nobody else."""
         place = max(self._place.get(who, 0), self._front - CREDIT_BYTES) + read_bytes - self._read.get(who, 0)
         self._read[who], self._place[who] = read_bytes, place
         self._front = max(self._front, place)
