@@ -16,7 +16,7 @@ from schemas import log_dir, segment
 from schemas.crashpoints import crash_point
 from schemas.crc import WORTH_BYTES
 from schemas.errors import BadInputError
-from schemas.frame import CRC_TAIL_BYTES, Frame, checksum, encode
+from schemas.frame import CRC_TAIL_BYTES, Frame, Parts, checksum, encode
 from schemas.segment import End, StreamPosition
 from schemas.segment_file import SegmentFile
 from schemas.stream import Stream
@@ -48,7 +48,7 @@ class PartitionWriter:
         self._end_path = folder / log_dir.END
         self._segment_bytes = segment_bytes
         self._clock = clock
-        self._pending: list[bytes] = []
+        self._pending: list[bytes | memoryview] = []
         self._pending_bytes = 0
         self._closed: dict[int, Closed] = {}
         self._rolling = False
@@ -73,11 +73,12 @@ class PartitionWriter:
 
     def append(self, frame: Frame) -> None:
         """Gather `frame`; when this raises, it was not taken."""
-        self.append_encoded(encode(frame), frame.stream, StreamPosition(frame.next, frame.number))
+        self.append_encoded((encode(frame),), frame.stream, StreamPosition(frame.next, frame.number))
 
-    def append_encoded(self, payload: bytes, stream: Stream, at: StreamPosition) -> None:
-        """Gather a frame that is encoded already, its checksum known to hold, after which `stream` stands `at`."""
-        size_bytes = segment.ENTRY_PREFIX_BYTES + len(payload)
+    def append_encoded(self, parts: Parts, stream: Stream, at: StreamPosition) -> None:
+        """Gather a frame that is encoded, its checksum known to hold, after which `stream` stands `at`."""
+        frame_bytes = sum(map(len, parts))
+        size_bytes = segment.ENTRY_PREFIX_BYTES + frame_bytes
         if self._pending_bytes + size_bytes > _PENDING_BYTES_MAX:
             self.sync()
         # A segment holds at least one entry, however small segments are to be.
@@ -85,7 +86,8 @@ class PartitionWriter:
         if self._rolling or (full and self._next > self._base):
             self._roll()
         append_ns = max(self._clock(), self._append_ns)
-        self._pending += (segment.encode_prefix(self._next, append_ns, payload, _frame_crc(payload)), payload)
+        crc = _frame_crc(parts[-1]) if frame_bytes >= WORTH_BYTES else None
+        self._pending += (segment.encode_prefix(self._next, append_ns, parts, crc), *parts)
         self._pending_bytes += size_bytes
         self._next, self._append_ns = self._next + 1, append_ns
         self.streams.pop(stream, None)
@@ -196,9 +198,9 @@ class PartitionWriter:
         return Closed(path, closed_ns, found.st_size)
 
 
-# That of the whole frame: all but its end is what the frame's own checksum is of.
-def _frame_crc(payload: bytes) -> int | None:
-    return zlib.crc32(payload[-CRC_TAIL_BYTES:], checksum(payload)) if len(payload) >= WORTH_BYTES else None
+# That of the whole frame, of which `last` is the last part: all but its end is what the frame's own checksum is of.
+def _frame_crc(last: bytes | memoryview) -> int:
+    return zlib.crc32(last[-CRC_TAIL_BYTES:], checksum(last))
 
 
 # Overwritten in place where it exists: a full disk still has that room, and readers see no moment without it.

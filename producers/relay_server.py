@@ -204,7 +204,7 @@ class Relay:
         taken = link.guest.take(arrived, now_s)
         size_bytes = 0
         if taken is not None:
-            size_bytes = len(taken.payload)
+            size_bytes = sum(map(len, taken.parts))
             self._thread.put_encoded(*taken)
             link.queued_bytes += size_bytes
             self._log_bytes += size_bytes
@@ -256,7 +256,7 @@ class Relay:
     def _put(self, made: list[Frame]) -> None:
         for frame in made:
             at = StreamPosition(frame.next, frame.number)
-            self._thread.put_encoded(TOPIC_STATE, encode(frame), frame.stream, at)
+            self._thread.put_encoded(TOPIC_STATE, (encode(frame),), frame.stream, at)
 
     def _load(self) -> dict[str, Any]:
         try:

@@ -38,7 +38,7 @@ def account(guest):
 
 def test_a_frame_is_stamped_with_the_guest_that_the_socket_names_and_else_unchanged(guest):
     taken = guest.take(arrived(3), 0.0)
-    found = frames.decode(taken.payload)
+    found = frames.decode(b"".join(taken.parts))
     assert found.stream == taken.stream == CLAIMED._replace(machine=UUID)
     assert found == frames.decode(encode(frame(3, b"", found.stream)))
     assert (taken.topic, taken.at.next, taken.at.number) == (TOPIC_LOG, 40, 3)
