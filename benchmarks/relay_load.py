@@ -21,7 +21,7 @@ from schemas.relay_guest import Acked, Greeted, GuestEnd
 from schemas.stream import Stream
 from schemas.surfaces import TOPIC_TRACE
 
-_OUT_BYTES = 256 << 10
+_TURN_BYTES = 128 << 10
 
 
 class _Guest:
@@ -50,25 +50,33 @@ class _Guest:
             elif isinstance(event, Acked):
                 self.acked_bytes += sum(self._sizes.popleft() for _ in range(event.frames))
 
+    # As much of one guest as the relay reads of it before it is the next one's turn: more in one piece would be the
+    # shares of this loop, not those of the relay.
     def write(self, *, over: bool) -> None:
-        while self._end.room() and len(self._out) < 8 and not over and self._due():
-            frame = Frame(self._stream, "run", self._next, self._next, self._next + 1, 1, "bpf", 1, self._body)
-            payload = encode(frame, compress=False)
-            self._put(self._end.frame(TOPIC_TRACE, self._next, payload))
-            self._put(payload)
-            self._next += 1
-            self._sent_bytes += len(payload)
-            self._sizes.append(len(payload))
-        self.wants_out = bool(self._out)
-        while self._out:
+        left_bytes = _TURN_BYTES
+        while left_bytes > 0:
+            if not self._out:
+                if over or not self._end.room() or not self._due():
+                    break
+                left_bytes -= self._frame()
             try:
                 taken = self.socket.send(self._out[0])
             except BlockingIOError:
-                return
+                break
             self._out[0] = self._out[0][taken:]
             if not self._out[0]:
                 self._out.popleft()
-        self.wants_out = False
+        self.wants_out = bool(self._out) or left_bytes <= 0
+
+    def _frame(self) -> int:
+        frame = Frame(self._stream, "run", self._next, self._next, self._next + 1, 1, "bpf", 1, self._body)
+        payload = encode(frame, compress=False)
+        self._put(self._end.frame(TOPIC_TRACE, self._next, payload))
+        self._put(payload)
+        self._next += 1
+        self._sent_bytes += len(payload)
+        self._sizes.append(len(payload))
+        return len(payload)
 
     def _due(self) -> bool:
         return not self._rate or self._sent_bytes <= (time.monotonic() - self._start_s) * self._rate

@@ -51,6 +51,16 @@ order by all
 """  # noqa: S608
 
 
+def tells(stream: Stream) -> bool:
+    """Return whether heartbeats of `stream` say when it was watched.
+
+    Descriptions are sent once, and nobody watches them. Exchanges of times with a guest are its relay's: the stream
+    `relay` of the host whose instance is the guest's name says when somebody was there to have them.
+    """
+    described = (stream.surface == "ftrace" and "/" not in stream.instance) or stream.instance.endswith("/types")
+    return not described and (stream.surface, stream.instance) != ("clocks", "relay")
+
+
 def watched(spans: Iterable[Span], since_ns: int, until_ns: int) -> Watched:
     """Return how much of the time from `since_ns` up to `until_ns` the `spans`, in any order, were watched.
 

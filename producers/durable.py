@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -58,7 +58,7 @@ def write_file(path: Path, data: bytes) -> None:
     sync_path(path.parent)
 
 
-def write_all_at(fd: int, parts: list[bytes], position: int) -> None:
+def write_all_at(fd: int, parts: Sequence[bytes | memoryview], position: int) -> None:
     """Write all of `parts`, one behind the other, at byte `position`."""
     for at in range(0, len(parts), _PARTS_MAX):
         some = parts[at : at + _PARTS_MAX]

@@ -23,7 +23,7 @@ from producers.log_partition import PartitionWriter
 from schemas import log_dir
 from schemas.crashpoints import crash_point
 from schemas.errors import LockedError, StorageError, UnavailableError, UsageError
-from schemas.frame import Frame
+from schemas.frame import Frame, Parts
 from schemas.segment import StreamPosition
 from schemas.stream import Stream
 from schemas.surfaces import TOPICS
@@ -91,10 +91,10 @@ class LogWriter:
         with self._busy:
             self._partition(topic).append(frame)
 
-    def append_encoded(self, topic: str, payload: bytes, stream: Stream, at: StreamPosition) -> None:
+    def append_encoded(self, topic: str, parts: Parts, stream: Stream, at: StreamPosition) -> None:
         """Take a frame that is encoded already as the next entry of `topic`; `stream` stands `at` behind it."""
         with self._busy:
-            self._partition(topic).append_encoded(payload, stream, at)
+            self._partition(topic).append_encoded(parts, stream, at)
 
     def size_bytes(self) -> int:
         """Return what all segments take, with what is not yet synced."""

@@ -16,7 +16,7 @@ from schemas import log_dir, segment
 from schemas.crashpoints import crash_point
 from schemas.crc import WORTH_BYTES
 from schemas.errors import BadInputError
-from schemas.frame import CRC_TAIL_BYTES, Frame, checksum, encode
+from schemas.frame import CRC_TAIL_BYTES, Frame, Parts, checksum, encode
 from schemas.segment import End, StreamPosition
 from schemas.segment_file import SegmentFile
 from schemas.stream import Stream
@@ -45,9 +45,10 @@ class PartitionWriter:
 
     def __init__(self, folder: Path, segment_bytes: int, clock: Callable[[], int]) -> None:
         self.folder = folder
+        self._end_path = folder / log_dir.END
         self._segment_bytes = segment_bytes
         self._clock = clock
-        self._pending: list[bytes] = []
+        self._pending: list[bytes | memoryview] = []
         self._pending_bytes = 0
         self._closed: dict[int, Closed] = {}
         self._rolling = False
@@ -64,7 +65,7 @@ class PartitionWriter:
             self._fd = self._open(self._base)
             try:
                 self._published = End(self._next, self._base, self._position)
-                self._end_fd = _open_end(folder / log_dir.END, segment.encode_end(self._published))
+                self._end_fd = _open_end(self._end_path, segment.encode_end(self._published))
             except OSError:
                 os.close(self._fd)
                 raise
@@ -72,11 +73,12 @@ class PartitionWriter:
 
     def append(self, frame: Frame) -> None:
         """Gather `frame`; when this raises, it was not taken."""
-        self.append_encoded(encode(frame), frame.stream, StreamPosition(frame.next, frame.number))
+        self.append_encoded((encode(frame),), frame.stream, StreamPosition(frame.next, frame.number))
 
-    def append_encoded(self, payload: bytes, stream: Stream, at: StreamPosition) -> None:
-        """Gather a frame that is encoded already, its checksum known to hold, after which `stream` stands `at`."""
-        size_bytes = segment.ENTRY_PREFIX_BYTES + len(payload)
+    def append_encoded(self, parts: Parts, stream: Stream, at: StreamPosition) -> None:
+        """Gather a frame that is encoded, its checksum known to hold, after which `stream` stands `at`."""
+        frame_bytes = sum(map(len, parts))
+        size_bytes = segment.ENTRY_PREFIX_BYTES + frame_bytes
         if self._pending_bytes + size_bytes > _PENDING_BYTES_MAX:
             self.sync()
         # A segment holds at least one entry, however small segments are to be.
@@ -84,7 +86,8 @@ class PartitionWriter:
         if self._rolling or (full and self._next > self._base):
             self._roll()
         append_ns = max(self._clock(), self._append_ns)
-        self._pending += (segment.encode_prefix(self._next, append_ns, payload, _frame_crc(payload)), payload)
+        crc = _frame_crc(parts[-1]) if frame_bytes >= WORTH_BYTES else None
+        self._pending += (segment.encode_prefix(self._next, append_ns, parts, crc), *parts)
         self._pending_bytes += size_bytes
         self._next, self._append_ns = self._next + 1, append_ns
         self.streams.pop(stream, None)
@@ -97,7 +100,7 @@ class PartitionWriter:
             self._write_pending()
         end = End(self._next, self._base, self._position)
         if end != self._published:
-            with refusals(self.folder / log_dir.END):
+            with refusals(self._end_path):
                 write_at(self._end_fd, segment.encode_end(end), 0)
                 crash_point("log:published")
                 self._published = end
@@ -133,8 +136,7 @@ class PartitionWriter:
     # After a failed fdatasync the kernel counts the pages as clean, so syncing again would prove nothing: what is not
     # known to be durable stays in memory and is written again.
     def _write_pending(self) -> None:
-        path = log_dir.segment_path(self.folder, self._base)
-        with refusals(path):
+        with refusals(self._path):
             try:
                 write_all_at(self._fd, self._pending, self._position)
                 crash_point("log:written")
@@ -160,7 +162,7 @@ class PartitionWriter:
         self._rolling = False
         self.rolls += 1
         self.sync()
-        with refusals(self.folder / log_dir.END):
+        with refusals(self._end_path):
             self._sync_end()
         crash_point("log:rolled")
 
@@ -178,7 +180,10 @@ class PartitionWriter:
         return len(data)
 
     def _open(self, base: int) -> int:
-        return os.open(log_dir.segment_path(self.folder, base), os.O_RDWR | os.O_CLOEXEC)
+        path = log_dir.segment_path(self.folder, base)
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self._path = path  # of errors: made anew for each sync it would cost more than the rest of it
+        return fd
 
     def _look_at(self, base: int, after: int) -> Closed:
         path = log_dir.segment_path(self.folder, base)
@@ -193,9 +198,9 @@ class PartitionWriter:
         return Closed(path, closed_ns, found.st_size)
 
 
-# That of the whole frame: all but its end is what the frame's own checksum is of.
-def _frame_crc(payload: bytes) -> int | None:
-    return zlib.crc32(payload[-CRC_TAIL_BYTES:], checksum(payload)) if len(payload) >= WORTH_BYTES else None
+# That of the whole frame, of which `last` is the last part: all but its end is what the frame's own checksum is of.
+def _frame_crc(last: bytes | memoryview) -> int:
+    return zlib.crc32(last[-CRC_TAIL_BYTES:], checksum(last))
 
 
 # Overwritten in place where it exists: a full disk still has that room, and readers see no moment without it.

@@ -1,18 +1,23 @@
 """The surface `relay`: what the relay on a host says of its guests and of their clocks; its own records, read nowhere.
 
 Records are of the kinds `relay_guests` (one guest at one moment), `relay_refused` (bytes of a guest that were no frame)
-and, on the surface `clocks` under the guest's name, `clock_pings` (one exchange of times with the guest).
+and, on the surface `clocks` under the guest's name, `clock_pings` (one exchange of times with the guest). Heartbeats
+say how long the relay watched: of its records one of the stream without an instance, of each guest's port one of the
+stream whose instance is the guest's name.
 """
 
 import time
 from collections.abc import Mapping
 from typing import Final
 
-from schemas import limits, state
+from producers.clock_readings import ClockReading
+from schemas import heartbeat, limits, state
 from schemas.frame import Frame
+from schemas.heartbeat import Heartbeat
 from schemas.segment import StreamPosition
 from schemas.state import Record
 from schemas.stream import Stream
+from schemas.surfaces import HEARTBEAT_ENCODING, HEARTBEAT_VERSION
 
 SURFACE: Final = "relay"
 #: The clock surface's name, which is that of its encoding too.
@@ -28,6 +33,30 @@ class StateStream:
         at = stands.get(stream)
         self._stream, self._run = stream, run
         self._next, self._number = (at.next, at.number + 1) if at else (0, 0)
+        self._since_realtime_ns, self._since_position = 0, self._next
+
+    def watch(self, realtime_ns: int) -> None:
+        """Begin a span of watching, at this CLOCK_REALTIME."""
+        self._since_realtime_ns, self._since_position = realtime_ns, self._next
+
+    def beat(self, clocks: ClockReading, counters: dict[str, int]) -> Frame:
+        """Return the heartbeat that ends the span of watching at `clocks`, where the next one begins."""
+        beat = Heartbeat(
+            since_realtime_ns=self._since_realtime_ns,
+            until_realtime_ns=clocks.realtime_ns,
+            first_position=self._since_position,
+            realtime_ns=clocks.realtime_ns,
+            monotonic_ns=clocks.monotonic_ns,
+            boottime_ns=clocks.boottime_ns,
+            bracket_ns=clocks.bracket_ns,
+            counters=counters,
+        )
+        self.watch(clocks.realtime_ns)
+        at = (self._number, self._next, self._next, 0)
+        self._number += 1
+        body = heartbeat.pack(beat)
+        how = (HEARTBEAT_ENCODING, HEARTBEAT_VERSION, body)
+        return Frame(self._stream, self._run, *at, *how, realtime_ns=clocks.realtime_ns)
 
     def frames(self, records: list[Record]) -> list[Frame]:
         """Return the frames that hold `records`, which are the stream's next."""

@@ -39,6 +39,7 @@ def add(verb: argparse.ArgumentParser) -> None:
     target.add_argument("--kafka", metavar="HOST:PORT", help="ship to this Kafka [kafka.bootstrap]")
     verb.add_argument("--spool", type=Path, metavar="DIR", help="spool in front of Kafka [spool.dir]")
     verb.add_argument("--machine", metavar="ID", help="name of this host; default its machine-id [agent.machine]")
+    verb.add_argument("--metrics", metavar="HOST:PORT", help="serve metrics there; or PORT; or off [relay.metrics]")
     verb.add_argument("--for", dest="for_s", type=float, metavar="SECONDS", help="stop after so long [agent.for_s]")
     verb.add_argument("--verbose", action="store_true", help="log more")
     verb.set_defaults(func=_relay)
@@ -49,7 +50,8 @@ def _relay(args: argparse.Namespace) -> int:
     config = toml_config.load(args.config, Config) if args.config else Config()
     given = {"machine": args.machine, "for_s": args.for_s}
     agent = dataclasses.replace(config.agent, **{key: each for key, each in given.items() if each is not None})
-    config = dataclasses.replace(config, agent=agent)
+    relay = config.relay if args.metrics is None else dataclasses.replace(config.relay, metrics=args.metrics)
+    config = dataclasses.replace(config, agent=agent, relay=relay)
     if not (args.vm or args.vm_dir or args.libvirt_xml):
         raise UsageError("whose frames? give --vm NAME=SOCKET, --vm-dir DIR or --libvirt-xml PATH")
 

@@ -12,6 +12,7 @@ from producers.relay_vms import Vm
 from schemas import frame as frames
 from schemas import limits
 from schemas.errors import BadInputError
+from schemas.frame import Parts
 from schemas.relay import Hello, Refused
 from schemas.relay_host import Arrived, Timed
 from schemas.segment import StreamPosition
@@ -41,7 +42,7 @@ class Taken(NamedTuple):
     """A frame as it goes into the host's log."""
 
     topic: str
-    payload: bytes
+    parts: Parts
     stream: Stream
     at: StreamPosition
 
@@ -106,14 +107,14 @@ class Guest:
                 self.duplicates += 1
                 return None
             stream = self._stamped(tags.stream, now_s)
-            payload = frames.stamp(arrived.payload, tags, stream)
+            parts = frames.stamp(arrived.payload, tags, stream)
         except BadInputError as e:
             self.refuse(Refused(e.reason, arrived.payload[: limits.DEAD_LETTER_BYTES_MAX], len(arrived.payload)))
             return None
         self.frames += 1
         row = SURFACES.get(stream.surface)
         topic = row.topic if row else arrived.topic
-        return Taken(topic, payload, stream, StreamPosition(tags.next, tags.number))
+        return Taken(topic, parts, stream, StreamPosition(tags.next, tags.number))
 
     def refuse(self, refused: Refused) -> None:
         """Count bytes that are no packet or no frame, and keep the first of them for the next account."""

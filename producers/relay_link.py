@@ -1,7 +1,6 @@
 """The socket of one guest: connected to, read in turns with all others, and written to as far as it takes bytes."""
 
 import asyncio
-import contextlib
 import logging
 import socket
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from schemas.relay_host import Arrived, Asked, Event, Greeted, HostEnd, Pinged, 
 
 log = logging.getLogger(__name__)
 #: What is read of one guest before it is the next one's turn.
-_READ_BYTES: Final = 128 << 10
+READ_BYTES: Final = 128 << 10
 #: What waits for a guest that does not read; of acknowledgements only the newest of each topic waits beside it.
 _OUT_BYTES_MAX: Final = 16 << 10
 _CONNECT_S: Final = 1.0
@@ -51,20 +50,24 @@ class Link:
         self._acks: dict[str, tuple[int, int]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._broken_off: asyncio.TimerHandle | None = None
+        self._rest_by_s: float | None = None
         self._said = ""
         self._connect()
 
     def close(self) -> None:
         """Let go of the socket for good."""
         self._disconnect()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._broken_off):
+            if timer is not None:
+                timer.cancel()
 
-    def resume(self) -> None:
-        """Read again."""
-        if self._socket is not None:
-            self._loop.add_reader(self._socket, self._readable)
-            self._watch_for_the_rest()
+    def resume(self) -> bool:
+        """Read again; return whether there is a connection to read of."""
+        if self._socket is None:
+            return False
+        self._loop.add_reader(self._socket, self._readable)
+        self._watch_for_the_rest()
+        return True
 
     def ack(self, topic: str, offset: int, check: int) -> None:
         """Say that all frames of `topic` below `offset` are durable."""
@@ -119,7 +122,7 @@ class Link:
             self._pause()
             return
         try:
-            data = self._socket.recv(_READ_BYTES)
+            data = self._socket.recv(READ_BYTES)
         except BlockingIOError:
             return
         except OSError as e:
@@ -161,20 +164,24 @@ class Link:
     def _pause(self) -> None:
         assert self._socket is not None
         self._loop.remove_reader(self._socket)
-        self._watch_no_longer()
+        self._rest_by_s = None
 
+    # One timer, which is set anew only when it fires: a packet comes in many pieces.
     def _watch_for_the_rest(self) -> None:
-        self._watch_no_longer()
-        if self._socket is not None and self.end.open:
-            self._broken_off = self._loop.call_later(_BROKEN_OFF_S, self._give_up)
-
-    def _watch_no_longer(self) -> None:
-        if self._broken_off is not None:
-            self._broken_off.cancel()
-            self._broken_off = None
+        if self._socket is None or not self.end.open:
+            self._rest_by_s = None
+            return
+        self._rest_by_s = self._loop.time() + _BROKEN_OFF_S
+        if self._broken_off is None:
+            self._broken_off = self._loop.call_at(self._rest_by_s, self._give_up)
 
     def _give_up(self) -> None:
         self._broken_off = None
+        if self._rest_by_s is None:
+            return
+        if self._loop.time() < self._rest_by_s:
+            self._broken_off = self._loop.call_at(self._rest_by_s, self._give_up)
+            return
         lost = self.end.give_up()
         if lost is not None:
             self.guest.refuse(lost)
@@ -199,9 +206,13 @@ class Link:
             for topic, (offset, check) in self._acks.items():
                 self._out += self.end.ack(topic, offset, check)
             self._acks = {}
-        with contextlib.suppress(OSError):  # a socket that is broken says so to its reader
+        try:
             del self._out[: self._socket.send(self._out)]
-        if self._out:
+        except BlockingIOError:
+            pass
+        except OSError:  # a socket that is broken says so to its reader, who may have to wait
+            self._out, self._acks = bytearray(), {}
+        if self._out or self._acks:  # those came while the socket was full
             self._loop.add_writer(self._socket, self._writable)
         else:
             self._loop.remove_writer(self._socket)

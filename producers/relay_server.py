@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import signal
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable
@@ -16,30 +17,30 @@ from typing import Any, Final, NamedTuple
 
 from producers import memory
 from producers.log import LogWriter
-from producers.relay import CLOCKS, SURFACE, StateStream
+from producers.relay_accounts import Accounts
 from producers.relay_guest import Guest, Host
 from producers.relay_history import History, recalled
-from producers.relay_link import Link
+from producers.relay_link import READ_BYTES, Link
+from producers.relay_metrics import RelayMetrics, Standing
+from producers.relay_turns import Turns
 from producers.relay_vms import Vm
 from producers.ship_child import ShipperChild
 from producers.writer import WriterThread
+from schemas import metrics_http
 from schemas.config import Config
 from schemas.crashpoints import crash_point
 from schemas.errors import StorageError, UnavailableError, UsageError
-from schemas.frame import encode
+from schemas.frame import Frame, encode
 from schemas.relay import Hello
 from schemas.relay_host import Arrived
 from schemas.segment import StreamPosition
-from schemas.state import Record
-from schemas.stream import Layer, Stream
-from schemas.surfaces import SURFACES, TOPIC_STATE
+from schemas.stream import Layer
+from schemas.surfaces import TOPIC_STATE
 
 log = logging.getLogger(__name__)
 _STATE: Final = "relay.json"
 _SECOND_S: Final = 1.0
 _STOP_S: Final = 10.0
-#: Streams of clocks that go on; those of guests that were gone for longest begin again where the log knows them.
-_CLOCKS_MAX: Final = 4096
 
 
 class _Token(NamedTuple):
@@ -52,6 +53,7 @@ class _Token(NamedTuple):
     offset: int
     check: int
     size_bytes: int
+    at_s: float
 
 
 class Relay:
@@ -77,15 +79,15 @@ class Relay:
         self._shipper_command = shipper
         self._run = str(uuid.uuid4())
         self._links: dict[str, Link] = {}
-        self._waiting: dict[Link, None] = {}  # in the order in which they were told to wait
+        self._turns: Turns[Link] = Turns()
+        self._ahead: set[Link] = set()  # of more than a window, which no guest that keeps to it is
         self._tokens: deque[_Token] = deque()
-        self._clocks: dict[Stream, StateStream] = {}
-        self._stands = writer.positions
-        own = Stream(host.machine, host.boot_id, Layer.HOST, SURFACE, "", SURFACES[SURFACE].clock)
-        self._own = StateStream(own, self._run, self._stands)
-        self._histories = recalled(writer.dir, self._stands)
+        stands = writer.positions
+        self._accounts = Accounts(host, self._run, stands)
+        self._histories = recalled(writer.dir, stands)
         self._remembered = self._load()
         self._failure: BaseException | None = None
+        self._beat_realtime_ns = time.time_ns()
 
     async def run(self) -> None:
         """Serve until SIGTERM, SIGINT or `for_s`; then make durable what came, and close.
@@ -105,14 +107,19 @@ class Relay:
         self._every_second()
         self._report()
         log.info("relaying %d guests as run %s", len(self._links), self._run)
+        limit_bytes = self._config.queue_bytes_max
+        metrics = metrics_http.serve(self._config.metrics, RelayMetrics(self._thread, limit_bytes, self._standing).text)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stop.wait(), self._for_s)
+        self._stop.set()  # nothing is put behind the last account
         for link in self._links.values():
             link.close()
-        self._put_records(self._account())
+        self._put(self._accounts.frames(self._guests()))
         stopped = await asyncio.to_thread(self._thread.stop, _STOP_S)
         self._save()
         shipped = shipper is None or await shipper.stop()
+        if metrics is not None:
+            metrics.close()
         log.info("stopped after %d frames", sum(link.guest.frames for link in self._links.values()))
         if self._failure is not None:
             raise self._failure
@@ -132,6 +139,7 @@ class Relay:
         if self._stop.is_set() or self._thread.error is not None:
             self._stop.set()
             return
+        self._beat_realtime_ns = time.time_ns()
         self._hold()
         self._open_and_close()
         self._save()
@@ -156,6 +164,9 @@ class Relay:
         for machine, link in list(self._links.items()):
             if vms.get(machine) != link.guest.vm:
                 link.close()
+                self._turns.forget(link)
+                self._ahead.discard(link)
+                self._put(self._accounts.leave(link.guest))
                 self._histories[machine] = link.guest.history
                 del self._links[machine]
         for machine, vm in vms.items():
@@ -167,33 +178,38 @@ class Relay:
         remembered = self._remembered.get(vm.machine, {})
         guest.history.generation = max(guest.history.generation, int(remembered.get("generation", 0)))
         guest.reached.update(remembered.get("reached", {}))
+        self._accounts.watch(guest)
         hello = Hello(vm.name, self._host.machine, self._host.boot_id, Layer.HOST, self._config.window_bytes, {})
         return Link(guest, hello, self._config, self._arrived, self._may_read)
 
     def _may_read(self, link: Link) -> bool:
-        full = self._thread.queued_bytes > self._config.queue_bytes_max
-        if self._held() or full or link.queued_bytes > self._config.window_bytes:
-            self._waiting.setdefault(link)
+        turn = self._turns.may(link, link.guest.bytes)
+        if link.queued_bytes > self._config.window_bytes:
+            self._ahead.add(link)
+            return False
+        if not turn or self._held() or self._thread.queued_bytes > self._config.queue_bytes_max:
+            self._turns.wait(link)
             return False
         return True
 
     def _resume(self) -> None:
-        if self._held() or self._thread.queued_bytes > self._config.queue_bytes_max // 2:
-            return
-        waiting, self._waiting = self._waiting, {}
-        for link in waiting:
-            link.resume()
+        room_bytes = self._config.queue_bytes_max - self._thread.queued_bytes
+        if len(self._turns) and not self._held() and room_bytes >= self._config.queue_bytes_max // 2:
+            for link in self._turns.next(room_bytes // READ_BYTES):
+                if not link.resume():
+                    self._turns.give_up(link)
 
     def _arrived(self, link: Link, arrived: Arrived) -> None:
-        taken = link.guest.take(arrived, self._loop.time())
+        now_s = self._loop.time()
+        taken = link.guest.take(arrived, now_s)
         size_bytes = 0
         if taken is not None:
-            size_bytes = len(taken.payload)
+            size_bytes = sum(map(len, taken.parts))
             self._thread.put_encoded(*taken)
             link.queued_bytes += size_bytes
             self._log_bytes += size_bytes
         where = (arrived.topic, arrived.offset + 1, arrived.check)
-        self._tokens.append(_Token(self._thread.queued, link, arrived.link, *where, size_bytes))
+        self._tokens.append(_Token(self._thread.queued, link, arrived.link, *where, size_bytes, now_s))
         if taken is None:
             self._acknowledge()
 
@@ -213,6 +229,9 @@ class Relay:
         while self._tokens and self._tokens[0].queued <= synced:
             token = self._tokens.popleft()
             token.link.queued_bytes -= token.size_bytes
+            if token.link in self._ahead and token.link.queued_bytes <= self._config.window_bytes:
+                self._ahead.remove(token.link)
+                token.link.resume()
             newest[token.link, token.topic] = token
         for token in newest.values():
             if token.number == token.link.end.link:
@@ -221,31 +240,23 @@ class Relay:
 
     def _report(self) -> None:
         if not self._stop.is_set():
-            self._put_records(self._account())
+            self._put(self._accounts.frames(self._guests()))
             self._loop.call_later(self._config.report_s, self._report)
 
-    def _account(self) -> list[Record]:
-        return [record for link in self._links.values() for record in link.guest.account()]
+    # Called from the thread that serves metrics.
+    def _standing(self) -> Standing:
+        lag_s = 0.0
+        with contextlib.suppress(IndexError):
+            lag_s = max(0.0, self._loop.time() - self._tokens[0].at_s)
+        return Standing(self._guests(), len(self._turns), lag_s, self._beat_realtime_ns)
 
-    def _put_records(self, records: list[Record]) -> None:
-        made = self._own.frames(records) if records else []
-        for machine, link in self._links.items():
-            pings: dict[str, list[Record]] = {}
-            for boot_id, record in link.guest.take_pings():
-                pings.setdefault(boot_id, []).append(record)
-            for boot_id, found in pings.items():
-                stream = Stream(machine, boot_id, Layer.GUEST_KERNEL, CLOCKS, SURFACE, "mono")
-                made += self._clock(stream).frames(found)
+    def _guests(self) -> list[Guest]:
+        return [link.guest for link in list(self._links.values())]
+
+    def _put(self, made: list[Frame]) -> None:
         for frame in made:
             at = StreamPosition(frame.next, frame.number)
-            self._thread.put_encoded(TOPIC_STATE, encode(frame), frame.stream, at)
-
-    def _clock(self, stream: Stream) -> StateStream:
-        known = self._clocks.pop(stream, None)
-        self._clocks[stream] = known or StateStream(stream, self._run, self._stands)
-        while len(self._clocks) > _CLOCKS_MAX:
-            del self._clocks[next(iter(self._clocks))]
-        return self._clocks[stream]
+            self._thread.put_encoded(TOPIC_STATE, (encode(frame),), frame.stream, at)
 
     def _load(self) -> dict[str, Any]:
         try:

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from producers.log import LogWriter
 from schemas.errors import StorageError
-from schemas.frame import Frame
+from schemas.frame import Frame, Parts
 from schemas.segment import StreamPosition
 from schemas.stream import Stream
 from schemas.surfaces import SURFACES
@@ -56,9 +56,10 @@ class WriterThread:
         topic = SURFACES[frame.stream.surface].topic
         self._push(_Step(partial(self._writer.append, topic, frame), len(frame.body), frame))
 
-    def put_encoded(self, topic: str, payload: bytes, stream: Stream, at: StreamPosition) -> None:
-        """Queue one frame that is encoded already; never waits."""
-        self._push(_Step(partial(self._writer.append_encoded, topic, payload, stream, at), len(payload), None))
+    def put_encoded(self, topic: str, parts: Parts, stream: Stream, at: StreamPosition) -> None:
+        """Queue one frame that is encoded already, in `parts`; never waits."""
+        size_bytes = sum(map(len, parts))
+        self._push(_Step(partial(self._writer.append_encoded, topic, parts, stream, at), size_bytes, None))
 
     def stop(self, timeout_s: float) -> bool:
         """Append what waits, sync, end the thread; False when the disk did not take it in time."""

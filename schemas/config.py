@@ -49,6 +49,7 @@ class RelayConfig:
     queue_bytes_max: int = key(32 << 20, within(1 << 21, 1 << 34, "bytes"))
     window_bytes: int = key(4 << 20, within(1 << 21, 1 << 26, "bytes"))  # what a guest sends ahead of the disk
     report_s: float = key(10.0, within(0.1, 3600, "seconds"))  # between two accounts of every guest
+    metrics: str = key(metrics_address.RELAY, metrics_address.rule())
 
     def __post_init__(self) -> None:
         bounds.check(self)

@@ -65,6 +65,10 @@ class Frame:
     descriptor: bytes | None = None
 
 
+#: The bytes of a frame, one part behind the other.
+Parts = tuple[bytes | memoryview, ...]
+
+
 class Tags(NamedTuple):
     """What a frame says of itself without its body; its stream's bytes are those from `stream_at` to `stream_end`."""
 
@@ -160,8 +164,10 @@ def decode_tags(data: bytes, *, checked: bool = False) -> Tags:
     return Tags(frame.stream, frame.run, frame.number, frame.first, frame.next, *span)
 
 
-def stamp(data: bytes, tags: Tags, stream: Stream) -> bytes:
+def stamp(data: bytes, tags: Tags, stream: Stream) -> Parts:
     """Return the frame in `data`, whose tags are `tags`, as one of `stream`; nothing else of it is changed or opened.
+
+    It is in parts, the last of which is its checksum; most of it is where it was, because to move it is work.
 
     Raises:
         BadInputError: `reason` is `oversize` or `limit`: the result would be no frame.
@@ -176,7 +182,7 @@ def stamp(data: bytes, tags: Tags, stream: Stream) -> bytes:
     else:
         replaced = zlib.crc32(memoryview(data)[: tags.stream_end])
         crc = checksum(data) ^ shifted(replaced ^ zlib.crc32(head), len(rest))
-    return b"".join((head, rest, bytes((_UINT32,)), crc.to_bytes(_CRC_BYTES, "big")))
+    return head, rest, bytes((_UINT32,)) + crc.to_bytes(_CRC_BYTES, "big")
 
 
 def content(data: bytes, tags: Tags) -> int:
@@ -223,7 +229,7 @@ def decode_reach(data: bytes) -> tuple[Stream, int]:
         raise BadInputError("malformed", f"field {e} is missing") from None
 
 
-def checksum(data: bytes) -> int:
+def checksum(data: bytes | memoryview) -> int:
     """Return the CRC-32 in `data`, a frame that `decode` took: so it is that of all bytes before it."""
     return int.from_bytes(data[-_CRC_BYTES:], "big")
 

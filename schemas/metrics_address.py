@@ -9,6 +9,7 @@ from schemas.bounds import Rule
 AGENT: Final = "127.0.0.1:9477"
 COLLECTOR: Final = "127.0.0.1:9478"
 ALERT: Final = "127.0.0.1:9479"
+RELAY: Final = "127.0.0.1:9480"
 OFF: Final = "off"
 LOOPBACK: Final = "127.0.0.1"
 _TEXT: Final = re.compile(r"(?:(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+|localhost)):)?([0-9]{1,5})")

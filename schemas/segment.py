@@ -25,6 +25,7 @@ import msgpack
 from schemas import limits
 from schemas.crc import shifted
 from schemas.errors import BadInputError
+from schemas.frame import Parts
 from schemas.stream import Stream
 
 VERSION: Final = 1
@@ -133,15 +134,20 @@ def decode_header(data: bytes) -> Header:
 
 def encode_entry(offset: int, append_ns: int, payload: bytes) -> bytes:
     """Return the entry that holds `payload`, 1 to FRAME_BYTES_MAX bytes."""
-    return encode_prefix(offset, append_ns, payload) + payload
+    return encode_prefix(offset, append_ns, (payload,)) + payload
 
 
-def encode_prefix(offset: int, append_ns: int, payload: bytes, payload_crc: int | None = None) -> bytes:
-    """Return what an entry has in front of `payload`, whose CRC-32 may be known."""
-    assert 0 < len(payload) <= limits.FRAME_BYTES_MAX
-    covered = zlib.crc32(_ENTRY_COVERED.pack(offset, append_ns))
-    crc = zlib.crc32(payload, covered) if payload_crc is None else shifted(covered, len(payload)) ^ payload_crc
-    return _ENTRY.pack(len(payload), crc, offset, append_ns)
+def encode_prefix(offset: int, append_ns: int, parts: Parts, payload_crc: int | None = None) -> bytes:
+    """Return what an entry has in front of the payload that is in `parts`, whose CRC-32 may be known."""
+    size_bytes = sum(map(len, parts))
+    assert 0 < size_bytes <= limits.FRAME_BYTES_MAX
+    crc = zlib.crc32(_ENTRY_COVERED.pack(offset, append_ns))
+    if payload_crc is not None:
+        crc = shifted(crc, size_bytes) ^ payload_crc
+    else:
+        for part in parts:
+            crc = zlib.crc32(part, crc)
+    return _ENTRY.pack(size_bytes, crc, offset, append_ns)
 
 
 def split(data: bytes, offset: int) -> Split:

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import duckdb
 
 from consumers.clocks.graph import BOOT, MONO
-from consumers.coverage import Answer, Span, watched
+from consumers.coverage import Answer, Span, tells, watched
 from consumers.incidents import utc
 from consumers.incidents.incident import Incident
 from consumers.incidents.stored import Stored
@@ -27,7 +27,6 @@ BEFORE_NS: Final = 5 * S
 BEHIND_NS: Final = 5 * S
 _SAMPLES_NS: Final = 60 * S
 _STREAMS_MAX: Final = 512
-_DESCRIBED: Final = "/types"
 _THRESHOLDS: Final = ("watchdog_thresh_s", "rcu_stall_timeout_s", "hung_task_timeout_s")
 _COSTS: Final = """
 select program, loaded_ns, min_by(runs, ts_ns) as runs0, max_by(runs, ts_ns) as runs1,
@@ -186,10 +185,7 @@ def _watches(found: Look, boots: list[_Boot]) -> Iterable[Watch]:
     spans = {boot[:2]: boot.boot for boot in boots}
     hosts = {each.machine for each in found.streams} - {boots[0].machine}
     for stream in found.streams[:_STREAMS_MAX]:
-        described = (stream.surface == "ftrace" and not stream.instance.partition("/")[2]) or stream.instance.endswith(
-            _DESCRIBED
-        )
-        if described or (found.scope is not None and not told(stream, found.scope)):
+        if not tells(stream) or (found.scope is not None and not told(stream, found.scope)):
             continue
         if stream[:2] in spans:
             span = spans[stream[:2]]

@@ -10,7 +10,7 @@ import duckdb
 import numpy as np
 
 from consumers.clocks.graph import BOOT, Graph, Node, NotComparable
-from consumers.coverage import Answer, Span, read_spans, watched
+from consumers.coverage import Answer, Span, read_spans, tells, watched
 from consumers.timeline.entries import Entry, Kind, Order
 from consumers.timeline.scope import Scope, told
 from consumers.timeline.window import Window
@@ -49,7 +49,7 @@ def blind(
     known = {boot.node[:2] for boot in boots}
     boots += [_Boot(Node(*each, BOOT), 0, 0) for each in sorted(seen - known)]
     for boot in sorted(boots):
-        streams = [each for each in scope.streams if each[:2] == boot.node[:2] and _watchable(each, scope)]
+        streams = [each for each in scope.streams if each[:2] == boot.node[:2] and tells(each) and told(each, scope)]
         since_ns, until_ns = window.arrival.since_ns - boot.ahead_ns, window.arrival.until_ns - boot.ahead_ns
         found = read_spans(connection, *boot.node[:2], since_ns - _APART_NS, until_ns + _APART_NS)
         mine = [entry for stream in streams for entry in _of(stream, found.get(stream, []), boot, graph, window)]
@@ -57,12 +57,6 @@ def blind(
         if inside or len(mine) < len(streams) or boot.node[:2] in seen or boot == newest.get(boot.node.machine):
             entries += mine
     return entries
-
-
-def _watchable(stream: Stream, scope: Scope) -> bool:
-    # Descriptions are sent once, and nobody watches them.
-    described = (stream.surface == "ftrace" and "/" not in stream.instance) or stream.instance.endswith("/types")
-    return not described and told(stream, scope)
 
 
 def _of(stream: Stream, spans: list[Span], boot: _Boot, graph: Graph, window: Window) -> list[Entry]:

@@ -16,7 +16,9 @@ from schemas.stream import Stream
 #: The tables that say who is who.
 TABLES: Final = "topology_vm, topology_vcpu, relay_guests, clock_pings"
 _NAMED_MAX: Final = 8
-_OF_HOSTS: Final = frozenset({"kmsg", "procfs", "topology", "vcpu-time", "relay"})
+_OF_HOSTS: Final = frozenset({"kmsg", "procfs", "topology", "vcpu-time"})
+#: Of these the streams of one VM are called as the VM.
+_BY_NAME: Final = frozenset({"qmp", "relay"})
 #: (name, uuid, the guest's name in its streams, its host)
 VMS: Final = """
 select distinct vm, nullif(uuid, '') as uuid, guest_machine as guest, machine as host from topology_vm
@@ -121,7 +123,8 @@ def told(stream: Stream, scope: Scope) -> bool:
         return True
     if stream.surface == "bpf":
         return stream.instance in ("vcpu", "hang")
-    return stream.surface == "qmp" and stream.instance in scope.names
+    whole = stream.surface == "relay" and not stream.instance  # accounts of all guests
+    return whole or (stream.surface in _BY_NAME and stream.instance in scope.names)
 
 
 def clocks(graph: Graph, machine: str, clock: str) -> list[Node]:

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.coverage import Answer, Span, merged, read_spans, watched
+from consumers.coverage import Answer, Span, merged, read_spans, tells, watched
 from consumers.views import connect
+from schemas.stream import Stream
 from tests.consumers import _sample
 
 S = 10**9
@@ -86,3 +87,20 @@ def test_a_span_goes_by_a_clock_that_is_not_set(connection):
     finally:
         connection.execute("drop table temp.coverage")
     assert spans == [Span(90, 110)]
+
+
+@pytest.mark.parametrize(
+    ("surface", "instance", "expected"),
+    [
+        ("kmsg", "", True),
+        ("ftrace", "sched/cpu0", True),
+        ("ftrace", "sched", False),
+        ("bpf", "hang", True),
+        ("bpf", "hang/types", False),
+        ("clocks", "", True),
+        ("clocks", "relay", False),
+        ("relay", "web-1", True),
+    ],
+)
+def test_of_descriptions_and_of_a_guests_exchanges_no_heartbeat_tells(surface, instance, expected):
+    assert tells(Stream("m", "b", "host", surface, instance, "mono")) is expected

@@ -11,6 +11,7 @@ import pytest
 from consumers import alert_metrics
 from consumers import metrics as collector_metrics
 from producers import metrics as agent_metrics
+from producers import relay_metrics
 from schemas import metrics_address
 from schemas.metrics import Type
 
@@ -20,7 +21,7 @@ FOLDER = ROOT / "deploy" / "prometheus"
 RULES = FOLDER / "hypocenter.rules.yml"
 CASES = HERE / "hypocenter.rules.test.yml"
 README = (ROOT / "deploy" / "README.md").read_text()
-FAMILIES = (*agent_metrics.FAMILIES, *collector_metrics.FAMILIES, *alert_metrics.FAMILIES)
+FAMILIES = (*agent_metrics.FAMILIES, *relay_metrics.FAMILIES, *collector_metrics.FAMILIES, *alert_metrics.FAMILIES)
 #: What a name in a query may be.
 SAMPLES = {each.name for each in FAMILIES if each.type != Type.HISTOGRAM} | {
     each.name + suffix for each in FAMILIES if each.type == Type.HISTOGRAM for suffix in ("_bucket", "_sum", "_count")
@@ -38,7 +39,7 @@ def promtool(*words, text=None):
 
 
 def names_in(text):
-    return set(re.findall(r"\bhypocenter_(?:agent|collector|alert)_\w+", text))
+    return set(re.findall(r"\bhypocenter_(?:agent|relay|collector|alert)_\w+", text))
 
 
 def test_the_rules_and_what_to_scrape_are_valid():
@@ -93,5 +94,6 @@ def test_the_ports_are_those_of_the_programs():
         "hypocenter-agent": metrics_address.AGENT,
         "hypocenter-collector": metrics_address.COLLECTOR,
         "hypocenter-alert": metrics_address.ALERT,
+        "hypocenter-relay": metrics_address.RELAY,
     }
     assert all(address in README for address in targets.values())

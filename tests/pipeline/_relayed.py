@@ -72,6 +72,7 @@ class Relayed:
     def start(self, *words, crash_at=None):
         vms = [word for guest in self.guests for word in ("--vm", guest.flag)]
         target = [] if "--kafka" in words else ["--log", str(self.log)]
+        target += [] if "--metrics" in words else ["--metrics", "0"]
         command = [*AGENT, "relay", "--config", str(self.config), "--machine", "the-host", *vms, *target, *words]
         self.running.append(Running(self.folder, command, crash_at))
         return self.running[-1]

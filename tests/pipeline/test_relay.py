@@ -1,15 +1,20 @@
 """Guests without a network, the relay on their host, and what the lake has at the end: exact, whatever breaks."""
 
+import contextlib
+import io
+import json
 import random
 import shutil
 import signal
 import socket
 import subprocess
+import time
 import uuid
 import zlib
 
 import pytest
 
+from consumers.cli import main
 from producers.identity import boot_id
 from schemas import kmsg, state
 from schemas.frame import Frame, decode, encode
@@ -18,6 +23,7 @@ from schemas.relay import MAGIC, Hello
 from schemas.relay_guest import GuestEnd
 from schemas.stream import Stream
 from schemas.surfaces import TOPIC_LOG, TOPIC_STATE
+from tests._metrics import scrape, url_of
 from tests._relay import BOOT, NOISE, GuestLog
 from tests.pipeline._kernel import until
 from tests.pipeline._processes import AGENT, COLLECTOR, Running, kill_all
@@ -70,6 +76,65 @@ def test_a_connection_that_breaks_again_and_again_loses_and_doubles_nothing(rela
     assert relay.stop() == 0
     relayed.collect()
     assert guest.rows() == expected(range(400), NOISE)
+
+
+def test_when_nobody_relayed_is_seen_in_coverage_and_timeline(relayed):
+    guest, _ = relayed.guest("web-1", UUID), relayed.guest("db-1")
+    guest.spool.write(range(5))
+    relay = relayed.start()
+    assert guest.start().end() == 0, guest.shipper.story()
+    assert relay.stop() == 0
+    ended_ns = time.time_ns()
+    time.sleep(1.0)
+    again = relayed.start("--for", "1")
+    assert again.wait() == 0, again.story()
+    relayed.collect()
+    rows = relayed.query(
+        "select instance, min(since_realtime_ns) as since, max(until_realtime_ns), "
+        "sum(until_realtime_ns - since_realtime_ns), max(counters['connected']) "
+        "from coverage where surface = 'relay' and machine = 'the-host' group by run, instance order by instance, since"
+    )
+    assert [row[0] for row in rows] == ["", "", "db-1", "db-1", "web-1", "web-1"]
+    assert rows[4][4] == 1
+    for _, since_ns, until_ns, watched_ns, _ in rows:
+        assert until_ns - since_ns == watched_ns  # each span begins where the one before ended
+    for before, after in zip(rows[::2], rows[1::2], strict=True):
+        assert before[2] < ended_ns < ended_ns + 10**9 < after[1]
+    # A host cannot read a guest's clocks, and must not make it look alive.
+    assert relayed.query("select distinct machine from coverage") == [("the-host",)]
+    window = (rows[4][1] + 10**6, rows[5][2] - 10**6)
+    blind = [each for each in _blind(relayed, *window) if each["machine"] == "the-host"]
+    assert sorted(each["instance"] for each in blind) == ["", "web-1"]
+    for each, at in zip(sorted(blind, key=lambda each: each["instance"]), (0, 4), strict=True):
+        gap = (rows[at][2], rows[at + 1][1])
+        assert (each["at_ns"], each["until_at_ns"]) == pytest.approx(gap, abs=10**6)
+
+
+def _blind(relayed, since_ns, until_ns):
+    out = io.StringIO()
+    words = ["--vm", "web-1", "--since", str(since_ns), "--until", str(until_ns), "--format", "json"]
+    with contextlib.redirect_stdout(out):
+        assert main(["timeline", "--lake", str(relayed.lake), *words]) == 0
+    return [each for each in json.loads(out.getvalue())["rows"] if each["kind"] == "blind"]
+
+
+def test_metrics_say_of_each_guest_what_the_accounts_say(relayed):
+    web, db = relayed.guest("web-1", UUID), relayed.guest("db-1")
+    web.spool.write(range(20))
+    relay = relayed.start("--metrics", "0")
+    url = url_of(relay)
+    assert web.start().end() == 0, web.shipper.story()
+    db.spool.write(range(3))
+    assert db.start().end() == 0, db.shipper.story()
+    found = scrape(url)
+    assert found.by("hypocenter_relay_frames_total", "vm") == {"web-1": 20, "db-1": 3}
+    assert found.one("hypocenter_relay_guests") == 2
+    assert found.one("hypocenter_relay_queue_bytes") == found.one("hypocenter_relay_ack_lag_seconds") == 0
+    relay.said("disconnected")  # the shippers have ended
+    assert relay.stop() == 0
+    relayed.collect()
+    sql = "select vm, max(bytes) from relay_guests group by all"
+    assert found.by("hypocenter_relay_bytes_total", "vm") == dict(relayed.query(sql))
 
 
 def _over(guest):

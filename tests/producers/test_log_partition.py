@@ -7,12 +7,15 @@ import random
 import signal
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from schemas.errors import StorageError
+from schemas.frame import encode
 from schemas.log_cursor import LogCursor
+from schemas.segment import StreamPosition
 from tests._logs import STREAM, TOPIC, drain, frame, numbers, read_all, segments, writer
 
 _KILLS = 25
@@ -221,3 +224,14 @@ def test_a_segment_whose_creation_failed_half_way_is_not_written_past(unprivileg
     log.append(TOPIC, frame(1))
     log.close()
     assert numbers(read_all(path)) == [(0, 0), (1, 1)]
+
+
+@pytest.mark.parametrize("size", [10, 40_000, 300_000])
+def test_a_frame_in_parts_is_read_as_a_whole(tmp_path, size):
+    payload = encode(frame(0, random.Random(size).randbytes(size)), compress=False)
+    log = writer(tmp_path / "log")
+    for cuts in ([], [7], [7, len(payload) - 5]):
+        parts = tuple(memoryview(payload)[a:b] for a, b in pairwise([0, *cuts, len(payload)]))
+        log.append_encoded(TOPIC, parts, STREAM, StreamPosition(10, 0))
+    log.close()
+    assert [each for _, _, each in read_all(tmp_path / "log")] == [payload] * 3

@@ -61,7 +61,9 @@ def test_of_encoded_frames_only_their_number_is_kept(tmp_path):
     thread = WriterThread(log, lambda: None)
     for n in range(3):
         of_a_guest = frame(0).stream._replace(boot_id=f"boot-{n}")
-        thread.put_encoded(TOPIC, encode(dataclasses.replace(frame(0), stream=of_a_guest)), of_a_guest, _at(frame(0)))
+        thread.put_encoded(
+            TOPIC, (encode(dataclasses.replace(frame(0), stream=of_a_guest)),), of_a_guest, _at(frame(0))
+        )
     assert thread.stop(10)
     log.close()
     assert len(read_all(tmp_path)) == thread.queued == thread.synced == 3

@@ -1,6 +1,7 @@
 import contextlib
 import dataclasses
 import os
+import random
 import re
 import subprocess
 import sys
@@ -280,3 +281,16 @@ def test_any_bytes_are_refused(data):
     assert refused(w.with_crc(data)) in ("truncated", "malformed", "version")
     assert refused(w.with_crc(b"\x92\x00\x01" + data)) == "malformed"
     assert refused(w.with_crc(w.mapping([(w.integer(0), w.integer(1)), (data, w.CRC_KEY)]))) == "malformed"
+
+
+@pytest.mark.parametrize("size", [0, 1000, 40_000, limits.BODY_BYTES_MAX])
+def test_a_stamped_frame_is_the_one_that_the_other_stream_would_have_made(size):
+    claimed, named = (
+        Stream("m", "b", "host", "bpf", "x", "mono"),
+        Stream("vm-1", "b+1", "guest-kernel", "bpf", "x", "mono"),
+    )
+    body = random.Random(size).randbytes(size)
+    one, other = (encode(Frame(stream, "r", 3, 4, 5, 1, "bpf", 1, body), compress=False) for stream in (claimed, named))
+    parts = frames.stamp(one, frames.decode_tags(one), named)
+    assert b"".join(parts) == other
+    assert len(parts[-1]) == 5

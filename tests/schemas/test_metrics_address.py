@@ -42,9 +42,10 @@ def test_what_is_not(text):
 
 
 def test_every_program_has_a_port_of_the_loopback_to_itself():
-    found = [parse(each) for each in (metrics_address.AGENT, metrics_address.COLLECTOR, metrics_address.ALERT)]
+    programs = (metrics_address.AGENT, metrics_address.COLLECTOR, metrics_address.ALERT, metrics_address.RELAY)
+    found = [parse(each) for each in programs]
     assert {each.host for each in found} == {"127.0.0.1"}
-    assert len({each.port for each in found}) == 3
+    assert len({each.port for each in found}) == len(programs)
 
 
 def test_a_url_is_one_that_a_scraper_takes():

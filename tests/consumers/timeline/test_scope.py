@@ -70,7 +70,8 @@ def test_of_a_host_only_what_concerns_the_vm_is_told(connection):
     connection.execute("insert into topology_vm values ('web', ?, ?, 'h1', 10)", [A, A])
     found = scope.of_vm(connection, "web", [])
     told = [("kmsg", ""), ("qmp", "web"), ("vcpu-time", ""), ("bpf", "vcpu"), ("bpf", "hang")]
-    other = [("qmp", "db"), ("ftrace", "sched/cpu0"), ("bpf", "block-io"), ("clocks", "")]
+    told += [("relay", ""), ("relay", "web")]
+    other = [("qmp", "db"), ("relay", "db"), ("ftrace", "sched/cpu0"), ("bpf", "block-io"), ("clocks", "")]
     assert all(scope.told(stream("h1", *each), found) for each in told)
     assert not any(scope.told(stream("h1", *each), found) for each in other)
     assert all(scope.told(stream(A, *each), found) for each in other)
