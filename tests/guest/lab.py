@@ -95,7 +95,7 @@ def watch_and_freeze(folder, bundle):
         until(folder, lambda: "soft lockup" in vm.run("dmesg"), "the guest's watchdog")
         say("its kernel says:")
         print("".join(f"         {line}\n" for line in vm.run("dmesg | grep -m 2 -i 'soft lockup'").splitlines()))
-        time.sleep(3)  # heartbeats behind it, of host and guest
+        time.sleep(7)  # behind it heartbeats of host and guest, and an exchange of their clocks, one each 5 s
         vm.run("pkill -TERM -f hypocenter-agent.pyz; sleep 2")
     return since_ns, until_ns
 
