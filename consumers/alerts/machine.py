@@ -156,6 +156,8 @@ class Machine:
             if "incidents" in value:
                 source = Source(machine, history.boot_id, layer)
                 history.incidents = IncidentAssembler.restore(source, value["incidents"])
+                if history.reports is not None:
+                    history.incidents.relink(history.reports.open_reports)
             made._histories[(history.boot_id, history.instance)] = history
         return made
 

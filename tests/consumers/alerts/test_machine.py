@@ -207,8 +207,19 @@ def told(frames, cuts):
     for number, frame in enumerate(frames):
         if number in cuts:
             each = Machine.restore("m1", "guest-kernel", json.loads(json.dumps(each.state())))
-        found += [(number, change.id, change.state, len(change.start_lines)) for change in taken(each, frame)]
+        # With all that it says of its reports, which is in the table: lines, stacks, CPUs.
+        found += [(number, repr(change)) for change in taken(each, frame)]
     return found
+
+
+@pytest.mark.parametrize("restored", [False, True])
+def test_what_ends_right_behind_a_restart_has_its_lines(restored):
+    each, kernel = machine(), Kernel()
+    fed(each, kernel.stalls(), kernel.says(" spin_forever+0x10/0x20 [bad_module]", after_s=0.001))
+    if restored:
+        each = Machine.restore("m1", "guest-kernel", json.loads(json.dumps(each.state())))
+    (ended,) = fed(each, Kernel(boot="b2").says(HEALTHY))
+    assert (len(ended.root.lines), ended.root.cpus) == (3, (1,))
 
 
 @settings(max_examples=40, deadline=None)
