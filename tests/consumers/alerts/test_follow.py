@@ -338,6 +338,7 @@ def test_one_that_was_taken_over_steps_back_and_tells_nothing_more(log, storage,
     with Receiver() as one, Receiver() as two, Running(follower(log, storage, one.url, lease_s=1.0)) as slow:
         log.append(LOG, kernel.stalls())
         until(lambda: one.alerts)
+        until(lambda: newest(storage))  # else its commit may come between, and the other would step back in its turn
         rival = follower(log, storage, two.url, lease_s=1.0)
         rival._wanted.add(LOG)
         rival.assigned([LOG])  # as a group does that believes the other dead
