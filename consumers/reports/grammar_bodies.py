@@ -102,6 +102,7 @@ BODIES: Final = (
         "kernel/hung_task.c",
         kind=Kind.HUNG_TASK,
     ),
+    _body("cputime_head", P + r"\s*hardirqs\s+softirqs\s+csw/system", "6.3", _STALL, kind=Kind.RCU_STALL),
     _body(
         "cputime_number",
         P + r"\s*number:\s+(?P<hardirqs>\d+)\s+(?P<softirqs>\d+)\s+(?P<switches>\d+)",
@@ -133,6 +134,13 @@ BODIES: Final = (
     ),
     _body("rcu_kthread_stack", P + r"RCU grace-period kthread stack dump:", "3.19", _STALL, kind=Kind.RCU_STALL),
     _body("rcu_kthread_where", P + r"Stack dump where RCU GP kthread last ran:", "5.11", _STALL, kind=Kind.RCU_STALL),
+    _body(
+        "rcu_kthread_offline",
+        P + r"RCU GP kthread last ran on offline CPU (?P<kthread_cpu>\d+)\.",
+        "5.12",
+        _STALL,
+        kind=Kind.RCU_STALL,
+    ),
     _body("rcu_offline", P + r"\s*Offline CPU (?P<cpu>\d+) blocking current GP\.", "5.12", _STALL, kind=Kind.RCU_STALL),
     _body(
         "exp_rest",
@@ -151,6 +159,13 @@ BODIES: Final = (
     _body(
         "scx_task",
         r"(?:sched_ext: )?(?:\S+: )?" + COMM + r"\[(?P<pid>\d+)\] failed to run for (?P<dur_s>\d+)\.(?P<dur_ms>\d{3})s",
+        "6.12",
+        "kernel/sched/ext.c",
+        kind=Kind.SCX_STALL,
+    ),
+    _body(
+        "scx_watchdog",
+        r"(?:sched_ext: )?(?:\S+: )?watchdog failed to check in for (?P<dur_s>\d+)\.(?P<dur_ms>\d{3})s",
         "6.12",
         "kernel/sched/ext.c",
         kind=Kind.SCX_STALL,
@@ -213,16 +228,33 @@ BODIES: Final = (
     ),
     _body(
         "pool",
-        r"\s*(?:workqueue \S+: flags=|pwq \d+: |in-flight: |pending: |inactive: |pool \d+: ).*",
+        r"\s*(?:workqueue .{1,64}: flags=|pwq \d+: |in-flight: |pending: |inactive: |pool \d+:).*",
         "4.4",
         "kernel/workqueue.c",
         kind=Kind.WORKQUEUE_LOCKUP,
     ),
     _body(
         "tasks_row",
-        r"[0-9a-fx]+: [.A-Za-z]{2} nvcsw: \S+ holdout: \d+ idle_cpu: \S+",
+        r"(?:[0-9a-fx]+|\(_+ptrval_+\)): [.A-Za-z]{2} nvcsw: \S+ holdout: \d+ idle_cpu: \S+",
         "3.18",
         "kernel/rcu/tasks.h",
+        kind=Kind.RCU_TASKS_STALL,
+    ),
+    _body(
+        "tasks_trace_row",
+        r"P(?P<reader_pid>\d+): [.IiNB]{1,4}"
+        r"(?: nesting: (?P<reader_nest>-?\d+)[ !CN]?[ ?]? cpu: (?P<reader_cpu>-?\d+).*)?",
+        "5.8",
+        "kernel/rcu/tasks.h",
+        last="6.18",
+        kind=Kind.RCU_TASKS_STALL,
+    ),
+    _body(
+        "tasks_trace_ipi",
+        r"\s*IPI outstanding to CPU (?P<cpu>\d+)",
+        "5.8",
+        "kernel/rcu/tasks.h",
+        last="6.18",
         kind=Kind.RCU_TASKS_STALL,
     ),
     _body("locks", r"Showing all locks held in the system:", "3.0", "kernel/locking/lockdep.c"),

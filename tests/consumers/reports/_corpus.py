@@ -33,6 +33,7 @@ LINES = [
     ("scx_stall", "7.3", 'sched_ext: BPF sub-scheduler "simple" disabled (runnable task stall)', {"scx": "simple"}),
     ("scx_task", "6.12", "sched_ext: simple: stress-ng[12345] failed to run for 30.250s", {"comm": "stress-ng", "pid": "12345", "dur_s": "30", "dur_ms": "250"}),
     ("scx_task", "6.12", "sched_ext: simple: Web Content[7] failed to run for 30.250s", {"comm": "Web Content", "pid": "7"}),
+    ("scx_watchdog", "6.12", "sched_ext: simple: watchdog failed to check in for 30.012s", {"dur_s": "30", "dur_ms": "012"}),
     # kernel/rcu/tree_stall.h
     ("rcu_stall_self", "3.10", "INFO: rcu_sched self-detected stall on CPU { 3}  (t=60000 jiffies g=7250499 c=7250498 q=12970)", {"flavor": "rcu_sched", "who": " 3", "jiffies": "60000", "gp": "7250499", "queued": "12970"}),
     ("rcu_stall_self", "4.4", "INFO: rcu_bh self-detected stall on CPU", {"flavor": "rcu_bh"}),
@@ -50,6 +51,7 @@ LINES = [
     ("rcu_cpu", "5.10", "rcu: \t0-...!: (0 ticks this GP) idle=5fc/0/0x0 softirq=11204/11204 fqs=0  (false positive?)", {"doubt": " (false positive?)"}),
     ("rcu_cpu", "6.1", "rcu: \t1-...0: (4 ticks this GP) idle=d514/1/0x4000000000000000 softirq=790/792 fqs=399", {"dyn": "d514", "flags": "...0"}),
     ("rcu_cpu", "6.6", "rcu: \t120-O..D0: (27 ticks this GP) idle=7504/1/0x40000004 softirq=1/2 fqs=68 rcuc=21002 jiffies(starved)", {"cpu": "120", "rcuc": "21002"}),
+    ("rcu_cpu", "6.12", "rcu: \t3-....: (27 ticks this GP) idle=7504/1/0x4000000000000000 softirq=1/2 fqs=68 rcuc=-4 jiffies(starved)", {"rcuc": "-4"}),
     ("rcu_tail", "4.4", "\t(t=5250 jiffies g=681 c=680 q=14957)", {"jiffies": "5250", "gp": "681"}),
     ("rcu_tail", "4.18", "\t(detected by 2, t=5252 jiffies, g=12425, c=12424, q=473)", {"by": "2", "gp": "12425"}),
     ("rcu_tail", "5.4", "\t(detected by 0, t=38227 jiffies, g=-1127, q=10)", {"gp": "-1127", "queued": "10"}),
@@ -66,7 +68,9 @@ LINES = [
     ("rcu_oom", "5.15", "rcu: \tUnless rcu_preempt kthread gets sufficient CPU time, OOM is now expected behavior.", {"flavor": "rcu_preempt"}),
     ("rcu_kthread_stack", "5.15", "rcu: RCU grace-period kthread stack dump:", {}),
     ("rcu_kthread_where", "5.15", "rcu: Stack dump where RCU GP kthread last ran:", {}),
+    ("rcu_kthread_offline", "5.15", "rcu: RCU GP kthread last ran on offline CPU 3.", {"kthread_cpu": "3"}),
     ("rcu_offline", "5.15", "rcu: \tOffline CPU 3 blocking current GP.", {"cpu": "3"}),
+    ("cputime_head", "6.3", "rcu: \t         hardirqs   softirqs   csw/system", {}),
     ("cputime_number", "6.3", "rcu: \t number:      624         45            0", {"hardirqs": "624", "switches": "0"}),
     ("cputime", "6.3", "rcu: \tcputime:       69          1         2425   ==> 2500(ms)", {"system_ms": "2425", "cputime_ms": "2500"}),
     ("rcu_end", "5.4", "rcu: INFO: Stall ended before state dump start", {}),
@@ -83,6 +87,11 @@ LINES = [
     ("rcu_tasks_stall", "5.15", "INFO: rcu_tasks_trace detected stalls on tasks:", {"flavor": "rcu_tasks_trace"}),
     ("rcu_tasks_stall", "6.6", "INFO: rcu_tasks_trace detected stalls? (Late IPI?)", {"flavor": "rcu_tasks_trace"}),
     ("tasks_row", "5.15", "00000000b92b832d: .. nvcsw: 1/1 holdout: 1 idle_cpu: -1/7", {}),
+    ("tasks_row", "6.1", "(____ptrval____): .. nvcsw: 86/86 holdout: 1 idle_cpu: -1/0", {}),
+    ("tasks_trace_row", "5.10", "P85: ... nesting: 1N cpu: 2", {"reader_pid": "85", "reader_nest": "1", "reader_cpu": "2"}),
+    ("tasks_trace_row", "6.12", "P85: .i.B nesting: 1N? cpu: 2 (offline)", {"reader_pid": "85", "reader_cpu": "2"}),
+    ("tasks_trace_row", "6.12", "P85: .i", {"reader_pid": "85"}),
+    ("tasks_trace_ipi", "6.12", "\tIPI outstanding to CPU 3", {"cpu": "3"}),
     # kernel/hung_task.c
     ("hung_task", "3.10", "INFO: task DDRace64-Server:27090 blocked for more than 120 seconds.", {"comm": "DDRace64-Server", "pid": "27090", "dur_s": "120"}),
     ("hung_task", "6.1", "INFO: task kworker/u8:0:5 blocked for more than 122 seconds.", {"comm": "kworker/u8:0", "pid": "5"}),
@@ -103,6 +112,9 @@ LINES = [
     ("pools", "6.6", "Showing backtraces of running workers in stalled CPU-bound worker pools:", {}),
     ("pool", "4.4", "  pwq 2: cpus=1 node=0 flags=0x0 nice=0 active=1/256 refcnt=2", {}),
     ("pool", "4.4", "workqueue events: flags=0x0", {}),
+    ("pool", "6.6", "pool 14:", {}),
+    ("pool", "6.6", "pool 14: cpus=3 node=0 flags=0x0 nice=0 hung=649s workers=2 idle: 2721593", {}),
+    ("pool", "7.0", "    in-flight: 27:fqdir_free_fn for 56s", {}),
     # kernel/smp.c
     ("csd_stall", "5.10", "csd: Detected non-responsive CSD lock (#1) on CPU#3, waiting 5000000042 ns for CPU#55 flush_tlb_func+0x0/0xb0(0xffff8e0b3e2afbe8).", {"by": "3", "cpu": "55", "dur_ns": "5000000042", "csd_lock": "1"}),
     ("csd_stall", "6.14", "smp: csd: Continued non-responsive CSD lock (#1) on CPU#0, waiting 10001000000 ns for CPU#05 do_nothing+0x0/0x10(0x0).", {"how": "Continued", "cpu": "5"}),
@@ -118,6 +130,8 @@ LINES = [
     ("clocksource_read_slow", "5.15", "clocksource: timekeeping watchdog on CPU3: hpet read-back delay of 137000ns, attempt 4, marking unstable", {"read_ns": "137000"}),
     ("clocksource_interval", "6.6", "clocksource: Long readout interval, skipping watchdog check: cs_nsec: 1 wd_nsec: 2", {}),
     ("clocksource_timeout", "7.2", "clocksource: Watchdog hpet read timed out", {"clocksource": "hpet"}),
+    ("clocksource_timeout", "7.2", "clocksource: Watchdog hpet read timed out. Readout sequence took: 61230ns", {"clocksource": "hpet"}),
+    ("clocksource_timeout", "7.2", "clocksource: Watchdog remote CPU 3 read timed out", {"cpu": "3"}),
     # kernel/panic.c
     ("panic", "3.10", "Kernel panic - not syncing: Watchdog detected hard LOCKUP on cpu 3", {"cpu": "3"}),
     ("panic", "6.5", "Kernel panic - not syncing: softlockup: hung tasks", {"why": "softlockup: hung tasks"}),
@@ -236,6 +250,22 @@ KERNEL_NEGATIVES = [
     "Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)",
     "INFO: task cat:1437 blocked on a semaphore likely last held by task cat:1436",
     "e1000e 0000:00:1f.6 eno1: Detected Hardware Unit Hang: TDH <0>",
+    "radeon 0000:03:00.0: ring 3 stalled for more than 10086msec",
+    "[drm:amdgpu_job_timedout [amdgpu]] *ERROR* ring gfx timeout, signaled seq=168813, emitted seq=168816",
+    "amdgpu 0000:0b:00.0: amdgpu: ring gfx_0.0.0 timeout, but soft recovered",
+    "NVRM: Xid (PCI:0000:b3:00): 8, pid=12345, GPU is probably locked!",
+    "NVRM: Xid (PCI:0000:b3:00): 79, pid=12345, GPU has fallen off the bus.",
+    "xe 0000:03:00.0: [drm] GT0: Engine reset: engine_class=rcs, guc_id=2; job stuck for 5000ms",
+    "mlx5_core 0000:08:00.0: poll_health:739:(pid 0): device's health compromised - reached miss count",
+    "mlx5_core 0000:08:00.0: wait_func:1151:(pid 7): 2RST_QP(0x50a) timeout. Will cause a leak of a command resource",
+    "iwlwifi 0000:0b:00.0: Queue 2 is stuck 528 530",
+    "hpsa 0000:03:00.0: Controller lockup detected: 0x00130000 after 30",
+    "sd 2:0:0:0: [sdb] tag#0 hung task? timing out command, waited 180s",
+    "INFO: task_struct slab usage: 1200 objects",
+    "INFO: rcu detected stall in validate_mm",
+    "rcu_tasks_wait_gp: rcu_tasks grace period number 9 (since boot) is 2502 jiffies old.",
+    'sched_ext: BPF scheduler "simple" disabled (unregistered from BPF)',
+    "virtio_net virtio0 eth0: NETDEV WATCHDOG: CPU: 1: transmit queue 0 timed out 5120 ms",
 ]  # fmt: skip
 
 #: What userspace writes, into the kernel's own log too, where its facility tells.
@@ -247,4 +277,21 @@ USERSPACE_NEGATIVES = [
     "Kernel panic - not syncing: softlockup: hung tasks",
     "node-problem-detector: rule kernel-monitor pattern=task \\S+:\\w+ blocked for more than \\w+ seconds\\.",
     'agent[12]: matched "NMI watchdog: Watchdog detected hard LOCKUP on cpu 1" in /var/log/kern.log',
+]  # fmt: skip
+
+#: What a rule, a manual or a page says of reports, in a file of text: the words of the kernel and no report.
+TEXT_NEGATIVES = [
+    '\t\t\t"pattern": "task [\\\\S ]+:\\\\w+ blocked for more than \\\\w+ seconds\\\\."',
+    '\t\t\t"pattern": "task docker:\\\\w+ blocked for more than \\\\w+ seconds\\\\."',
+    '{"type": "temporary", "reason": "TaskHung", "pattern": "INFO: task \\\\S+:\\\\d+ blocked for more than \\\\d+ seconds"}',
+    '"pattern": "watchdog: BUG: soft lockup - CPU#\\\\d+ stuck for \\\\d+s!.*"',
+    '"pattern": "rcu: INFO: rcu_(sched|preempt) self-detected stall on CPU"',
+    "  expr: INFO: task (\\S+):\\d+ blocked for more than (\\d+) seconds",
+    "  - match: 'soft lockup - CPU#[0-9]+ stuck for'",
+    '{job="kern"} |~ "BUG: soft lockup - CPU#"',
+    "failregex = ^.*kernel:.*BUG: soft lockup - CPU#\\d+",
+    "Message:task docker:7 blocked for more than 300 seconds.}",
+    "The detector prints BUG: soft lockup - CPU#0 stuck for 67s! when",
+    "when it was said that watchdog detected hard lockup on cpu 1,2,3,4 forever",
+    "  ``rcu_tasks detected stalls on tasks`` is said by the tasks flavour",
 ]  # fmt: skip
