@@ -170,6 +170,20 @@ BODIES: Final = (
         "kernel/sched/ext.c",
         kind=Kind.SCX_STALL,
     ),
+    _body(
+        "scx_rcu",
+        r"(?:sched_ext: )?(?:\S+: )?RCU CPU stall (?:detected!|on CPUs \((?P<cpus>[\d,-]+)\))",
+        "6.18",
+        "kernel/sched/ext.c",
+        kind=Kind.SCX_STALL,
+    ),
+    _body(
+        "scx_said",
+        r"(?:sched_ext: )?\S+: (?P<how>soft|hard) lockup - CPU[ #](?P<cpu>\d+)(?: stuck for (?P<dur_s>\d+)s)?",
+        "6.14",
+        "kernel/sched/ext.c",
+        kind=Kind.SCX_LOCKUP,
+    ),
     _body("csd_resend", r"(?:smp: )?\s*csd: Re-sending CSD lock .*", "5.10", "kernel/smp.c", kind=Kind.CSD_STALL),
     _body(
         "csd_state",

@@ -34,6 +34,10 @@ LINES = [
     ("scx_task", "6.12", "sched_ext: simple: stress-ng[12345] failed to run for 30.250s", {"comm": "stress-ng", "pid": "12345", "dur_s": "30", "dur_ms": "250"}),
     ("scx_task", "6.12", "sched_ext: simple: Web Content[7] failed to run for 30.250s", {"comm": "Web Content", "pid": "7"}),
     ("scx_watchdog", "6.12", "sched_ext: simple: watchdog failed to check in for 30.012s", {"dur_s": "30", "dur_ms": "012"}),
+    ("scx_rcu", "6.18", "sched_ext: simple: RCU CPU stall detected!", {}),
+    ("scx_rcu", "7.3", "sched_ext: simple: RCU CPU stall on CPUs (3,5-6)", {"cpus": "3,5-6"}),
+    ("scx_said", "6.14", "sched_ext: simple: soft lockup - CPU#12 stuck for 21s", {"how": "soft", "cpu": "12", "dur_s": "21"}),
+    ("scx_said", "7.0", "sched_ext: simple: hard lockup - CPU 4", {"how": "hard", "cpu": "4"}),
     # kernel/rcu/tree_stall.h
     ("rcu_stall_self", "3.10", "INFO: rcu_sched self-detected stall on CPU { 3}  (t=60000 jiffies g=7250499 c=7250498 q=12970)", {"flavor": "rcu_sched", "who": " 3", "jiffies": "60000", "gp": "7250499", "queued": "12970"}),
     ("rcu_stall_self", "4.4", "INFO: rcu_bh self-detected stall on CPU", {"flavor": "rcu_bh"}),
