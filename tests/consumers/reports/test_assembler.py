@@ -10,7 +10,7 @@ from consumers.reports.codec import to_json
 from consumers.reports.kmsg_record import kmsg_line
 from consumers.reports.opened import LINES_SIZE_MAX
 from consumers.reports.report import Kind, Line, Seconds, Shape
-from tests.consumers.reports._corpus import KERNEL_NEGATIVES, LINES, USERSPACE_NEGATIVES
+from tests.consumers.reports._corpus import KERNEL_NEGATIVES, LINES, TEXT_NEGATIVES, USERSPACE_NEGATIVES
 from tests.consumers.reports._lines import CAPTURES, S, capture, record, records, text
 
 SOFT = "watchdog: BUG: soft lockup - CPU#{} stuck for {}s! [{}:{}]"
@@ -500,7 +500,7 @@ def test_what_only_sounds_like_a_report_opens_none():
     assert len(KERNEL_NEGATIVES) >= 27
 
 
-@pytest.mark.parametrize("words", USERSPACE_NEGATIVES)
+@pytest.mark.parametrize("words", USERSPACE_NEGATIVES + TEXT_NEGATIVES)
 def test_what_userspace_writes_is_no_line_of_the_kernel(words):
     assert kmsg_line(f"12,1,1000000,-;{words}".encode()) is None
     assert kmsg_line(f"30,1,1000000,-,caller=T1;{words}".encode()) is None
