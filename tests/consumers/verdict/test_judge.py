@@ -81,7 +81,7 @@ def near_a_row(draw):
     return case.incident, whole
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     st.one_of(near_a_row(), st.tuples(st.sampled_from([case.incident for case in _rows.CASES]), all_facts())),
     st.sets(st.sampled_from(NAMES), max_size=4),
