@@ -16,7 +16,7 @@ from consumers.lake.storage import MemoryStorage
 from consumers.transport.memory import MemoryLog, MemoryReader
 from consumers.verdict.verdict import Confidence, Owner, Verdict
 from consumers.views import run_query
-from schemas.config import AlertConfig
+from schemas.alert_config import AlertConfig
 from schemas.errors import StorageError
 from tests.consumers.alerts._cases import Alertmanager, Receiver, free_port, until
 from tests.consumers.alerts._floods import RECORDS, flood
