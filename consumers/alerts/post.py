@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from consumers.alerts.access import OPEN, Access
 from consumers.alerts.outbox import Answer
+from schemas import tls
 
 _PATH: Final = "/api/v2/alerts"
 _REASON_BYTES_MAX: Final = 300
@@ -65,6 +66,8 @@ class Client:
                 return Reply(Answer.FAILED, f"no whole answer within {self._timeout_s:g} s")
             if isinstance(e, ssl.SSLCertVerificationError):
                 return Reply(Answer.FAILED, f"its certificate is not trusted: {e.verify_message}")
+            if isinstance(e, ssl.SSLError):
+                return Reply(Answer.FAILED, f"it does not speak TLS as it should: {tls.why(e)}")
             return Reply(Answer.FAILED, f"{type(e).__name__}: {e}")
 
     # A timeout of the socket bounds each read, and somebody may send a byte at a time: so at the end the line is cut.
