@@ -4,15 +4,16 @@ Where two agents read one machine's clocks, the readings of the one that has mor
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import duckdb
 import numpy as np
 
-from consumers.clocks import pings
-from consumers.clocks.edges import MACHINES, PRINTK, SAME_RATE, SLEWED, Kind, Readings
-from consumers.clocks.graph import BOOT, MONO, MONO_RAW, REALTIME, TAI, Graph, Node
+from consumers.clocks import pings, ticks
+from consumers.clocks.edges import MACHINES, PRINTK, SAME_RATE, SLEWED, TICKS, Kind, Readings
+from consumers.clocks.graph import BOOT, MONO, MONO_RAW, REALTIME, TAI, TSC, Graph, Node
 from consumers.clocks.graph import PRINTK as PRINTK_CLOCK
 from consumers.clocks.index import FAR_NS, Ints
 
@@ -30,7 +31,8 @@ _BESIDE: Final = (
 )
 _READINGS: Final = f"""
 select machine, boot_id, layer, instance, realtime_ns, monotonic_ns, monotonic_raw_ns, boottime_ns, tai_ns,
-       bracket_ns, slew_ppb, printk_ns, printk_monotonic_ns, printk_bracket_ns
+       bracket_ns, slew_ppb, printk_ns, printk_monotonic_ns, printk_bracket_ns,
+       tsc, tsc_monotonic_ns, tsc_bracket_ns
 from clock_readings
 qualify row_number() over (partition by machine, boot_id, layer, instance order by position desc) <= {ROWS_MAX}
 order by machine, boot_id, layer, instance, position
@@ -70,6 +72,7 @@ def read_graph(connection: duckdb.DuckDBPyConnection) -> Graph:
         stretch = _stretches(rows)
         _add_beside(graph, machine, boot_id, rows, stretch)
         _add_printk(graph, machine, boot_id, rows, stretch)
+        _add_tsc(graph, machine, boot_id, rows, stretch)
         for name, clock in (("monotonic_ns", MONO), ("boottime_ns", BOOT)):
             rates[Node(machine, boot_id, clock)] = _Rates(_ints(rows[name]), stretch)
     for (machine, boot_id), rows in _fullest(_groups(connection, _HEARTBEATS, 2), 2):
@@ -125,6 +128,21 @@ def _add_beside(graph: Graph, machine: str, boot_id: str, rows: Columns, stretch
 def _add_printk(graph: Graph, machine: str, boot_id: str, rows: Columns, stretch: Ints) -> None:
     found = _between(rows["printk_monotonic_ns"], rows["printk_bracket_ns"], rows["printk_ns"], stretch)
     _add(graph, machine, boot_id, PRINTK_CLOCK, found, PRINTK)
+
+
+# The counter of an agent that did not say when it read it is one that it did not read.
+def _add_tsc(graph: Graph, machine: str, boot_id: str, rows: Columns, stretch: Ints) -> None:
+    names = ("tsc_monotonic_ns", "tsc_bracket_ns", "tsc")
+    known = np.logical_and.reduce([_known(rows[name]) for name in names])
+    middle, bracket, shown = (np.where(known, _ints(rows[name]), -1) for name in names)
+    found = _between(middle, bracket, shown, stretch)
+    shown = shown[known & (bracket <= _BRACKET_NS_MAX)]
+    hz = ticks.frequency_hz(found.x0_ns, found.x1_ns, shown)
+    if hz is not None:
+        # A tick lasts until the next one.
+        first, behind = ticks.ns_of(shown, hz), ticks.ns_of(shown + 1, hz) + 1
+        found = replace(found, lo_ns=first - found.x1_ns, hi_ns=behind - found.x0_ns)
+        graph.add(Node(machine, boot_id, MONO), Node(machine, boot_id, TSC), found, TICKS, hz)
 
 
 def _add(graph: Graph, machine: str, boot_id: str, clock: str, readings: Readings, kind: Kind) -> None:

@@ -3,7 +3,7 @@
 One line for two clocks, as the newest reading has them: `to` is `ahead_s` ahead of `from`, within `bound_ns`. Away from
 readings the bound grows by `grows_ppm` at most, less where both ends say that their rates were steady, and not at all
 where it is 0. `steps` counts how often one of the two was found set, stopped or restored between two readings: times
-around that do not compare.
+around that do not compare. A counter of ticks is reckoned with in ns of the frequency that stands beside it.
 """
 
 import argparse
@@ -76,6 +76,7 @@ def _described(pair: tuple[Node, Node], edge: Edge, graph: Graph, now_ns: int) -
         "from": pair[0]._asdict(),
         "to": pair[1]._asdict(),
         "kind": edge.kind.name,
+        "hz": edge.hz,
         "ahead_ns": ahead_ns,
         "bound_ns": high - ahead_ns,
         "at_ns": at_ns,
@@ -96,7 +97,7 @@ def _drift_ppm(edge: Edge) -> float | None:
         return None
     away = (ahead - ahead[-1]).astype(np.float64)
     at_ns -= at_ns.mean()
-    return round(float(np.dot(at_ns, away) / np.dot(at_ns, at_ns)) * 1e6, 3)
+    return round(float(np.dot(at_ns, away) / np.dot(at_ns, at_ns)) * 1e6, 3) + 0.0  # no minus before a nought
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
@@ -107,6 +108,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         one, other = row["from"], row["to"]
         target = other["clock"] if other["machine"] == one["machine"] else f"{names[other['machine']]} {other['clock']}"
+        target += "" if row["hz"] is None else f" at {row['hz'] / 1e6:.3f} MHz"
         where = (names[one["machine"]], names[one["boot_id"]], one["clock"], target)
         numbers = [row[name] for name in _COLUMNS[5:]]
         table.append((*where, _seconds(row["ahead_ns"]), *numbers))

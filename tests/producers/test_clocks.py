@@ -40,6 +40,9 @@ def test_a_reading_has_every_clock_and_says_how_printks_was_read(source):
         if "printk_ns" in fields:
             assert fields["how"] == "perf-event"
             assert abs(fields["printk_monotonic_ns"] - fields["monotonic_ns"]) < 10**9
+        of_tsc = {"tsc_monotonic_ns", "tsc_bracket_ns", "tsc_cpu"}
+        assert of_tsc & set(fields) == (set() if fields["tsc"] is None else of_tsc)
+        assert fields["tsc"] is not None or "; not the CPU's counter" in clocks.check()
 
 
 @pytest.mark.kernel
