@@ -34,6 +34,8 @@ _ASK_S: Final = 1.0
 #: So long without an acknowledgement of what was sent: something got lost on the way.
 _STALL_S: Final = 15.0
 _PING_S: Final = 5.0
+#: So long the last burst of pings may keep an agent that stops, on top of what the frames take.
+_LAST_BURST_S: Final = 1.0
 _IDLE_S: Final = 5.0
 
 
@@ -62,10 +64,11 @@ class RelayShipper:
         self._progress_s = 0.0
         self._numbers = itertools.count(1)
         self._burst = Burst()
+        self._last_burst_s: float | None = None  # until when the last one may take
         self._said = ""
 
     def run(self) -> None:
-        """Ship until standard input ends, then what is left for some seconds.
+        """Ship until standard input ends, then what is left for some seconds, and ping once more.
 
         Raises:
             UnavailableError: the relay did not take all of it.
@@ -75,7 +78,7 @@ class RelayShipper:
             self._step()
             self._spool.save_if_due()
             self._report.tell()
-            if deadline_s is not None and self._done():
+            if deadline_s is not None and self._over():
                 break
             if self._wait(deadline_s) and not os.read(0, 65536):
                 deadline_s = time.monotonic() + GOODBYE_S
@@ -93,6 +96,15 @@ class RelayShipper:
 
     def _done(self) -> bool:
         return self._end.link > 0 and not (self._hinted or self._read or self._out or self._end.waiting)
+
+    # A guest's clocks are known as far as its last exchange: so there is one more behind all that it sent.
+    def _over(self) -> bool:
+        now_s = time.monotonic()
+        if self._last_burst_s is None:
+            if self._done():
+                self._last_burst_s, self._ping_s = now_s + _LAST_BURST_S, 0.0
+            return False
+        return now_s >= self._last_burst_s or (self._done() and self._burst.over and self._ping_s > 0)
 
     def _step(self) -> None:
         now_s = time.monotonic()
