@@ -12,7 +12,7 @@ import duckdb
 import numpy as np
 
 from consumers.clocks import pings, ticks
-from consumers.clocks.edges import MACHINES, PRINTK, SAME_RATE, SLEWED, TICKS, Kind, Readings
+from consumers.clocks.edges import MACHINES, PPB, PRINTK, SAME_RATE, SLEWED, TICKS, Kind, Readings
 from consumers.clocks.graph import BOOT, MONO, MONO_RAW, REALTIME, TAI, TSC, Graph, Node
 from consumers.clocks.graph import PRINTK as PRINTK_CLOCK
 from consumers.clocks.index import FAR_NS, Ints
@@ -22,6 +22,8 @@ ROWS_MAX: Final = 100_000
 #: A rate is known to be steady where it was read so often at least.
 STEADY_NS: Final = 60_000_000_000
 _BRACKET_NS_MAX: Final = 1_000_000_000
+#: A record of the kernel log that came after a long silence says little, and more than nothing.
+_PRINTK_BRACKET_NS_MAX: Final = 60_000_000_000
 #: What a reading has beside CLOCK_MONOTONIC, between the same two reads of it.
 _BESIDE: Final = (
     ("realtime_ns", REALTIME, SAME_RATE),
@@ -126,8 +128,18 @@ def _add_beside(graph: Graph, machine: str, boot_id: str, rows: Columns, stretch
 
 
 def _add_printk(graph: Graph, machine: str, boot_id: str, rows: Columns, stretch: Ints) -> None:
-    found = _between(rows["printk_monotonic_ns"], rows["printk_bracket_ns"], rows["printk_ns"], stretch)
+    columns = (rows["printk_monotonic_ns"], rows["printk_bracket_ns"], rows["printk_ns"])
+    found = _tightest(_between(*columns, stretch, _PRINTK_BRACKET_NS_MAX), PRINTK)
     _add(graph, machine, boot_id, PRINTK_CLOCK, found, PRINTK)
+
+
+# Without those that say less than what a tighter one says of their time. (Only the readings next to a time are asked.)
+def _tightest(found: Readings, kind: Kind) -> Readings:
+    at_ns, width = found.x0_ns.astype(np.float64), (found.hi_ns - found.lo_ns).astype(np.float64)
+    grown = 2 * kind.rate_ppb_max * PPB * at_ns
+    before = np.minimum.accumulate(width - grown) + grown
+    behind = np.minimum.accumulate((width + grown)[::-1])[::-1] - grown
+    return found.take(np.flatnonzero(width <= np.minimum(before, behind) + 1))
 
 
 # The counter of an agent that did not say when it read it is one that it did not read.
@@ -150,10 +162,10 @@ def _add(graph: Graph, machine: str, boot_id: str, clock: str, readings: Reading
 
 
 # The readings of a clock that was read between two reads of CLOCK_MONOTONIC.
-def _between(middle: Any, bracket: Any, shown: Any, stretch: Ints) -> Readings:
+def _between(middle: Any, bracket: Any, shown: Any, stretch: Ints, bracket_ns_max: int = _BRACKET_NS_MAX) -> Readings:
     good = _known(middle) & _known(bracket) & _known(shown)
     middle, bracket, shown = _ints(middle), _ints(bracket), _ints(shown)
-    good &= (bracket >= 0) & (bracket <= _BRACKET_NS_MAX)
+    good &= (bracket >= 0) & (bracket <= bracket_ns_max)
     half = np.where(good, bracket, 0) // 2 + 1
     x0, x1 = middle - half, middle + half
     part = np.zeros(len(middle), np.int64)

@@ -121,6 +121,19 @@ def test_a_counter_of_an_agent_that_did_not_say_when_it_read_it_is_left_out(tabl
     assert {other.clock for _, other in read_graph(tables).edges()} == {"realtime", "boot"}
 
 
+def test_a_wide_reading_of_printks_clock_does_not_hide_a_tight_one(tables):
+    for number, bracket_ns in enumerate([10 * S, 20_000_000, 10 * S, 10 * S]):
+        at_ns = (100 + 20 * number) * S
+        of_printk = {"printk_ns": at_ns + 7, "printk_monotonic_ns": at_ns, "printk_bracket_ns": bracket_ns}
+        reading(tables, number, at_ns, 5, **of_printk)
+    mono, printk = Node("m", "b", "mono"), Node("m", "b", "printk")
+    graph = read_graph(tables)
+    assert len(graph.edges()[mono, printk].readings.x0_ns) == 1
+    found = graph.convert(160 * S, printk, mono)
+    # 40 s at 1000 ppm at most.
+    assert abs(found.ts_ns - 160 * S) <= found.bound_ns < 60_000_000
+
+
 def test_of_two_agents_readings_those_of_one_are_taken(tables):
     for number in range(4):
         reading(tables, number, number * S, 5)

@@ -28,6 +28,7 @@ def test_every_edge_says_how_far_ahead_how_exactly_and_how_it_drifts(lake, capsy
     printk = found[own, "printk", own]
     assert abs(printk["ahead_ns"] - _sample_clocks.PRINTK_AHEAD_NS) <= printk["bound_ns"] < 2_000
     raw = found[own, "mono_raw", own]
+    assert (printk["how"], raw["how"]) == ("perf-event", None)
     assert (raw["drift_ppm"], raw["grows_ppm"], raw["readings"], raw["steps"]) == (10.0, 500.0, 7, 0)
     tsc = found[own, "tsc", own]
     assert (tsc["hz"], raw["hz"], tsc["drift_ppm"]) == (_sample_clocks.TSC_HZ, None, 0.0)
@@ -51,6 +52,7 @@ def test_the_table_is_for_people(lake, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "9c4d1e6a boot" in out
     assert "86400.000005000" in out
+    assert "printk by perf-event" in out
     assert "tsc at 2400.000 MHz" in out
     assert "(7 rows)" in out
 
