@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 _READ_BYTES: Final = 256 << 10
 #: What waits for the port at most, before another frame is taken.
 _OUT_BYTES: Final = 256 << 10
+_JOINED_BYTES_MAX: Final = 4096
 _OPEN_S: Final = 0.5
 _ASK_S: Final = 1.0
 #: So long without an acknowledgement of what was sent: something got lost on the way.
@@ -155,11 +156,14 @@ class RelayShipper:
         elif now_s >= self._ask_s and not self._out:
             self._begin(now_s)
 
+    # What is left is said by the next wait, which costs less than asking for what mostly is not there.
     def _receive(self, port: Port) -> None:
-        while (data := port.read()) is not None:
-            t3_ns = time.monotonic_ns()
-            for event in self._end.feed(data):
-                self._heard(event, t3_ns)
+        data = port.read()
+        if data is None:
+            return
+        t3_ns = time.monotonic_ns()
+        for event in self._end.feed(data):
+            self._heard(event, t3_ns)
 
     def _heard(self, event: Event, t3_ns: int) -> None:
         if isinstance(event, Greeted):
@@ -217,7 +221,12 @@ class RelayShipper:
     def _send_ping(self) -> None:
         self._put(self._end.ping(next(self._numbers), time.monotonic_ns()))
 
+    # Short ones go as one write: each is an exit of the virtual machine, and a wake-up of the relay.
     def _put(self, data: bytes) -> None:
+        if self._out and len(self._out[-1]) + len(data) <= _JOINED_BYTES_MAX:
+            last = self._out.pop()
+            self._out_bytes -= len(last)
+            data = b"".join((last, data))
         self._out.append(memoryview(data))
         self._out_bytes += len(data)
 
