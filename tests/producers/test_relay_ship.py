@@ -10,6 +10,8 @@ import time
 import pytest
 
 from producers import relay_ship
+from producers.relay_pings import PINGS_MAX
+from producers.relay_port import Port
 from producers.relay_ship import RelayShipper
 from schemas.limits import RELAY_WINDOW_BYTES_MAX
 from schemas.relay import Hello
@@ -82,6 +84,19 @@ def ship(tmp_path, monkeypatch):
             host.join(10)
 
     return run
+
+
+def test_an_answer_and_the_next_ping_are_one_write(ship, monkeypatch):
+    sizes, write = [], Port.write
+
+    def counted(self, data):
+        sizes.append(len(data))
+        return write(self, data)
+
+    monkeypatch.setattr(Port, "write", counted)
+    host, _ = ship()
+    assert len(host.timed) >= PINGS_MAX
+    assert len(sizes) < 1.3 * len(host.timed)
 
 
 def test_the_last_exchange_is_behind_the_last_frame(ship):
