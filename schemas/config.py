@@ -153,9 +153,13 @@ class BpfConfig:
 
 @dataclass(frozen=True, slots=True)
 class ClocksConfig:
-    """`[clocks]`: readings of the clocks; one more comes whenever somebody sets one."""
+    """`[clocks]`: readings of the clocks; one more comes whenever somebody sets one.
+
+    `printk_marker`: where perf does not show printk's clock, each reading may write a record to the kernel log.
+    """
 
     interval_s: float = key(10.0, within(0.1, 3600, "seconds"))
+    printk_marker: bool = False
 
     def __post_init__(self) -> None:
         bounds.check(self)
