@@ -30,14 +30,17 @@ class Role(NamedTuple):
     name: str
 
 
-def role_of(name: bytes, *, first: bool) -> Role | None:
-    """Return the role of a VMM's thread by its name, None where it has none; `first`: it is the one it began with."""
+def role_of(name: bytes, process: bytes, *, first: bool) -> Role | None:
+    """Return the role of a VMM's thread by its name, None where it has none; `first`: it is the one it began with.
+
+    A thread that is called as the `process` was given no name: it may be one of a pool.
+    """
     text = name.decode("utf-8", "replace")
     if first:
         return Role(MAIN, text)
     if match := _IOTHREAD.fullmatch(name):
         return Role(IOTHREAD, match[1].decode("utf-8", "replace"))
-    if _WORKER.fullmatch(name):
+    if _WORKER.fullmatch(name) or name == process:
         return Role(WORKER, text)
     return Role(VHOST, text) if _VHOST.fullmatch(name) else None
 

@@ -213,7 +213,7 @@ class Finder:
     def _vm(self, pid: int, stat: Stat, told_name: str, told: dict[int, int], iothreads: dict[int, str]) -> Vm:
         vmm, vcpus, helpers = "", [], []
         for tid, thread in self._threads(pid):
-            role = vmm_threads.role_of(thread.name, first=tid == pid)
+            role = vmm_threads.role_of(thread.name, stat.name, first=tid == pid)
             if tid in iothreads:
                 role = vmm_threads.Role(vmm_threads.IOTHREAD, iothreads[tid])
             if role is not None:
@@ -226,6 +226,7 @@ class Finder:
             vmm = "qemu"
             stats = [(number, tid, _read_stat(self._task(pid) / str(tid) / "stat")) for number, tid in told.items()]
             vcpus = [Vcpu(number, Thread(pid, tid, each.start_ns)) for number, tid, each in stats if each]
+        helpers = [each for each in helpers if each.thread.tid not in {vcpu.thread.tid for vcpu in vcpus}]
         command = read(self._proc / str(pid) / "cmdline") if vcpus or pid in self._named else b""
         name, uuid = parse_name(command, vmm)
         name = self._named.get(pid) or told_name or name or f"{stat.name.decode('utf-8', 'replace')}-{pid}"

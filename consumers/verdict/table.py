@@ -10,9 +10,18 @@ from consumers.verdict.text import Symptom
 from consumers.verdict.verdict import Confidence, Owner
 
 #: Grows with each change of the table or of what decides beside it; every verdict carries it.
-RULES_VERSION: Final = 1
+RULES_VERSION: Final = 2
 #: Two owners that each explain so much are both told.
 SHARED_MIN: Final = 0.3
+
+
+#: The threads whose time is asked for: the accused vCPU's, and those that serve the guest's disks and networks.
+THREADS: Final = {
+    "vcpu": "the vCPU",
+    "iothread": "the I/O thread",
+    "main_loop": "the main loop of the VMM",
+    "vhost": "the vhost thread",
+}
 
 
 class Share(NamedTuple):
@@ -202,8 +211,28 @@ ROWS: Final[tuple[Row, ...]] = (
         "the VM's I/O thread was stopped or frozen",
     ),
     Row(
-        "S3", _TASK, (Says("io"), Is("io_seen", so=False), Share("XS", 0.5, of="iothread")), Owner.VMM_BUG, _MEDIUM,
-        "the VM's I/O thread did not pass the request on",
+        "S3", _TASK, (Says("io"), Is("io_seen", so=False), Share("S", 0.5, of="iothread"), Is("memory")),
+        Owner.HOST_MEMORY, _HIGH, "the host had no memory for the VM's I/O thread",
+    ),
+    Row(
+        "S3", _TASK, (Says("io"), Is("io_seen", so=False), Share("X", 0.5, of="iothread")), Owner.VMM_BUG, _MEDIUM,
+        "the VM's I/O thread ran and did not pass the request on",
+    ),
+    Row(
+        "S3", _TASK, (Says("io"), Is("io_seen", so=False), Share("W", 0.5, of="main_loop")), Owner.HOST_CPU, _HIGH,
+        "the VMM's main loop, which serves the disk, got no CPU",
+    ),
+    Row(
+        "S3", _TASK, (Says("io"), Is("io_seen", so=False), Share("T", 0.5, of="main_loop")), Owner.VMM_PAUSE, _HIGH,
+        "the VMM's main loop, which serves the disk, was stopped or frozen",
+    ),
+    Row(
+        "S3", _TASK, (Says("io"), Is("io_seen", so=False), Share("S", 0.5, of="main_loop"), Is("memory")),
+        Owner.HOST_MEMORY, _HIGH, "the host had no memory for the VMM's main loop, which serves the disk",
+    ),
+    Row(
+        "S3", _TASK, (Says("io"), Is("io_seen", so=False), Share("X", 0.5, of="main_loop")), Owner.VMM_BUG, _MEDIUM,
+        "the VMM's main loop, which serves the disk, ran and did not pass the request on",
     ),
     Row("S5", _TASK, (Says("guest_daemon"), Is("daemon_stuck")), Owner.GUEST_USERSPACE, _HIGH, _DAEMON, True),
     Row("S5", _TASK, (Says("guest_daemon"),), Owner.GUEST_USERSPACE, _MEDIUM, _DAEMON, True),
@@ -224,7 +253,20 @@ ROWS: Final[tuple[Row, ...]] = (
     ),
     Row("K4", _CLOCK, (Is("bare"), Is("hardware")), Owner.HARDWARE_FIRMWARE, _MEDIUM, "the machine reports errors"),
     Row("N1", _NETWORK, (Share("W", 0.5, of="vhost"),), Owner.HOST_CPU, _HIGH, "the host had no CPU for vhost"),
-    Row("N1", _NETWORK, (Share("XST", 0.5, of="vhost"),), Owner.VMM_BUG, _HIGH, "vhost did not pass packets on"),
+    Row("N1", _NETWORK, (Share("T", 0.5, of="vhost"),), Owner.VMM_PAUSE, _HIGH, "vhost was stopped or frozen"),
+    Row("N1", _NETWORK, (Share("XS", 0.5, of="vhost"),), Owner.VMM_BUG, _HIGH, "vhost did not pass packets on"),
+    Row(
+        "N1", _NETWORK, (Share("W", 0.5, of="main_loop"),), Owner.HOST_CPU, _HIGH,
+        "the host had no CPU for the VMM's main loop",
+    ),
+    Row(
+        "N1", _NETWORK, (Share("T", 0.5, of="main_loop"),), Owner.VMM_PAUSE, _HIGH,
+        "the VMM's main loop was stopped or frozen",
+    ),
+    Row(
+        "N1", _NETWORK, (Share("S", 0.5, of="main_loop"),), Owner.VMM_BUG, _HIGH,
+        "the VMM's main loop stood in the host's kernel",
+    ),
 )  # fmt: skip
 
 #: What explains a part of the time: an answer only where two do, each SHARED_MIN of it.
