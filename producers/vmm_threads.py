@@ -17,7 +17,8 @@ THREADS_MAX: Final = 4096
 VM_THREADS_MAX: Final = 96
 #: The name of the daemon's processes that is looked for.
 DAEMON_NAME: Final = b"virtiofsd"
-_IOTHREAD: Final = re.compile(rb"IO (.+)")
+#: QEMU's thread of monitors is one too, and serves no guest (monitor/monitor.c).
+_IOTHREAD: Final = re.compile(rb"IO (?!mon_iothread$)(.+)")
 _WORKER: Final = re.compile(rb"worker|iou-wrk-\d+")
 _VHOST: Final = re.compile(rb"vhost-(\d+)")
 _SOCKET: Final = re.compile(rb"(?:^|\0)--socket-path[=\0]([^\0]+)")

@@ -164,7 +164,8 @@ def _done(look: Look, there: There, readings: list[_Reading], still: tuple[int, 
                 records = (*of_rows("qmp_blockstats", [*one.rows, *two.rows]), *of_rows("procfs_disk", rows))
                 return known(True, text, records)
     still_ns, counted = still
-    if still_ns >= STOOD_MIN * there.length_ns:
+    inside = [each for each in readings if _inside(each.ts_ns, there.window)]
+    if still_ns >= STOOD_MIN * there.length_ns and len(_runs(inside)) == 1:
         text = f"no request of the VM ended in its VMM for {still_ns / S:.1f} s"
         return known(False, text, of_rows("qmp_blockstats", counted))
     return unknown("that the guest waited for what had ended is not shown")

@@ -122,12 +122,6 @@ def _freeze_disk(lab, seconds):
         time.sleep(seconds)
 
 
-def _starve_disk(lab, seconds):
-    with _disturb.starved(lab.vm.process, f"IO {_IO_THREAD}"):
-        _write(lab)
-        time.sleep(seconds)
-
-
 def _throttle_disk(lab, seconds):
     _limit(lab, 2000)
     _write(lab)
@@ -174,7 +168,6 @@ CASES = (
     Case("disk throttled", Owner.STORAGE_BACKEND, "task", 8, _throttle_disk),
     Case("VM paused", None, "soft", 4, _pause),
     Case("I/O thread frozen", Owner.VMM_PAUSE, "task", 8, _freeze_disk),
-    Case("I/O thread starved", Owner.HOST_CPU, "task", 8, _starve_disk),
     Case("kernel spins", Owner.GUEST_DRIVER, "soft", 7, _spin),
     Case("kernel spins, deaf", Owner.GUEST_DRIVER, "rcu", 7, _spin_deaf),
     Case("mutex held", Owner.GUEST_DRIVER, "task", 8, _hang),

@@ -1,4 +1,4 @@
-"""Eleven failures in one real guest: each is found, is one incident, and has its owner, or nobody where that cannot be known."""
+"""Ten failures in one real guest: each is found, is one incident, and has its owner, or nobody where that cannot be known."""
 
 import json
 import subprocess

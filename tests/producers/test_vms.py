@@ -46,19 +46,20 @@ def test_each_monitor_has_names_of_its_own(threads, command, vmm, name, vcpus):
 
 
 def test_threads_that_a_guest_waits_for_are_told_by_their_names_the_most_telling_first():
-    names = ("CPU 0/KVM", "worker", "IO io one", "vhost-77", "iou-wrk-12", "IO mon", "SPICE Worker", "call_rcu")
-    with fake_vm(*names, command=QEMU) as fake:
+    names = ("CPU 0/KVM", "worker", "IO io one", "vhost-77", "iou-wrk-12", "IO disk2", "IO mon_iothread", "call_rcu")
+    with fake_vm(*names, "qemu", "SPICE Worker", command=QEMU, name="qemu") as fake:
         (vm,) = find(fake.pid)
     assert [(each.role, each.name) for each in vm.helpers][1:] == [
         ("iothread", "io one"),
-        ("iothread", "mon"),
+        ("iothread", "disk2"),
         ("worker", "worker"),
         ("worker", "iou-wrk-12"),
+        ("worker", "qemu"),
         ("vhost", "vhost-77"),
     ]
     main = vm.helpers[0]
     assert (main.role, main.thread) == ("main", vm.process)
-    assert len({each.thread for each in (*vm.helpers, *vm.vcpus)}) == 7
+    assert len({each.thread for each in (*vm.helpers, *vm.vcpus)}) == 8
 
 
 def test_a_virtiofsd_is_of_the_vm_that_names_its_socket(tmp_path):
@@ -108,10 +109,10 @@ def test_the_configuration_names_a_process_that_says_nothing():
 
 
 def test_threads_that_qemu_itself_names_are_followed_where_they_have_no_names():
-    with fake_vm("qemu-system-x86", "worker", command=["-name", "plain"]) as fake:
+    with fake_vm("qemu-system-x86", "worker", "nameless", command=["-name", "plain"]) as fake:
         finder = Finder(VmsConfig())
         tids = sorted(int(name) for name in names(f"/proc/{fake.pid}/task"))
-        finder.tell("plain", {0: tids[1], 1: tids[2]}, {tids[2]: "io0"})
+        finder.tell("plain", {0: tids[1], 1: tids[2]}, {tids[3]: "io0"})
         (vm,) = [each for each in finder.found(0) if each.process.pid == fake.pid]
         assert [(each.vcpu, each.thread.tid) for each in vm.vcpus] == [(0, tids[1]), (1, tids[2])]
         assert [(each.role, each.name) for each in vm.helpers][1:] == [("iothread", "io0")]

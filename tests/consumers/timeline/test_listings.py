@@ -66,6 +66,18 @@ def test_what_only_repeats_is_left_out_and_what_came_before_the_window_is_only_r
     ]
 
 
+def test_of_threads_beside_the_vcpus_it_is_told_whose_they_are(connection):
+    columns = "vm text, role text, name text, pid int, tid int, start_ns bigint, state text, frozen boolean"
+    connection.execute(f"create table vmm_thread_time ({FRAME}, {columns}, run_ns bigint, wait_ns bigint)")
+    for at, (role, name, tid) in enumerate((("iothread", "io0", 5), ("main", "qemu", 4)) * 2):
+        values = [*WHERE, at, at // 2 * S, 1, "web", role, name, 4, tid, 1, "S", False, at, 0]
+        connection.execute(f"insert into vmm_thread_time values ({', '.join('?' * len(values))})", values)
+    source = "(select *, 0 as window_ns from vmm_thread_time)"
+    found = connection.execute(listings.threads_sql("vmm_thread_time", source, 9)).fetchall()
+    assert [row[6] for row in found] == ["main loop qemu", "I/O thread io0"]
+    assert listings.surface_of("vmm_thread_time") == "vcpu-time"
+
+
 def test_a_sum_since_boot_becomes_what_it_grew_by(connection):
     columns = "resource text, stalled text, total_ns bigint"
     rows = [
