@@ -151,6 +151,10 @@ CASES = (
         "I/O thread swapped out", "S3", Owner.HOST_MEMORY, HIGH, hung(),
         _disk(io_seen=False, iothread=times(S=0.9, X=0.1), memory=True),
     ),
+    Case(
+        "I/O thread frozen on a busy host", "S3", Owner.VMM_PAUSE, HIGH, hung(),
+        facts(times(W=0.6, GX=0.4), length_s=120.0, io_seen=False, iothread=times(T=0.9, SH=0.1)),
+    ),
     Case("I/O thread half known", "S3", Owner.HOST_CPU, MEDIUM, hung(), _disk(io_seen=False, iothread=times(W=0.6))),
     Case("main loop starved", "S3", Owner.HOST_CPU, HIGH, hung(), _disk(io_seen=False, main_loop=times(W=0.9, X=0.1))),
     Case("main loop frozen", "S3", Owner.VMM_PAUSE, HIGH, hung(), _disk(io_seen=False, main_loop=times(T=0.9, SH=0.1))),
