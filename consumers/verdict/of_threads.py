@@ -26,7 +26,8 @@ STOOD_MIN: Final = 0.5
 _KNOWN_MIN: Final = 0.5
 _WHOLE_MIN: Final = 0.95
 _PAD_NS: Final = 60 * S
-_THREADS_MAX: Final = 128
+#: The agent follows no more of one VM at a time.
+_THREADS_MAX: Final = 96
 _ENDED: Final = tuple(
     f"{failed}{kind}_operations" for failed in ("", "failed_") for kind in ("rd", "wr", "flush", "unmap")
 )
@@ -91,6 +92,8 @@ def none_blocked(look: Look, helpers: list[Helper], vcpus: list[of_vcpus.Thread]
     there, scope = look.there, look.scope
     main = [each for each in helpers if each.role == "main"]
     if there is None or scope is None or not main or main[0].shares.known < _WHOLE_MIN:
+        return False
+    if len(helpers) >= _THREADS_MAX:
         return False
     # Of another VMM not all threads that do its I/O are known by name.
     if not any(look.of_host("qmp", name) for name in scope.names):

@@ -3,7 +3,7 @@
 import duckdb
 import pytest
 
-from consumers.timeline import listings
+from consumers.timeline import listings, sources
 
 S, MS = 10**9, 10**6
 FRAME = "machine text, boot_id text, layer text, surface text, instance text, clock text, position bigint, ts_ns bigint, arrival_ns bigint"
@@ -76,6 +76,11 @@ def test_of_threads_beside_the_vcpus_it_is_told_whose_they_are(connection):
     found = connection.execute(listings.threads_sql("vmm_thread_time", source, 9)).fetchall()
     assert [row[6] for row in found] == ["main loop qemu", "I/O thread io0"]
     assert listings.surface_of("vmm_thread_time") == "vcpu-time"
+    # That they slept is no news, and that one was stopped is.
+    assert sources._threads(connection, "vmm_thread_time", source, 9) == []
+    connection.execute("update vmm_thread_time set state = 't' where role = 'iothread'")
+    (held,) = sources._threads(connection, "vmm_thread_time", source, 9)
+    assert (held.text, held.level) == ("I/O thread io0 ran 0.0 of 1.0 s (state t)", 4)
 
 
 def test_a_sum_since_boot_becomes_what_it_grew_by(connection):

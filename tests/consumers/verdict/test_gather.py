@@ -228,6 +228,10 @@ def test_a_frozen_io_thread_and_a_disk_of_which_nothing_ends_come_out_of_the_lak
     assert holds(facts.io_seen) is None  # nobody says that the program was running all along
     assert holds(facts.io_done) is False
     assert any(each.text.endswith("gave no answer for at least 9.0 s") for each in facts.found)
+    unheard = _lake.build(
+        made.path.with_name("unheard"), SCENARIOS["frozen"]._replace(threads=tuple(_io_thread()), heard_s=33)
+    )
+    assert facts.iothread.value.known > 0.99 > gather(unheard, incident).iothread.value.known
     blind = gather(_lake.open_lake(made.path, create=False), incident, {"host", "virtual-platform"})
     assert blind.iothread.value is blind.io_done.value is None
 

@@ -268,17 +268,20 @@ def test_a_daemon_of_the_host_is_stuck_where_it_is_the_one_that_is_waited_for(fr
         assert (verdict.row, verdict.owner) == ("S5", Owner.VMM_BUG)
 
 
-def test_nobody_is_blocked_only_where_all_of_a_qemu_was_looked_at():
-    def blocked(lake, vcpus=(), streams=(HOST, QMP)):
+def test_nobody_is_blocked_only_where_all_of_a_qemu_was_looked_at(monkeypatch):
+    def calmed(lake, vcpus=(), streams=(HOST, QMP)):
         look = replace(lake.look(), streams=streams)
         return of_threads.none_blocked(look, of_threads.threads(look), list(vcpus))
 
     calm = Lake().thread("main", **ASLEEP).thread("worker", "worker", 8, **ASLEEP)
-    assert blocked(calm)
-    assert not blocked(calm, streams=(HOST,))
-    assert not blocked(Lake().thread("worker", **ASLEEP))
-    assert not blocked(Lake().thread("main", seconds=range(5, 15), **ASLEEP))
-    assert not blocked(Lake().thread("main", **ASLEEP).thread("worker", "worker", 8, state="D"))
-    assert blocked(Lake().thread("main", **ASLEEP).thread("iothread", "io0", 8, state="D", frozen=True))
+    assert calmed(calm)
+    assert not calmed(calm, streams=(HOST,))
+    assert not calmed(Lake().thread("worker", **ASLEEP))
+    assert not calmed(Lake().thread("main", seconds=range(5, 15), **ASLEEP))
+    assert not calmed(Lake().thread("main", **ASLEEP).thread("worker", "worker", 8, state="D"))
+    assert calmed(Lake().thread("main", **ASLEEP).thread("iothread", "io0", 8, state="D", frozen=True))
+    monkeypatch.setattr(of_threads, "_THREADS_MAX", 2)
+    assert not calmed(calm)
+    monkeypatch.undo()
     waits = Thread(0, 9, (Sample(15 * S, "D", frozen=False, run_ns=0, wait_ns=0),), (), frozenset())
-    assert not blocked(calm, (waits,))
+    assert not calmed(calm, (waits,))
