@@ -123,6 +123,11 @@ class Machine:
                 changed += history.incidents.progress(Progress(at_ns, cpu=cpu))
         return _distinct(changed)
 
+    def panicked(self, key: str) -> list[Incident]:
+        """Take that a host told of a panic, which belongs to incident `key`; return it if that is news."""
+        held = [each.incidents for each in self._histories.values() if each.incidents is not None]
+        return [incident for each in held for incident in each.panicked(key)]
+
     def state(self) -> dict[str, Any]:
         """Return all that is remembered, as values of JSON."""
         found: list[dict[str, Any]] = []

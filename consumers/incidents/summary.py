@@ -23,12 +23,13 @@ _STRUCTURED, _CORRUPTED = attrgetter("structured"), attrgetter("corrupted")
 
 @dataclass(slots=True)
 class Folded:
-    """What remains of reports that were dropped, and lengths that others measured."""
+    """What remains of reports that were dropped, lengths that others measured, and whether a host told of a panic."""
 
     cpus: set[int] = field(default_factory=set)
     victims: list[str] = field(default_factory=list)
     printed: Seconds | None = None
     measured: dict[str, Seconds] = field(default_factory=dict)
+    panicked: bool = False
 
     def add(self, report: Report) -> None:
         """Take over what the incident says of a report that it will no longer hold."""
@@ -50,6 +51,7 @@ class Folded:
             "victims": self.victims,
             "printed": self.printed,
             "measured": self.measured,
+            "panicked": self.panicked,
         }
 
     @classmethod
@@ -57,7 +59,7 @@ class Folded:
         """Return what `to_dict` gave."""
         printed = None if value["printed"] is None else Seconds(*value["printed"])
         measured = {name: Seconds(*each) for name, each in value["measured"].items()}
-        return cls(set(value["cpus"]), list(value["victims"]), printed, measured)
+        return cls(set(value["cpus"]), list(value["victims"]), printed, measured, value.get("panicked", False))
 
 
 def root_of(reports: list[Report]) -> Report:
@@ -100,7 +102,7 @@ def summarise(incident: Incident, folded: Folded) -> None:
         found[lengths.PRINTED] = max(printed, key=lambda each: (each.high, each.low))
     incident.lengths = found | folded.measured
     incident.duration, incident.duration_from = lengths.used(incident.lengths)
-    incident.panicked = any(map(_panic, reports))
+    incident.panicked = folded.panicked or any(map(_panic, reports))
     incident.structured = all(map(_STRUCTURED, reports))
     incident.corrupted = incident.skipped > 0 or any(map(_CORRUPTED, reports))
 

@@ -14,7 +14,7 @@ from consumers.export.scope import literal
 from consumers.reports.assembler import ReportAssembler
 from consumers.reports.report import Kind, Line, Report
 from consumers.timeline.scope import Scope
-from consumers.verdict import of_limits
+from consumers.verdict import of_limits, of_monitor
 from consumers.verdict.facts import Fact, Facts, known, unknown
 from consumers.verdict.look import Look, S, There, of_rows, record
 from consumers.verdict.of_vcpus import Thread
@@ -51,10 +51,11 @@ def add(look: Look, facts: Facts, threads: list[Thread]) -> Facts:
     facts = _with_log(look, facts, look.there, threads)
     slow, requests = _slow(look, look.there, look.scope)
     error, limited = _monitored(look, look.there, look.scope)
+    panics = of_monitor.panics(look, look.there, look.scope.names)
     return replace(
         facts, memory=_memory(look, look.there), io_slow=slow, io_error=error,
         io_limited=of_limits.held_back(look, limited), tsc_write=_tsc_write(look, look.there),
-        many_vms=_many(look, look.there), found=(*facts.found, *requests, *of_limits.evidence(limited)),
+        many_vms=_many(look, look.there), found=(*facts.found, *requests, *of_limits.evidence(limited), *panics),
     )  # fmt: skip
 
 
