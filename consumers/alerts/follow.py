@@ -156,7 +156,7 @@ class AlertFollower:
             if any(taken.get(each, -1) < end for each, end in ends.items()):
                 continue
             if not hastened:
-                hastened = True
+                hastened = not self._joins.busy  # what waits for an answer is judged behind it
                 self._judge.hasten()
             elif self._settled():
                 return

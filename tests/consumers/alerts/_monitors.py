@@ -19,7 +19,7 @@ class Monitor:
     def __init__(self, vm="web-7", host="h1", boot="hb1"):
         self.stream = Stream(host, boot, "virtual-platform", "qmp", vm, "boot")
         self.position = self.number = 0
-        self.at_ns = 500 * S
+        self.at_ns = self.beaten_ns = 500 * S
         self.start_ns = time.time_ns() - self.at_ns
 
     def event(self, name, after_s=0.1, **data):
@@ -33,7 +33,8 @@ class Monitor:
     def beats(self, after_s=10.0):
         at_ns = self._later(after_s)
         real_ns = self.start_ns + at_ns
-        beat = Heartbeat(real_ns - S, real_ns, self.position, real_ns, at_ns, at_ns, 500)
+        since_ns, self.beaten_ns = self.beaten_ns, at_ns
+        beat = Heartbeat(self.start_ns + since_ns, real_ns, self.position, real_ns, at_ns, at_ns, 500)
         return self._frame(0, HEARTBEAT_ENCODING, HEARTBEAT_VERSION, heartbeat.pack(beat))
 
     def _later(self, after_s):

@@ -18,6 +18,13 @@ GUEST = {"G": 0.98, "X": 0.01, "W": 0.01}
 HUNG = Kind.HUNG_TASK
 
 
+def vm(kind=Kind.VM_STOPPED):
+    """Return what a host says of its VM."""
+    found = incident(report(kind, (), 40.0), source=SOURCE._replace(layer="virtual-platform"))
+    found.vm = "web-7"
+    return found
+
+
 class Case(NamedTuple):
     name: str
     row: str
@@ -191,4 +198,10 @@ CASES = (
         "vhost stuck", "N1", Owner.VMM_BUG, HIGH, incident(notes=("NETDEV WATCHDOG: eth0 (virtio_net)",)),
         facts(vhost=times(S=0.9)),
     ),
+    Case("disk failed", "V1", Owner.STORAGE_BACKEND, HIGH, vm(), facts(io_error=True, monitored=True)),
+    Case("disk failed, not watched", "V1", Owner.STORAGE_BACKEND, MEDIUM, vm(), facts(io_error=True)),
+    Case("internal error", "V2", Owner.VMM_BUG, MEDIUM, vm(), facts(vm_internal=True, monitored=True)),
+    Case("paused", "V3", Owner.VMM_PAUSE, HIGH, vm(), facts(vm_paused=True, monitored=True)),
+    Case("panic", "V4", Owner.UNDETERMINED, NONE, vm(Kind.PANIC), facts(io_error=True, monitored=True)),
+    Case("watchdog", "V5", Owner.UNDETERMINED, NONE, vm(Kind.WATCHDOG), facts(monitored=True)),
 )  # fmt: skip
