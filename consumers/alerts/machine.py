@@ -121,6 +121,10 @@ class Machine:
             }
             for cpu in {*sign.busy, *sign.idle} - (asleep - set(sign.busy)):
                 changed += history.incidents.progress(Progress(at_ns, cpu=cpu))
+            now_ns = history.kernel_at(sign.at_ns) or 0
+            for pid, position in sign.awake:
+                proof = Progress(now_ns, pid=pid, record=f"procfs_blocked {position}")
+                changed += history.incidents.progress(proof)
         return _distinct(changed)
 
     def panicked(self, key: str) -> list[Incident]:

@@ -41,7 +41,7 @@ _DISK_BYTES = 64 << 20
 _DISK = "d0"
 _IO_THREAD = "io0"
 _VCPU = "CPU 1/TCG"
-_CONFIG = "[procfs]\ninterval_s = 1\n[vms]\nscan_interval_s = 1\nqmp_interval_s = 1\nvcpu_interval_s = 0.2\n[clocks]\ninterval_s = 2\n"
+_CONFIG = "[procfs]\ninterval_s = 1\nblocked_s = 1\n[vms]\nscan_interval_s = 1\nqmp_interval_s = 1\nvcpu_interval_s = 0.2\n[clocks]\ninterval_s = 2\n"
 #: An idle CPU is no lockup, one that does nothing but run is; and a grace period must be waited for to be stalled.
 _LOAD = (
     "taskset 2 sh -c 'while :; do :; done' >/dev/null 2>&1 &\n"
@@ -172,6 +172,21 @@ CASES = (
     Case("kernel spins, deaf", Owner.GUEST_DRIVER, "rcu", 7, _spin_deaf),
     Case("mutex held", Owner.GUEST_DRIVER, "task", 8, _hang),
     Case("panic in a lockup", Owner.GUEST_DRIVER, "soft", 10, _panic),
+)
+
+
+# No failure in front of it: of this one nothing of the guest ever comes.
+def _panic_alone(lab, _seconds):
+    lab.vm.run("(sleep 0.2; echo panic >/sys/module/hyplab/parameters/do) >/dev/null 2>&1 &")
+    lab.vm.qmp.event("GUEST_PANICKED")
+
+
+#: What nobody but the VM's monitor tells, and a task that is seen to go on.
+MONITORED = (
+    Case("mutex held", Owner.GUEST_DRIVER, "task", 8, _hang),
+    Case("VM paused", None, "soft", 4, _pause),
+    Case("VM stays paused", Owner.VMM_PAUSE, "soft", 14, _pause),
+    Case("panic", Owner.UNDETERMINED, "soft", 1, _panic_alone),
 )
 
 
