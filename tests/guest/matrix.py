@@ -10,13 +10,14 @@ The guest's thresholds are a quarter of what kernels come with or less, so vCPUs
 import contextlib
 import os
 import shutil
+import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Callable
 from typing import NamedTuple
 
-from consumers.incidents import codec
+from consumers.incidents import codec, stored
 from consumers.incidents.incident import Incident
 from consumers.lake.layout import open_lake
 from consumers.verdict.gather import gather
@@ -229,6 +230,20 @@ def make_all(folder, bundle, cases=CASES):
         made = [_make(Lab(vm), case) for case in cases]
     lab.collect(folder)
     return made
+
+
+def of_host(folder):
+    """Raise what the host's own log tells, once all is collected."""
+    # Of two logs each has an alerter, over one lake.
+    words = ("alert", "--log", folder / "host", "--lake", folder / "lake", "--until-end")
+    subprocess.run([sys.executable, "-m", "consumers.cli", *map(str, words)], cwd=ROOT, check=True)
+
+
+def of_vm(folder):
+    """Return the newest version of each incident that the host told of its VM."""
+    storage = open_lake(folder / "lake", create=False)
+    rows = [row for row in stored.newest(storage) if row["layer"] == Layer.VIRTUAL_PLATFORM]
+    return [stored.read(storage, row["incident_id"]) for row in rows]
 
 
 # A guest that boots beside much else may count its time stamps wrongly for good: its clock runs several times as fast then.

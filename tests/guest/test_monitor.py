@@ -1,8 +1,5 @@
 """What the host alone can raise, of a real guest: a panic, a VM that stays stopped; and a hung task that goes on."""
 
-import subprocess
-import sys
-
 import pytest
 
 from consumers.incidents import stored
@@ -11,7 +8,6 @@ from consumers.reports.report import Kind
 from consumers.verdict.verdict import Confidence, Owner
 from tests.guest import _bundle, matrix
 from tests.guest._kernel import GuestError
-from tests.guest._python import ROOT
 from tests.producers import _bpf
 
 pytestmark = [pytest.mark.guest, pytest.mark.kernel]
@@ -26,9 +22,7 @@ def found(kernel, tmp_path_factory):
         matrix.make_all(folder, _bundle.make(folder), matrix.MONITORED)
     except GuestError as e:
         pytest.skip(str(e))
-    # The host's log is another one, so it has an alerter of its own over the same lake.
-    words = ("alert", "--log", folder / "host", "--lake", folder / "lake", "--until-end")
-    subprocess.run([sys.executable, "-m", "consumers.cli", *map(str, words)], cwd=ROOT, check=True)
+    matrix.of_host(folder)
     storage = open_lake(folder / "lake", create=False)
     every = [stored.read(storage, row["incident_id"]) for row in stored.newest(storage)]
     print("\n".join(f"{each.incident.kind} {each.incident.state} {each.incident.ended_by}" for each in every))
