@@ -106,9 +106,10 @@ def test_a_panic_without_a_word_of_its_guest_is_paged_and_is_its_vms(log, storag
     log.append(STATE, Monitor().event("GUEST_PANICKED", action="run"))
     with Receiver() as receiver:
         alert(log, storage, receiver.url)
-        (page,) = receiver.alerts
+        page, pages = receiver.alerts[-1], receiver.alerts
     assert newest(storage, COLUMNS) == [("panic", "open", "", "virtual-platform", "web-7", True)]
     labels = page["labels"]
+    assert all(each["labels"] == labels for each in pages)
     assert (labels["alertname"], labels["kind"], labels["vm"], labels["host"]) == (
         "GuestIncident",
         "panic",
