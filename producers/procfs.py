@@ -2,7 +2,7 @@
 
 Whole texts, which the collector reads: proc(5), Documentation/accounting/psi.rst and admin-guide/iostats.rst. The
 counters of hangs are files of one number each, so they are one record: admin-guide/sysctl/kernel.rst and
-ABI/testing/sysfs-kernel-*_count there.
+ABI/testing/sysfs-kernel-*_count there. Tasks that are blocked are looked for besides (`blocked.py`).
 """
 
 import contextlib
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from producers.blocked import Blocked, numbers_are_the_kernels
 from producers.registry import Opening
 from producers.source import Source
 from producers.state_source import StateSource
@@ -64,9 +65,18 @@ def open_sources(opening: Opening) -> list[Source]:
     reader = Reader(boottime_ns)
     if reader.absent:
         log.info("procfs: without %s, which this kernel has not got", ", ".join(reader.absent))
-    interval_s = opening.config.procfs.interval_s
+    interval_s, blocked_s = opening.config.procfs.interval_s, opening.config.procfs.blocked_s
+    blocked: Blocked | None = None
+    if blocked_s and numbers_are_the_kernels():
+        blocked = Blocked(boottime_ns, int(blocked_s * 1e9))
+    elif blocked_s:
+        log.info("procfs: blocked tasks are not looked for, because tasks have other numbers in this PID namespace")
     position = known.next if known else 0
-    return [StateSource(stream, position, reader.sample, interval_s=interval_s, on_close=reader.close)]
+
+    def sample() -> list[Record]:
+        return [*reader.sample(), *(blocked.sample() if blocked is not None else ())]
+
+    return [StateSource(stream, position, sample, interval_s=interval_s, on_close=reader.close)]
 
 
 def check() -> str:

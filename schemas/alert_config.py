@@ -31,6 +31,7 @@ class AlertConfig:
     ends_ahead_s: float = key(900.0, within(5, 86_400, "seconds"))  # what is not told again ends by itself so late
     hold_s: float = key(30.0, within(0, 3600, "seconds"))  # an incident that ended before it was told stays so long
     page_age_s: float = key(21_600.0, within(1, 31_536_000, "seconds"))  # older ones are stored and not told
+    stopped_s: float = key(10.0, within(0.1, 86_400, "seconds"))  # a VM that stands for so long is an incident
     timeout_s: float = key(5.0, within(0.1, 300, "seconds"))  # of a request to an Alertmanager
     queue_max: int = key(20_000, within(1, 1_000_000, "incidents"))  # waiting to be told; above it no log is read
     metrics: str = key(metrics_address.ALERT, metrics_address.rule())

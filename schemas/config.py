@@ -198,6 +198,7 @@ class ProcfsConfig:
     """`[procfs]`: files of /proc that are read again and again."""
 
     interval_s: float = key(5.0, within(0.1, 3600, "seconds"))
+    blocked_s: float = key(30.0, within(0, 3600, "seconds"))  # how often tasks are searched for blocked ones; 0: never
 
     def __post_init__(self) -> None:
         bounds.check(self)

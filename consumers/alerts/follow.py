@@ -16,23 +16,23 @@ from consumers.alerts.access import OPEN, Access
 from consumers.alerts.case import Case
 from consumers.alerts.commits import Committer, Outcome, Publisher
 from consumers.alerts.deliver import Backlog, Deliverer
+from consumers.alerts.early import Early
 from consumers.alerts.hosts import Hosts
+from consumers.alerts.joins import Joins
 from consumers.alerts.judge import Judge
 from consumers.alerts.keeper import LeaseKeeper
 from consumers.alerts.lease import Lease, this_process
 from consumers.alerts.outbox import Timing
-from consumers.alerts.partition import PartitionAlerter
+from consumers.alerts.partition import PartitionAlerter, chain_of
 from consumers.alerts.post import Client
 from consumers.alerts.signs import SignReader
 from consumers.alerts.tally import Tally
-from consumers.lake.chain import Chain
-from consumers.lake.layout import ALERTS
 from consumers.lake.storage import Storage
 from consumers.transport.base import LogReader, Message, Partition, RetentionOvertookError
 from schemas.alert_config import AlertConfig
 from schemas.crashpoints import crash_point
 from schemas.errors import StorageError, UnavailableError
-from schemas.surfaces import TOPIC_LOG
+from schemas.surfaces import TOPIC_LOG, TOPIC_STATE
 
 log = logging.getLogger(__name__)
 _S: Final = 10**9
@@ -41,6 +41,9 @@ _RETRY_S: Final = 1.0
 _RELIST_NS: Final = 5 * _S
 _LOOK_NS: Final = 1 * _S
 _CLOSE_S: Final = 5.0
+_COUNTS: Final = {"incidents": "opened"} | {name: name for name in ("near_misses", "skipped", "messages")}
+#: Kernel logs, and what hosts say of their VMs.
+TOPICS: Final = (TOPIC_LOG, TOPIC_STATE)
 #: Messages that are read before what was found in them is told.
 MESSAGES_UNTOLD_MAX: Final = 16
 #: Changes that no page waits for are committed together.
@@ -70,6 +73,8 @@ class AlertFollower:
         self._standby: dict[Partition, Lease] = {}
         self._wanted: set[Partition] = set()  # what the log has, or the group has given us
         self._hosts = Hosts(storage)
+        self._joins = Joins(storage, self._hosts.guests, self._alerters)
+        self._early = Early(reader, self._alerters)
         self._keeper = LeaseKeeper(config.lease_s / 3)
         self._committer = Committer(storage, publisher)
         timing = Timing(*(int(each * _S) for each in (config.resend_s, config.ends_ahead_s, config.hold_s)))
@@ -103,21 +108,17 @@ class AlertFollower:
             self._signs.close()
             self._judge.close()
             self._hosts.close()
+            self._joins.close()
             self._committer.close()
             self._keeper.close()
 
     @property
     def counts(self) -> dict[str, int]:
         """Sums since the start, over the partitions that are ours."""
-        alerters = self._alerters.values()
-        return {
-            "incidents": sum(each.counts.opened for each in alerters),
-            "near_misses": sum(each.counts.near_misses for each in alerters),
-            "skipped": sum(each.counts.skipped for each in alerters),
-            "messages": sum(each.counts.messages for each in alerters),
-            "sent": sum(each.sent for each in self._deliverers.values()),
-            "delivery_errors": sum(each.errors for each in self._deliverers.values()),
-        }
+        found = [each.counts for each in self._alerters.values()]
+        sums = {name: sum(getattr(each, field) for each in found) for name, field in _COUNTS.items()}
+        sums["sent"] = sum(each.sent for each in self._deliverers.values())
+        return sums | {"delivery_errors": sum(each.errors for each in self._deliverers.values())}
 
     @property
     def cases(self) -> list[Case]:
@@ -150,7 +151,7 @@ class AlertFollower:
             self._forget(partition)
 
     def _to_the_end(self, stop: threading.Event) -> None:
-        ends = {each: self._reader.end_offset(each) for each in self._reader.partitions([TOPIC_LOG])}
+        ends = {each: self._reader.end_offset(each) for each in self._reader.partitions([*TOPICS])}
         hastened = False
         while not stop.is_set():
             self._step(at_once=False)
@@ -158,7 +159,7 @@ class AlertFollower:
             if any(taken.get(each, -1) < end for each, end in ends.items()):
                 continue
             if not hastened:
-                hastened = True
+                hastened = not self._joins.busy  # what waits for an answer is judged behind it
                 self._judge.hasten()
             elif self._settled():
                 return
@@ -166,7 +167,8 @@ class AlertFollower:
     # Whether everything was judged for the last time, and told.
     def _settled(self) -> bool:
         keys = {case.incident.id for case in self.cases}
-        return not self._judge.busy(keys) and not any(each.waiting for each in self._deliverers.values())
+        waiting = any(each.waiting for each in self._deliverers.values())
+        return not (waiting or self._joins.busy or self._judge.busy(keys))
 
     def _for_ever(self, stop: threading.Event) -> None:
         while not stop.is_set():
@@ -185,6 +187,7 @@ class AlertFollower:
             self._find_partitions(now_ns)
             self._close_cases()
             self._take_signs()
+            self._tell_all(self._joins.known())
             counts = self.counts
             self._tally.look(self.cases, self._deliverers, counts["near_misses"], counts["skipped"])
         if self._backlog.full(each.waiting for each in self._deliverers.values()):
@@ -196,6 +199,7 @@ class AlertFollower:
             self._step_back(partition)
         self._hosts.step(now_ns)
         self._take_verdicts()
+        self._tell_all(self._joins.step(now_ns))
         self._take_told()
         self._commit_due(at_once=at_once)
 
@@ -210,16 +214,20 @@ class AlertFollower:
                 self._reader.seek(e.partition, e.start)
             return
         for partition, messages in polled.items():
-            if partition in self._alerters:
+            if partition.topic != TOPIC_LOG:
+                self._early.put(partition, messages)
+            elif partition in self._alerters:
                 self._take(self._alerters[partition], messages)
+        for alerter, messages in self._early.ready():
+            self._take(alerter, messages)
 
     # What is known is told before much more is read: behind it may stand a flood.
     def _take(self, alerter: PartitionAlerter, messages: list[Message]) -> None:
         for at in range(0, len(messages), MESSAGES_UNTOLD_MAX):
             cases = alerter.add(messages[at : at + MESSAGES_UNTOLD_MAX])
             crash_point("alert:read")
-            for case in cases:
-                self._tell(case)
+            joined = self._joins.known() if any(case.incident.vm for case in cases) else []
+            self._tell_all([*cases, *joined])
 
     # Stopped for long, others may own by now what we had: to go on telling of it would raise again what they ended.
     def _come_to(self) -> None:
@@ -232,7 +240,7 @@ class AlertFollower:
 
     def _find_partitions(self, now_ns: int) -> None:
         if not self._config.group and now_ns >= self._relist_ns:
-            self._wanted = set(self._reader.partitions([TOPIC_LOG]))
+            self._wanted = set(self._reader.partitions([*TOPICS]))
             self._relist_ns = now_ns + _RELIST_NS
         for partition in sorted(self._wanted - self._alerters.keys()):
             self._take_over(partition, at_once=False)
@@ -241,7 +249,8 @@ class AlertFollower:
     def _take_over(self, partition: Partition, *, at_once: bool) -> None:
         lease = self._standby.get(partition)
         if lease is None:
-            lease = Lease(self._storage, partition, self._us, int(self._config.lease_s * _S))
+            lease_ns, log_id = int(self._config.lease_s * _S), self._reader.log_id()
+            lease = Lease(self._storage, partition, self._us, lease_ns, log_id)
         if not lease.acquire(time.monotonic_ns(), at_once=at_once):
             if partition not in self._standby:
                 log.info("%s: another alerter owns it; standing by", partition)
@@ -250,31 +259,25 @@ class AlertFollower:
         self._standby.pop(partition, None)
         self._keeper.keep(partition, lease)
         try:
-            alerter = self._alerter(partition)
+            chain = chain_of(self._reader, self._storage, partition)
+            alerter = PartitionAlerter(partition, chain, self._hosts, int(self._config.stopped_s * _S))
             self._reader.seek(partition, alerter.position)
         except (StorageError, UnavailableError):
             self._keeper.let_go(partition)
             raise
         self._alerters[partition] = alerter
         self._committed_ns[partition] = time.monotonic_ns()
-        for case in alerter.cases.values():
-            self._tell(case)
+        self._tell_all(alerter.cases.values())
         log.info("%s: going on at offset %d, %d cases are open", partition, alerter.position, len(alerter.cases))
-
-    def _alerter(self, partition: Partition) -> PartitionAlerter:
-        chain = Chain(
-            self._storage,
-            ALERTS + partition.topic,
-            partition.number,
-            log_id=self._reader.log_id(),
-            topic_id=self._reader.topic_id(partition.topic),
-            first_offset=self._reader.start_offset(partition),
-        )
-        return PartitionAlerter(partition, chain, self._hosts)
 
     # What is too old to wake anybody is stored alone; where it goes on it is told.
     def _tell(self, case: Case) -> None:
-        self._judge.follow(case, time.monotonic_ns())
+        now_ns = time.monotonic_ns()
+        if not self._joins.tells(case, now_ns):
+            if case.incident.joined:
+                case.ended_by.update(self._deliverers)
+            return
+        self._judge.follow(case, now_ns)
         old = time.time_ns() - case.changed_ns > self._config.page_age_s * _S
         for url, deliverer in self._deliverers.items():
             if url in case.ended_by:
@@ -285,6 +288,10 @@ class AlertFollower:
                 continue
             deliverer.put(case.alert(), opened=url in case.opened_by)
         crash_point("alert:queued")
+
+    def _tell_all(self, cases: Iterable[Case]) -> None:
+        for case in cases:
+            self._tell(case)
 
     def _take_verdicts(self) -> None:
         found = self._judge.step(time.monotonic_ns(), self._case)
@@ -308,8 +315,7 @@ class AlertFollower:
     def _take_signs(self) -> None:
         for sign in self._signs.poll({partition: each.watched for partition, each in self._alerters.items()}):
             for alerter in self._alerters.values():
-                for case in alerter.alive(sign):
-                    self._tell(case)
+                self._tell_all(alerter.alive(sign))
 
     # Of what has ended, and was told and judged, there is nothing more to keep.
     def _close_cases(self) -> None:
@@ -321,6 +327,7 @@ class AlertFollower:
                 told_all = self._deliverers.keys() <= alerter.cases[key].ended_by
                 if told_all and not self._judge.busy({key}) and alerter.close(key):
                     self._judge.forget(key)
+                    self._joins.forget(key)
                     self._tally.forget(key)
 
     def _commit_due(self, *, at_once: bool) -> None:
@@ -364,6 +371,7 @@ class AlertFollower:
 
     def _forget(self, partition: Partition) -> None:
         alerter = self._alerters.pop(partition, None)
+        self._early.forget(partition)
         self._keeper.let_go(partition)
         self._standby.pop(partition, None)
         if alerter is not None:
@@ -371,6 +379,7 @@ class AlertFollower:
                 deliverer.forget(alerter.cases)
             for key in alerter.cases:
                 self._judge.forget(key)
+                self._joins.forget(key)
                 self._tally.forget(key)
 
     # Called in a deliverer's thread: what must not be told, because meanwhile somebody else does.

@@ -23,13 +23,18 @@ class Hosts:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="hosts")
-        self._reading: Future[dict[str, Whose]] | None = None
+        self._reading: Future[dict[str, frozenset[Whose]]] | None = None
         self._read_ns: int | None = None
         self._known: dict[str, Whose] = {}
+        self._guests: dict[Whose, frozenset[str]] = {}
 
     def __call__(self, machine: str) -> Whose:
         """Return what is known of `machine`; empty names where nobody has said anything."""
         return self._known.get(machine, Whose())
+
+    def guests(self, vm: str, host: str) -> frozenset[str]:
+        """Return what the machine that runs in the VM `vm` of the machine `host` may be called."""
+        return self._guests.get(Whose(vm, host), frozenset())
 
     def step(self, now_ns: int) -> None:
         """Read the table anew when it is time (CLOCK_MONOTONIC, ns)."""
@@ -51,16 +56,22 @@ class Hosts:
         """End the thread."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _take(self, reading: Future[dict[str, Whose]]) -> None:
+    def _take(self, reading: Future[dict[str, frozenset[Whose]]]) -> None:
         error = reading.exception()
         if error is None:
-            self._known = reading.result()
+            found = reading.result()
+            self._known = {machine: common(whose) for machine, whose in found.items()}
+            guests: dict[Whose, set[str]] = {}
+            for machine, whose in found.items():
+                for each in whose:
+                    guests.setdefault(each, set()).add(machine)
+            self._guests = {whose: frozenset(machines) for whose, machines in guests.items()}
         else:
             log.warning("whose the machines are was not read: %s", error)
 
 
-def read(storage: Storage) -> dict[str, Whose]:
-    """Return VM and host of every machine that a host names; of several hosts, nobody's.
+def read(storage: Storage) -> dict[str, frozenset[Whose]]:
+    """Return what hosts call every machine that one of them names.
 
     Raises:
         StorageError: the lake cannot be read.
@@ -79,10 +90,10 @@ def read(storage: Storage) -> dict[str, Whose]:
         # systemd takes the uuid of a VM for its machine id at the first boot (machine-id(5)).
         for name in names | {name.replace("-", "") for name in names if len(name) == _UUID_CHARS}:
             found.setdefault(name, set()).add(Whose(vm or "", host or ""))
-    return {name: _common(whose) for name, whose in found.items()}
+    return {name: frozenset(whose) for name, whose in found.items()}
 
 
-# A VM that moved is on several hosts' lists, and which one has it now is not to be guessed at.
-def _common(found: set[Whose]) -> Whose:
+def common(found: frozenset[Whose]) -> Whose:
+    """Return VM and host of one machine: one that moved is on several hosts' lists, and where it is now no guess."""
     vms, hosts = {each.vm for each in found}, {each.host for each in found}
     return Whose(vms.pop() if len(vms) == 1 else "", hosts.pop() if len(hosts) == 1 else "")

@@ -58,9 +58,9 @@ class Lease:
         StorageError: from every method, when the disk refuses.
     """
 
-    def __init__(self, storage: Storage, partition: Partition, us: Owner, lease_ns: int) -> None:
+    def __init__(self, storage: Storage, partition: Partition, us: Owner, lease_ns: int, log_id: str = "") -> None:
         self._storage = storage
-        self._folder = f"{FOLDER}{partition.topic}/{partition.number}/"
+        self._folder = f"{FOLDER}{f'{log_id}/' if log_id else ''}{partition.topic}/{partition.number}/"
         self._us = us
         self._lease_ns = lease_ns
         self._name = uuid.uuid4().hex

@@ -124,7 +124,16 @@ class Machine:
             }
             for cpu in {*sign.busy, *sign.idle} - (asleep - set(sign.busy)):
                 changed += history.incidents.progress(Progress(at_ns, cpu=cpu))
+            now_ns = history.kernel_at(sign.at_ns) or 0
+            for pid, position in sign.awake:
+                proof = Progress(now_ns, pid=pid, record=f"procfs_blocked {position}")
+                changed += history.incidents.progress(proof)
         return _distinct(changed)
+
+    def panicked(self, key: str) -> list[Incident]:
+        """Take that a host told of a panic, which belongs to incident `key`; return it if that is news."""
+        held = [each.incidents for each in self._histories.values() if each.incidents is not None]
+        return [incident for each in held for incident in each.panicked(key)]
 
     def state(self) -> dict[str, Any]:
         """Return all that is remembered, as values of JSON."""

@@ -15,13 +15,18 @@ from consumers.alerts.case import Case
 from consumers.alerts.machine import SURFACE, Machine
 from consumers.alerts.payload import Whose
 from consumers.alerts.signs import Sign
+from consumers.alerts.vm import SURFACE as MONITOR
+from consumers.alerts.vm import Vm, Who
 from consumers.incidents.incident import Incident, State
 from consumers.lake.chain import Chain
-from consumers.transport.base import Message, Partition
+from consumers.lake.layout import ALERTS
+from consumers.lake.storage import Storage
+from consumers.transport.base import LogReader, Message, Partition
 from consumers.verdict.verdict import Verdict
 from schemas.errors import BadInputError
-from schemas.frame import decode
-from schemas.stream import Stream
+from schemas.frame import Frame, decode, decode_tags
+from schemas.stream import Layer, Stream
+from schemas.surfaces import TOPIC_LOG
 
 log = logging.getLogger(__name__)
 #: Machines of one partition that are followed; of more the log says so, and the collector stores them all the same.
@@ -29,6 +34,8 @@ MACHINES_MAX: Final = 1 << 17
 #: Cases of one partition whose end is not told yet, and of one machine.
 CASES_MAX: Final = 1 << 16
 MACHINE_CASES_MAX: Final = 16
+#: How long a VM stands before that is an incident, unless the configuration says otherwise.
+STOPPED_NS: Final = 10 * 10**9
 #: How a case ends for which a newer one of its machine had to have its place.
 DISPLACED: Final = "displaced"
 _NAME: Final = "alerts"
@@ -43,7 +50,7 @@ class Batch(NamedTuple):
     streams: dict[Stream, dict[str, Any]]
     notes: dict[str, int]
     cases: frozenset[str]
-    machines: frozenset[tuple[str, str]]
+    machines: frozenset[Who]
 
 
 @dataclass(slots=True)
@@ -63,17 +70,23 @@ class Counts:
 @dataclass(slots=True)
 class _Due:
     cases: set[str] = field(default_factory=set)
-    machines: set[tuple[str, str]] = field(default_factory=set)
+    machines: set[Who] = field(default_factory=set)
     urgent: bool = False  # an incident opened, ended, was judged or told
 
 
 class PartitionAlerter:
-    """Assembles the incidents of one partition of `hypocenter.log`; `whose` knows a machine's VM and host."""
+    """Assembles the incidents of one partition of `hypocenter.log`, or of `hypocenter.state`: what hosts say of VMs.
 
-    def __init__(self, partition: Partition, chain: Chain, whose: Callable[[str], Whose]) -> None:
+    `whose` knows a machine's VM and host; a VM is stopped when it was so for `stopped_ns`.
+    """
+
+    def __init__(
+        self, partition: Partition, chain: Chain, whose: Callable[[str], Whose], stopped_ns: int = STOPPED_NS
+    ) -> None:
         self.partition = partition
         self.chain = chain
         self._whose = whose
+        self._stopped_ns = stopped_ns
         self.counts = Counts()
         self.reload()
 
@@ -84,10 +97,12 @@ class PartitionAlerter:
         self._arrival_ns = 0
         self._due = _Due()
         self._notes = dict(state.notes)
-        found = [stored.unpack(stream, value) for stream, value in state.streams.items()]
-        self._machines = {each.machine.name: each.machine for each in found}
+        found = [stored.unpack(stream, value, self._stopped_ns) for stream, value in state.streams.items()]
+        kept = [each.followed for each in found]
+        self._machines = {Who(*each.name): each for each in kept if isinstance(each, Machine)}
+        self._vms = {each.name: each for each in kept if isinstance(each, Vm)}
         self.cases = {case.incident.id: case for each in found for case in each.cases}
-        self._keys: dict[tuple[str, str], dict[str, None]] = {}  # of the cases of each machine, the oldest first
+        self._keys: dict[Who, dict[str, None]] = {}  # of the cases of each machine, the oldest first
         for key, case in self.cases.items():
             self._keys.setdefault(_machine_of(case), {})[key] = None
 
@@ -109,7 +124,13 @@ class PartitionAlerter:
     @property
     def watched(self) -> set[tuple[str, str]]:
         """The machines (machine, layer) with an incident that has not ended."""
-        return {_machine_of(case) for case in self.cases.values() if case.ended_ns is None}
+        going = (case for case in self.cases.values() if case.ended_ns is None and not case.incident.vm)
+        return {(case.incident.source.machine, case.incident.source.layer) for case in going}
+
+    @property
+    def arrival_ns(self) -> int:
+        """The append time of the newest message that was taken."""
+        return self._arrival_ns
 
     def add(self, messages: list[Message]) -> list[Case]:
         """Take `messages`, which continue at `position`; return the cases that changed, each once."""
@@ -134,10 +155,27 @@ class PartitionAlerter:
 
     def alive(self, sign: Sign) -> list[Case]:
         """Take a sign of life, which came by another topic; return the cases that changed."""
-        machine = self._machines.get((sign.machine, sign.layer))
+        who = Who(sign.machine, sign.layer)
+        machine = self._machines.get(who)
         if machine is None:
             return []
-        return [self._note(machine.name, incident, sign.arrival_ns) for incident in machine.alive(sign)]
+        return [self._note(who, incident, sign.arrival_ns) for incident in machine.alive(sign)]
+
+    def joined(self, key: str, other: str) -> Case | None:
+        """Take that the case `key` of a VM is part of `other`, its guest's own; return it if that is news."""
+        case = self.cases.get(key)
+        vm = None if case is None else self._vms.get(_machine_of(case))
+        incident = None if vm is None else vm.joined(key, other)
+        return None if vm is None or incident is None else self._note(vm.name, incident, self._arrival_ns)
+
+    def panicked(self, key: str) -> Case | None:
+        """Take that a host told of a panic, which belongs to case `key`; return it if that is news."""
+        case = self.cases.get(key)
+        machine = None if case is None else self._machines.get(_machine_of(case))
+        if case is None or machine is None:
+            return None
+        found = machine.panicked(key)
+        return self._note(_machine_of(case), found[0], case.changed_ns) if found else None
 
     def judged(self, key: str, verdict: Verdict) -> Case | None:
         """Take a verdict about case `key`; return the case if it is there and that is news."""
@@ -158,11 +196,11 @@ class PartitionAlerter:
     def close(self, key: str) -> bool:
         """Drop case `key` if nothing more can come of it, which has been told; its rows stay. Not beside a commit."""
         case = self.cases[key]
-        machine = self._machines[_machine_of(case)]
-        if key in self._due.cases or machine.holds(key):
+        who = _machine_of(case)
+        if key in self._due.cases or self._holds(who, key):
             return False
         self._drop(key)
-        self._due.machines.add(machine.name)
+        self._due.machines.add(who)
         return True
 
     def batch(self) -> Batch | None:
@@ -179,7 +217,9 @@ class PartitionAlerter:
             case.version += 1
             rows.append(_settled(case.row(self.partition, self.position - 1, max(self._arrival_ns, case.changed_ns))))
         streams = {
-            Stream(name[0], "", name[1], _NAME, "", ""): stored.pack(self._machines[name], self._cases_of(name))
+            Stream(name.machine, "", name.layer, _NAME, name.vm, ""): stored.pack(
+                self._followed(name), self._cases_of(name)
+            )
             for name in due.machines
         }
         batch = Batch(
@@ -197,10 +237,16 @@ class PartitionAlerter:
 
     def _add(self, message: Message) -> Iterator[Case]:
         try:
+            # Of most that states of machines say, nothing is an incident.
+            if self.partition.topic != TOPIC_LOG:
+                stream = decode_tags(message.value).stream
+                if stream.surface == MONITOR and stream.layer == Layer.VIRTUAL_PLATFORM and stream.instance:
+                    yield from self._of_vm(decode(message.value), message.ts_ns)
+                return
             frame = decode(message.value)
             if frame.stream.surface != SURFACE:
                 return
-            name = (frame.stream.machine, frame.stream.layer)
+            name = Who(frame.stream.machine, frame.stream.layer)
             machine = self._machines.get(name) or self._new(name)
             if machine is None:
                 return
@@ -215,37 +261,61 @@ class PartitionAlerter:
         if machine.exceeded and not before[3]:
             log.error(
                 "%s: machine %s (%s) prints more lines like reports than are read of one; the others are left out",
-                self.partition, *name,
+                self.partition, *name[:2],
             )  # fmt: skip
         self._due.machines.add(name)
-        for incident in [*found, *(self._orphans(machine) if machine.rebooted else ())]:
+        yield from self._noted(name, [*found, *(self._orphans(machine) if machine.rebooted else ())], message.ts_ns)
+
+    def _of_vm(self, frame: Frame, arrival_ns: int) -> Iterator[Case]:
+        name = Who(frame.stream.machine, frame.stream.layer, frame.stream.instance)
+        vm = self._vms.get(name)
+        if vm is None:
+            if self._full():
+                return
+            vm = self._vms[name] = Vm(name, self._stopped_ns)
+        found = vm.feed(frame)
+        self._due.machines.add(name)
+        yield from self._noted(name, found, arrival_ns)
+
+    def _noted(self, name: Who, found: list[Incident], arrival_ns: int) -> Iterator[Case]:
+        for incident in found:
             gone = None if incident.id in self.cases else self._displaced(name)
             if gone is not None:
-                yield self._note(name, gone, message.ts_ns)
-            yield self._note(name, incident, message.ts_ns)
+                yield self._note(name, gone, arrival_ns)
+            yield self._note(name, incident, arrival_ns)
 
     # What was silent for so long that its assembly has forgotten it: a reboot ends that, too.
     def _orphans(self, machine: Machine) -> Iterator[Incident]:
-        for case in self._cases_of(machine.name):
+        for case in self._cases_of(Who(*machine.name)):
             incident = case.incident
             if incident.state is not State.ENDED and not machine.holds(incident.id):
                 incident.state, incident.ended_by = State.ENDED, "reboot"
                 incident.version += 1
                 yield incident
 
-    def _new(self, name: tuple[str, str]) -> Machine | None:
-        if len(self._machines) >= MACHINES_MAX:
-            if not self.counts.left_out:
-                log.error("%s: more than %d machines, the others are not followed", self.partition, MACHINES_MAX)
-            self.counts.left_out += 1
-            return None
-        return self._machines.setdefault(name, Machine(*name))
+    def _new(self, name: Who) -> Machine | None:
+        return None if self._full() else self._machines.setdefault(name, Machine(name.machine, name.layer))
 
-    def _note(self, name: tuple[str, str], incident: Incident, arrival_ns: int) -> Case:
+    def _full(self) -> bool:
+        if len(self._machines) + len(self._vms) < MACHINES_MAX:
+            return False
+        if not self.counts.left_out:
+            log.error("%s: more than %d machines, the others are not followed", self.partition, MACHINES_MAX)
+        self.counts.left_out += 1
+        return True
+
+    def _holds(self, name: Who, key: str) -> bool:
+        return self._followed(name).holds(key)
+
+    def _followed(self, name: Who) -> Machine | Vm:
+        return self._vms[name] if name.vm else self._machines[name]
+
+    def _note(self, name: Who, incident: Incident, arrival_ns: int) -> Case:
         case = self.cases.get(incident.id)
         if case is None:
             self._make_room()
-            case = Case(incident, self._whose(name[0]), arrival_ns, arrival_ns)
+            whose = Whose(name.vm, name.machine) if name.vm else self._whose(name.machine)
+            case = Case(incident, whose, arrival_ns, arrival_ns)
             self.cases[incident.id] = case
             self._keys.setdefault(name, {})[incident.id] = None
             self.counts.opened += 1
@@ -257,18 +327,18 @@ class PartitionAlerter:
 
     # A machine has few at a time. The oldest of which nothing more can be heard ends, and that is told; where nobody
     # takes ends for long, the oldest end is not told.
-    def _displaced(self, name: tuple[str, str]) -> Incident | None:
+    def _displaced(self, name: Who) -> Incident | None:
         cases = self._cases_of(name)
         if len(cases) < MACHINE_CASES_MAX:
             return None
-        machine = self._machines[name]
-        ended = [case for case in cases if case.incident.state is State.ENDED and not machine.holds(case.incident.id)]
+        over = (case for case in cases if case.incident.state is State.ENDED)
+        ended = [case for case in over if not self._holds(name, case.incident.id)]
         if len(ended) >= MACHINE_CASES_MAX:
             key = ended[0].incident.id
             log.error("%s: the end of incident %s is not told: its machine has too many", self.partition, key)
             self._drop(key)
         going = (case.incident for case in cases if case.incident.state is not State.ENDED)
-        incident = next((each for each in going if not machine.holds(each.id)), None)
+        incident = next((each for each in going if not self._holds(name, each.id)), None)
         if incident is not None:
             incident.state, incident.ended_by = State.ENDED, DISPLACED
             incident.version += 1
@@ -283,7 +353,7 @@ class PartitionAlerter:
             log.error("%s: more than %d cases, the end of incident %s is not told", self.partition, CASES_MAX, key)
             self._drop(key)
 
-    def _cases_of(self, name: tuple[str, str]) -> list[Case]:
+    def _cases_of(self, name: Who) -> list[Case]:
         return [self.cases[key] for key in self._keys.get(name, ())]
 
     def _drop(self, key: str) -> None:
@@ -298,11 +368,27 @@ class PartitionAlerter:
         self._due.urgent |= urgent
 
 
+def chain_of(reader: LogReader, storage: Storage, partition: Partition) -> Chain:
+    """Return the alerter's own chain of `partition` of the log of `reader`.
+
+    Raises:
+        StorageError, UnavailableError: lake or log cannot be read.
+    """
+    return Chain(
+        storage,
+        ALERTS + partition.topic,
+        partition.number,
+        log_id=reader.log_id(),
+        topic_id=reader.topic_id(partition.topic),
+        first_offset=reader.start_offset(partition),
+    )
+
+
 # What is written meanwhile by another thread must not change with its incident.
 def _settled(value: dict[str, Any]) -> dict[str, Any]:
     copy: dict[str, Any] = json.loads(json.dumps(value))
     return copy
 
 
-def _machine_of(case: Case) -> tuple[str, str]:
-    return case.incident.source.machine, case.incident.source.layer
+def _machine_of(case: Case) -> Who:
+    return Who(case.incident.source.machine, case.incident.source.layer, case.incident.vm)

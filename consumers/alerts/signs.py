@@ -1,8 +1,9 @@
-"""Signs of life beside the kernel log: time that a CPU spent in programs, or idle.
+"""Signs of life beside the kernel log: time that a CPU spent in programs, or idle; a task that is not blocked any more.
 
 /proc/stat counts both for each CPU (proc(5), kernel/sched/cputime.c). Programs that ran prove that a CPU goes on,
 whatever it was accused of. Idle time proves it of a CPU that was busy in the kernel; of one that was asleep it does
-not, because the reader of /proc/stat adds up the sleep of a CPU that never wakes (kernel/time/tick-sched.c).
+not, because the reader of /proc/stat adds up the sleep of a CPU that never wakes (kernel/time/tick-sched.c). That a
+task was blocked and is awake, or gone, its agent says for a minute (`procfs_blocked`).
 
 The topic is read from its end on, and only while an incident is open: a sign that is missed comes again in seconds.
 """
@@ -20,12 +21,14 @@ from schemas.surfaces import TOPIC_LOG, TOPIC_STATE
 
 _SURFACE: Final = "procfs"
 _TABLE: Final = "procfs_cpu"
+_TASKS: Final = "procfs_blocked"
 
 
 class Sign(NamedTuple):
     """Between two readings, the first cut at `since_ns` (the producer's CLOCK_REALTIME), these CPUs went on.
 
-    `busy` ran programs, `idle` had nothing to run. `arrival_ns` is the append time of the second.
+    `busy` ran programs, `idle` had nothing to run. `arrival_ns` is the append time of the second. At `at_ns`, when it
+    was cut, the tasks `awake` were not blocked any more, as the records with these positions say.
     """
 
     machine: str
@@ -35,12 +38,15 @@ class Sign(NamedTuple):
     busy: tuple[int, ...]
     idle: tuple[int, ...]
     arrival_ns: int
+    at_ns: int = 0
+    awake: tuple[tuple[int, int], ...] = ()
 
 
 class _Reading(NamedTuple):
     boot_id: str
     realtime_ns: int
     cpus: dict[int, tuple[int, int]]
+    awake: tuple[tuple[int, int], ...]  # numbers of tasks, and positions of the records that say so
 
 
 class Readings:
@@ -68,13 +74,17 @@ class Readings:
         before = self._last.get(name)
         if reading is None:
             return None
-        self._last[name] = reading
+        if reading.cpus:
+            self._last[name] = reading
         if before is None or before.boot_id != reading.boot_id:
+            before = reading  # of CPUs it proves nothing
+        if before is reading and not reading.awake:
             return None
         shared = sorted(reading.cpus.keys() & before.cpus.keys())
         busy = tuple(cpu for cpu in shared if reading.cpus[cpu][0] > before.cpus[cpu][0])
         idle = tuple(cpu for cpu in shared if reading.cpus[cpu][1] > before.cpus[cpu][1])
-        return Sign(*name, stream.boot_id, before.realtime_ns, busy, idle, message.ts_ns)
+        since_ns, at_ns = before.realtime_ns, reading.realtime_ns
+        return Sign(*name, stream.boot_id, since_ns, busy, idle, message.ts_ns, at_ns, reading.awake)
 
 
 class SignReader:
@@ -140,12 +150,16 @@ def _reading(partition: Partition, message: Message, stream: Stream) -> _Reading
         return None
     decoder = registry.decoder_for(frame.encoding, frame.encoding_version)
     decoded = decoder.decode_many([FrameIn(frame, message.ts_ns, partition, message.offset)], {})
-    if _TABLE not in decoded.tables:
+    found = decoded.tables.keys() & {_TABLE, _TASKS}
+    if not found:
         return None
-    rows = decoded.tables[_TABLE].select(["cpu", "user_ns", "nice_ns", "idle_ns"]).to_pylist()
+    names = ["cpu", "user_ns", "nice_ns", "idle_ns"]
+    rows = decoded.tables[_TABLE].select(names).to_pylist() if _TABLE in found else []
+    tasks = decoded.tables[_TASKS].select(["pid", "blocked", "position"]).to_pylist() if _TASKS in found else []
+    awake = tuple((row["pid"], row["position"]) for row in tasks if row["pid"] is not None and row["blocked"] is False)
     cpus = {
         row["cpu"]: ((row["user_ns"] or 0) + (row["nice_ns"] or 0), row["idle_ns"] or 0)
         for row in rows
         if row["cpu"] is not None
     }
-    return _Reading(stream.boot_id, frame.realtime_ns, cpus)
+    return _Reading(stream.boot_id, frame.realtime_ns, cpus, awake)

@@ -1,12 +1,12 @@
-"""What a commit of the alerter keeps of one machine: its kernel's state and its cases, as values of JSON with a bound.
+"""What a commit of the alerter keeps of one machine or VM: the state of what follows it and its cases, with a bound.
 
-Each incident stands there once: a case whose incident its kernel still holds names it only. What is small is plain
-JSON, for people; the rest is one zstd frame of it, because the reports of a machine are like one another. A kernel can
-print what does not compress: of that, texts are left out until it fits, of the oldest first and never what an alert
-says. Reports count what they lack, and the rows of `incidents` that were committed before have it.
+They are values of JSON. Each incident stands there once: a case whose incident is still held names it only. What is
+small is plain JSON, for people; the rest is one zstd frame of it, as the reports of a machine are like one another.
+A kernel can print what does not compress: of that, texts are left out until it fits, of the oldest first and never what
+an alert says. Reports count what they lack, and the rows of `incidents` that were committed before have it.
 
-Version 1, which does not say so, is {kernel, cases} with every incident whole. Version 2 is {v, kernel, cases}, or
-{v, size, zstd}: the frame of that object in base64, and how many bytes it has.
+Version 1, which does not say so, is {kernel, cases} with every incident whole. Version 2 is {v, kernel, cases}, of a VM
+{v, monitor, cases}, or {v, size, zstd}: the frame of that object in base64, and how many bytes it has.
 """
 
 import base64
@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from consumers.alerts.case import Case
 from consumers.alerts.machine import Machine
+from consumers.alerts.vm import Vm, Who
 from schemas import zstd
 from schemas.errors import BadInputError, StorageError
 from schemas.stream import Stream
@@ -30,18 +31,18 @@ _Value = dict[str, Any]
 
 
 class Stored(NamedTuple):
-    """A machine and its cases, the oldest first."""
+    """A machine or VM and its cases, the oldest first."""
 
-    machine: Machine
+    followed: Machine | Vm
     cases: list[Case]
 
 
-def pack(machine: Machine, cases: list[Case]) -> _Value:
-    """Return what a commit keeps of `machine` and `cases`, the oldest first; it shares nothing with them."""
-    held = [machine.holds(case.incident.id) for case in cases]
+def pack(followed: Machine | Vm, cases: list[Case]) -> _Value:
+    """Return what a commit keeps of `followed` and `cases`, the oldest first; it shares nothing with them."""
+    held = [followed.holds(case.incident.id) for case in cases]
     state = {
         "v": VERSION,
-        "kernel": machine.state(),
+        "kernel" if isinstance(followed, Machine) else "monitor": followed.state(),
         "cases": [case.to_json(whole=not each) for case, each in zip(cases, held, strict=True)],
     }
     text = _text(state)
@@ -52,23 +53,31 @@ def pack(machine: Machine, cases: list[Case]) -> _Value:
     return value if len(_text(value)) <= STATE_SIZE_MAX else _fitted(json.loads(text), value)
 
 
-def unpack(stream: Stream, value: _Value) -> Stored:
-    """Return what `pack` gave for the machine of `stream`, or version 1 of it.
+def unpack(stream: Stream, value: _Value, stopped_ns: int) -> Stored:
+    """Return what `pack` gave for the machine or VM of `stream`, or version 1 of it.
+
+    A VM is stopped when it was so for `stopped_ns`.
 
     Raises:
         StorageError: a newer program stored it, or it is damaged.
     """
-    where = f"the alerter's state of {stream.layer} {stream.machine}"
+    where = f"the alerter's state of {stream.layer} {stream.machine}{stream.instance and f' {stream.instance}'}"
     version = value.get("v", 1)
     if version not in (1, VERSION):
         raise StorageError(f"{where} is of version {version}, and this program reads versions 1 and {VERSION}")
     try:
         if "zstd" in value:
             value = _unpacked(value)
-        machine = Machine.restore(stream.machine, stream.layer, value["kernel"])
-        return Stored(machine, [Case.from_json(each, machine.incident) for each in value["cases"]])
+        followed = _restored(Who(stream.machine, stream.layer, stream.instance), value, stopped_ns)
+        return Stored(followed, [Case.from_json(each, followed.incident) for each in value["cases"]])
     except (BadInputError, KeyError, IndexError, TypeError, ValueError, AttributeError) as e:
         raise StorageError(f"{where} is damaged: {e!r}") from e
+
+
+def _restored(who: Who, value: _Value, stopped_ns: int) -> Machine | Vm:
+    if who.vm:
+        return Vm.restore(who, stopped_ns, value["monitor"])
+    return Machine.restore(who.machine, who.layer, value["kernel"])
 
 
 def _text(value: _Value) -> bytes:
@@ -104,9 +113,10 @@ def _fitted(state: _Value, value: _Value) -> _Value:
 # Leaves out one piece after the other, the dearest to miss at the end, and yields how many bytes of JSON that saves.
 def _cuts(state: _Value) -> Iterator[int]:
     over = [case["incident"] for case in state["cases"] if case["incident"] is not None]
-    histories = state["kernel"]["histories"]
+    histories = state.get("kernel", {}).get("histories", [])
     assembled = [each["reports"] for each in histories if "reports" in each]
-    held = [each["incident"] for history in histories for each in history.get("incidents", {}).get("held", [])]
+    holders = [*(history.get("incidents", {}) for history in histories), state.get("monitor", {})]
+    held = [each["incident"] for holder in holders for each in holder.get("held", [])]
     growing = [each["report"] for reports in assembled for each in reports["open"]]
     for values, cut in (
         (over, _all_lines),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from consumers.alert_metrics import AlertMetrics
 from consumers.alerts.access import access
-from consumers.alerts.follow import AlertFollower
+from consumers.alerts.follow import TOPICS, AlertFollower
 from consumers.alerts.judge import Judge
 from consumers.alerts.publish import IncidentTopic
 from consumers.alerts.signs import SignReader
@@ -31,7 +31,7 @@ from schemas import metrics_http
 from schemas.alert_config import AlertConfig
 from schemas.config import CollectConfig
 from schemas.errors import UsageError
-from schemas.surfaces import TOPIC_INCIDENT, TOPIC_LOG
+from schemas.surfaces import TOPIC_INCIDENT
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     letting_in = access(alert)
     kafka = kafka_config(args, config)
     if kafka is not None:
-        verify_topics(kafka, (TOPIC_LOG, TOPIC_INCIDENT))
+        verify_topics(kafka, (*TOPICS, TOPIC_INCIDENT))
     shared = CollectConfig(
         group=alert.group, group_instance=alert.group_instance, group_session_s=alert.group_session_s
     )
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         if args.metrics or not args.until_end:
             server = metrics_http.serve(alert.metrics, metrics.text)
         if isinstance(reader, KafkaReader) and alert.group:
-            reader.listen(follower, (TOPIC_LOG,))
+            reader.listen(follower, TOPICS)
         follower.run(stop, until_end=args.until_end)
     finally:
         if server is not None:

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from consumers import render
 from consumers.cli import add_format
+from consumers.clocks.graph import BOOT, PRINTK
 from consumers.export import scope
 from consumers.incidents import page_html, page_text, stored, utc
 from consumers.incidents.around import around
@@ -33,6 +34,7 @@ from consumers.timeline.shown import seconds
 from consumers.verdict.verdict import Owner
 from schemas.command_line import positive_int
 from schemas.errors import StorageError, UsageError
+from schemas.stream import Layer
 
 #: Incidents that are listed, and rows of a timeline in text, unless --limit says otherwise.
 LIMIT: Final = 200
@@ -141,7 +143,8 @@ def _add_utc(storage: Storage, rows: Sequence[dict[str, Any]]) -> None:
         since = None
         if graph is not None and row["since_ns"] is not None:
             hosts = [row["host"]] if row["host"] else []
-            since = utc.of_kernel(graph, (row["machine"], row["boot_id"]), hosts, row["since_ns"])
+            clock = BOOT if row["layer"] == Layer.VIRTUAL_PLATFORM else PRINTK
+            since = utc.of_kernel(graph, (row["machine"], row["boot_id"]), hosts, row["since_ns"], clock)
         row["since_utc_ns"] = since.ns if isinstance(since, Utc) else None
         row["since_utc_bound_ns"] = since.bound_ns if isinstance(since, Utc) else None
         for name in _LEFT_OUT:

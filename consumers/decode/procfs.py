@@ -1,4 +1,4 @@
-"""Records of the surface `procfs` to rows of `procfs_text` and `procfs_hangs`, and of what known files fill."""
+"""Records of the surface `procfs` to rows of `procfs_text`, `procfs_hangs`, `procfs_blocked`, and what files fill."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -27,7 +27,19 @@ _HANGS: Final = (
     "tainted",
 )
 _TEXT: Final = state.table("procfs_text", path=WORD, text=pa.string(), truncated=pa.bool_())
-_SENT: Final = state.State(_TEXT, state.table("procfs_hangs", **dict.fromkeys(_HANGS, pa.int64())))
+_BLOCKED: Final = state.table(
+    "procfs_blocked",
+    pid=pa.int32(),
+    tgid=pa.int32(),
+    comm=WORD,
+    started_ns=pa.int64(),
+    blocked=pa.bool_(),
+    state=WORD,
+    since_ns=pa.int64(),
+    woken_ns=pa.int64(),
+    wchan=WORD,
+)
+_SENT: Final = state.State(_TEXT, state.table("procfs_hangs", **dict.fromkeys(_HANGS, pa.int64())), _BLOCKED)
 _MADE: Final = (
     state.table("procfs_cpu", cpu=pa.int32(), **dict.fromkeys(procfs_text.CPU, pa.int64())),
     state.table(

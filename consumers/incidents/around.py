@@ -18,7 +18,7 @@ from consumers.incidents.stored import Stored
 from consumers.incidents.utc import Utc
 from consumers.lake.storage import Storage
 from consumers.timeline.scope import told
-from consumers.verdict.look import Look, S, interval, look
+from consumers.verdict.look import Look, S, interval, look, node_of, record_of
 from schemas.errors import StorageError
 from schemas.stream import Stream
 
@@ -133,7 +133,7 @@ def _around(found: Look, stored: Stored, at: Span | None) -> Around:
     hosts = set() if found.scope is None else set(found.scope.hosts)
     ends: list[Utc | str] = ["its lines have no time of the kernel's clock"] * 2
     if at is not None:
-        ends = [utc.of_kernel(found.graph, source, hosts, ns) for ns in at]
+        ends = [utc.of_kernel(found.graph, source, hosts, ns, node_of(incident).clock) for ns in at]
     boots = _boots(found, at)
     return Around(
         at,
@@ -202,19 +202,24 @@ def _watches(found: Look, boots: list[_Boot]) -> Iterable[Watch]:
 def _arrivals(found: Look, incident: Incident, hosts: set[str]) -> Iterable[Arrival]:
     source = incident.source[:2]
     places = sorted({incident.first_place, incident.root.place, incident.last_place})
+    table, position = record_of(incident)
+    # A monitor's records have no time of their own at which an agent read them.
+    captured = "captured_ns" if table == "kmsg" else "arrival_ns"
     rows = found.rows(
-        "kmsg",
-        "select seq, ts_ns, captured_ns, arrival_ns from kmsg where machine = ? and boot_id = ? "
-        "and list_contains(?, seq) order by seq",
+        table,
+        f"select {position} as seq, ts_ns, {captured} as captured_ns, arrival_ns from {table} where machine = ? "  # noqa: S608
+        f"and boot_id = ? and list_contains(?, {position}) order by all",
         *source, places,
     )  # fmt: skip
     for row in rows:
-        when = utc.of_kernel(found.graph, source, hosts, row["ts_ns"])
+        when = utc.of_kernel(found.graph, source, hosts, row["ts_ns"], node_of(incident).clock)
         printed = when if isinstance(when, Utc) else None
         yield Arrival(row["seq"], row["ts_ns"], row["captured_ns"], row["arrival_ns"], printed)
 
 
 def _behind(found: Look, incident: Incident) -> tuple[int, int] | None:
+    if incident.vm:
+        return None
     sql = "select max(seq) as seq, max_by(ts_ns, seq) as ts_ns from kmsg where machine = ? and boot_id = ?"
     rows = found.rows("kmsg", sql, *incident.source[:2])
     return None if not rows or rows[0]["seq"] is None else (rows[0]["seq"], rows[0]["ts_ns"])

@@ -80,6 +80,7 @@ class IncidentAssembler:
                 continue
             held.proofs |= {key: value for key, value in proof.entries() if wanted(held.incident, key)}
             if settled(held.incident.reports, held.proofs):
+                held.incident.proof = proof.record
                 self._end(held, "progress", proof.at_ns)
                 changed.append(held)
         return _distinct(changed)
@@ -89,6 +90,14 @@ class IncidentAssembler:
         for held in self._held:
             if held.incident.id == incident_id and held.folded.measured.get(name) != length:
                 held.folded.measured[name] = length
+                return _distinct([held] if self._summarise(held) else [])
+        return []
+
+    def panicked(self, incident_id: str) -> list[Incident]:
+        """Take that its host told of a panic, which belongs to this incident."""
+        for held in self._held:
+            if held.incident.id == incident_id and not held.folded.panicked:
+                held.folded.panicked = True
                 return _distinct([held] if self._summarise(held) else [])
         return []
 
@@ -170,7 +179,7 @@ class IncidentAssembler:
         else:
             incident.dropped_start_lines += 1
         if incident.state is not State.OPEN:
-            incident.state, incident.ended_by, held.ended_ns = State.OPEN, "", None
+            incident.state, incident.ended_by, incident.proof, held.ended_ns = State.OPEN, "", "", None
         self._summarise(held)
         self._drop(held)
 

@@ -32,16 +32,17 @@ class Source(NamedTuple):
 
 @dataclass(slots=True)
 class Incident:
-    """One failure of one boot of one machine.
+    """One failure of one boot of one machine; of the VM `vm` where records of its host tell of it, and no kernel's log.
 
     `id` follows from the source and the first record, so a replay gives the same. `kind` is the root's, which is the
     report whose stall began first; `first_kind` that of the first line, which never changes. `since_ns` and `until_ns`
-    are when it began (the first report less its length) and the newest record, on printk's clock. `lengths` has every
-    length that is known by what told it, `duration` is the one of `duration_from`. `ended_by` is `end-line`,
-    `progress`, `reboot`, `displaced` (more incidents of its machine came than are followed), empty, or `joined`: more
-    lines showed it to be part of the incident whose id is `joined`. `skipped` counts records of its log that nobody
-    read while it was open, because more came than are read of one machine: lines of its own may be among them, so it is
-    `corrupted` too. `version` grows with each change.
+    are when it began (the first report less its length) and the newest record, on printk's clock; of a `vm` on its
+    host's CLOCK_BOOTTIME. `lengths` has every length that is known by what told it, `duration` is the one of
+    `duration_from`. `ended_by` is `end-line`, `progress` (`proof` names the record that showed it, where one did),
+    `reboot`, `shutdown` (of a VM), `displaced` (more incidents of its machine came than are followed), empty, or
+    `joined`: more lines showed it to be part of the incident whose id is `joined`. `skipped` counts records of its log
+    that nobody read while it was open, because more came than are read of one machine: lines of its own may be among
+    them, so it is `corrupted` too. `version` grows with each change.
     """
 
     id: str
@@ -70,5 +71,7 @@ class Incident:
     state: State = State.OPEN
     ended_by: str = ""
     joined: str = ""
+    vm: str = ""
+    proof: str = ""
     lengths: dict[str, Seconds] = field(default_factory=dict)
     version: int = 1

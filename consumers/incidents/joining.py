@@ -29,6 +29,8 @@ _DEFAULT_S: Final = {
     Kind.CSD_STALL: 5,
     Kind.CLOCKSOURCE_UNSTABLE: 1,
     Kind.PANIC: 0,
+    Kind.VM_STOPPED: 0,
+    Kind.WATCHDOG: 0,
 }
 #: Printed lengths are cut to whole seconds, and detectors look some times a second.
 SLACK_NS: Final = 1_500_000_000

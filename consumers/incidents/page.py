@@ -36,6 +36,8 @@ NAMES: Final = {
     Kind.CSD_STALL: "CPU call without answer",
     Kind.CLOCKSOURCE_UNSTABLE: "unstable clocksource",
     Kind.PANIC: "panic",
+    Kind.VM_STOPPED: "stopped VM",
+    Kind.WATCHDOG: "watchdog",
 }
 SHAPES: Final = {
     Shape.RAN: "the CPU took its timer ticks all along, so it ran, and its code did not let go",
@@ -49,6 +51,7 @@ _ENDS: Final = {
     "end-line": "the kernel said that it was over",
     "progress": "what stood still was seen to move again",
     "reboot": "none was seen before the machine started anew",
+    "shutdown": "its VM was shut down, or went elsewhere",
     "joined": "it turned out to be a part of another incident",
     "displaced": "none was seen, and it made room: its machine had more incidents than are followed",
 }
@@ -141,7 +144,8 @@ def length_text(length: Seconds | None) -> str:
 def sentence(incident: Incident) -> str:
     """Return what stood still, in one sentence that claims no more than the lines do."""
     root = incident.root
-    told = _SENTENCES[root.kind](root, length_text(incident.duration))
+    sentence_of = _OF_VMS.get(root.kind) if incident.vm else None
+    told = (sentence_of or _SENTENCES[root.kind])(root, length_text(incident.duration))
     others = [each for each in incident.reports if each is not root and waits_for_others(each) and each.cpus]
     waiting = sorted({cpu for each in others for cpu in each.cpus} - set(root.cpus))
     if waiting and root.cpus:
@@ -188,6 +192,12 @@ def _length_of(length: str) -> str:
     return "for an unknown time" if length == "length unknown" else f"for {length}"
 
 
+# The words of a monitor: events and run states, without what they carry.
+def _said(report: Report) -> str:
+    words = dict.fromkeys(line.text.partition(" {")[0].removeprefix("status ") for line in report.lines)
+    return ", ".join(words) or "so"
+
+
 def _rcu(report: Report, length: str) -> str:
     who = _cpus(report.cpus) if report.cpus else "something that no row names"
     return f"RCU's grace period waited {_length_of(length)} on {who}"
@@ -210,6 +220,11 @@ _SENTENCES: Final[dict[Kind, Callable[[Report, str], str]]] = {
     ),
     Kind.CLOCKSOURCE_UNSTABLE: lambda *_: "The kernel gave up a clock that disagreed with another",
     Kind.PANIC: lambda *_: "The kernel panicked because something stood still; the lines about that are not here",
+    Kind.VM_STOPPED: lambda r, length: f"The VM was stopped {_length_of(length)}: its monitor said {_said(r)}",
+    Kind.WATCHDOG: lambda *_: "The VM's watchdog fired: its guest had not fed it in time",
+}
+_OF_VMS: Final[dict[Kind, Callable[[Report, str], str]]] = {
+    Kind.PANIC: lambda *_: "The guest's kernel panicked, as the VM's monitor told; what it printed did not come",
 }
 
 

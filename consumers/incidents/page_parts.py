@@ -132,7 +132,9 @@ def _state(stored: Stored) -> str:
         case State.ENDED if incident.ended_by == "displaced":
             return "Nobody saw its end; it made room, because its machine had more incidents than are followed."
     how = {"end-line": "a line that says so", "progress": "a sign of life", "reboot": "a reboot"}
-    return f"It is over, by {how.get(incident.ended_by, incident.ended_by)}."
+    how["shutdown"] = "the end of its VM"
+    shown = f" ({incident.proof})" if incident.proof else ""
+    return f"It is over, by {how.get(incident.ended_by, incident.ended_by)}{shown}."
 
 
 def _records(verdict: Verdict | None) -> Iterable[Record]:
@@ -206,7 +208,8 @@ def _reports(incident: Incident) -> Iterator[RawReport]:
 
 
 def _role(report: Report, incident: Incident) -> str:
-    return f"{NAMES[report.kind]}, seq {report.place}{' (root)' if report is incident.root else ''}"
+    where = "position" if incident.vm else "seq"
+    return f"{NAMES[report.kind]}, {where} {report.place}{' (root)' if report is incident.root else ''}"
 
 
 # Versions in which nothing of this changed are one line.

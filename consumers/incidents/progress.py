@@ -11,13 +11,17 @@ _POOL_NS: Final = 60 * S
 
 
 class Progress(NamedTuple):
-    """At `at_ns` of printk's clock `cpu` ran a task, or task `pid` ran, or grace period `gp` of `flavor` was over."""
+    """At `at_ns` of printk's clock `cpu` ran a task, or task `pid` ran, or grace period `gp` of `flavor` was over.
+
+    `record` names the record that shows it, by table and position, where that is a single one.
+    """
 
     at_ns: int
     cpu: int | None = None
     pid: int | None = None
     flavor: str = ""
     gp: int | None = None
+    record: str = ""
 
     def entries(self) -> Iterator[tuple[str, int]]:
         """Yield what is remembered of it: the newest time of a CPU or task, the newest grace period."""

@@ -68,6 +68,11 @@ def _layer(about: About) -> Iterator[str]:
     vm = f", VM {whose.vm}" if whose.vm else ""
     host = f" on host {about.name(whose.host)}" if whose.host else ""
     release = f" ({root.release})" if root.release else ""
+    if incident.vm:
+        where = f"positions {incident.first_place} to {incident.last_place} of qmp/{incident.vm}"
+        yield f"{source.layer}: QEMU's monitor of VM {incident.vm}, on host {about.name(source.machine)}, {where}"
+        yield "its layer is the host's own word: nothing in the guest can write these records"
+        return
     yield (
         f"{source.layer}: the kernel{release} of machine {about.name(source.machine)}{vm}{host}, "
         f"boot {source.boot_id}, in its log from seq {incident.first_place} to {incident.last_place}"
@@ -121,13 +126,14 @@ def _clock(about: About) -> Iterator[str]:
         yield "its lines have no time; only when they came to the log is known"
     else:
         since, until = map(seconds, around.at)
-        yield f"printk of {about.name(incident.source.machine)}: {since} to {until} s since its boot"
+        clock = "CLOCK_BOOTTIME" if incident.vm else "printk"
+        yield f"{clock} of {about.name(incident.source.machine)}: {since} to {until} s since its boot"
         yield _in_utc(about)
-        if around.host_at is not None:
+        if around.host_at is not None and not incident.vm:
             since, until = map(seconds, around.host_at)
             bound = shown_ns(around.host_error_ns)
             yield f"CLOCK_BOOTTIME of host {about.name(around.host)}: {since} to {until} s, each within {bound}"
-        else:
+        elif not incident.vm:
             yield f"not comparable with a host: {about.short(around.host_why)}"
     yield f"its first line came to the log at {shown_utc(about.stored.opened_ns)} by the log's clock"
 
@@ -200,7 +206,8 @@ def _grouped(about: About, watches: list[Watch]) -> Iterator[str]:
 def _survived(about: About) -> Iterator[str]:
     around, incident = about.around, about.stored.incident
     if not around.arrivals:
-        yield "its records are not in the table kmsg: the collector has not stored them yet, or lost them"
+        table = "of its monitor" if incident.vm else "kmsg"
+        yield f"its records are not in the table {table}: the collector has not stored them yet, or lost them"
     for each in around.arrivals:
         what = (
             "first" if each.seq == incident.first_place else "newest" if each.seq == incident.last_place else "root's"

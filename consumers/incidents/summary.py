@@ -21,12 +21,13 @@ _PLACE: Final = attrgetter("place")
 
 @dataclass(slots=True)
 class Folded:
-    """What remains of reports that were dropped, and lengths that others measured."""
+    """What remains of reports that were dropped, lengths that others measured, and whether a host told of a panic."""
 
     cpus: set[int] = field(default_factory=set)
     victims: list[str] = field(default_factory=list)
     printed: Seconds | None = None
     measured: dict[str, Seconds] = field(default_factory=dict)
+    panicked: bool = False
 
     def add(self, report: Report) -> None:
         """Take over what the incident says of a report that it will no longer hold."""
@@ -48,6 +49,7 @@ class Folded:
             "victims": self.victims,
             "printed": self.printed,
             "measured": self.measured,
+            "panicked": self.panicked,
         }
 
     @classmethod
@@ -55,7 +57,7 @@ class Folded:
         """Return what `to_dict` gave."""
         printed = None if value["printed"] is None else Seconds(*value["printed"])
         measured = {name: Seconds(*each) for name, each in value["measured"].items()}
-        return cls(set(value["cpus"]), list(value["victims"]), printed, measured)
+        return cls(set(value["cpus"]), list(value["victims"]), printed, measured, value.get("panicked", False))
 
 
 def root_of(reports: list[Report]) -> Report:
@@ -84,7 +86,7 @@ def summarise(incident: Incident, folded: Folded) -> None:
     incident.kind, incident.task, incident.pid = root.kind, root.task, root.pid
     last_place, cpus, victims = incident.last_place, set(folded.cpus), dict.fromkeys(folded.victims)
     starts, first, ends = [], [], []
-    panicked, structured, corrupted = False, True, incident.skipped > 0
+    panicked, structured, corrupted = folded.panicked, True, incident.skipped > 0
     # One walk: all of this is done again for every report of a storm.
     for start, each in zip(began, reports, strict=True):
         last_place = max(last_place, each.place, each.last_place)

@@ -32,9 +32,9 @@ class Utc(NamedTuple):
     machine: str
 
 
-def of_kernel(graph: Graph, source: tuple[str, str], hosts: Iterable[str], ns: int) -> Utc | str:
-    """Return when printk of `source`, machine and boot, showed `ns`, by a clock of `hosts` or its own; or why not."""
-    own = Node(*source, PRINTK)
+def of_kernel(graph: Graph, source: tuple[str, str], hosts: Iterable[str], ns: int, clock: str = PRINTK) -> Utc | str:
+    """Return when `clock` of `source`, machine and boot, showed `ns`, by a clock of `hosts` or its own; or why not."""
+    own = Node(*source, clock)
     nodes = [node for host in sorted(hosts) for node in reversed(scopes.clocks(graph, host, REALTIME))]
     reason = "no clock was read"
     for node in [*nodes, own._replace(clock=REALTIME)]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Kind(StrEnum):
-    """What a start line reports."""
+    """What a start line reports, or a host of its VM."""
 
     SOFT_LOCKUP = "soft_lockup"
     HARD_LOCKUP = "hard_lockup"
@@ -24,6 +24,9 @@ class Kind(StrEnum):
     CSD_STALL = "csd_stall"
     CLOCKSOURCE_UNSTABLE = "clocksource_unstable"
     PANIC = "panic"
+    # These two no kernel prints: the host's side tells them of a VM.
+    VM_STOPPED = "vm_stopped"
+    WATCHDOG = "watchdog"
 
 
 class Shape(StrEnum):

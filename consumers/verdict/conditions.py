@@ -174,4 +174,10 @@ def _most(condition: Most, shares: Shares) -> bool | None:
 def of_report(incident: Incident) -> Record:
     """Return where the root of an incident is stored."""
     source, root = incident.source, incident.root
-    return Record("kmsg", source.machine, "kmsg", "", root.place, max(root.place, root.last_place))
+    places = root.place, max(root.place, root.last_place)
+    if incident.vm:
+        # Of what a monitor told, events and run states are two tables; the first line is of one of them.
+        status = bool(root.lines) and root.lines[0].text.startswith("status ")
+        table = "qmp_status" if status else "qmp_events"
+        return Record(table, source.machine, "qmp", incident.vm, *places)
+    return Record("kmsg", source.machine, "kmsg", "", *places)

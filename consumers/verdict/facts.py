@@ -84,6 +84,9 @@ ABOUT: Final[Mapping[str, About]] = {
     "host_hardware": About("H5", "an error of the hardware on the host's CPU that carried the vCPU", _KMSG),
     "io_slow": About("H6", "requests to the disk behind the guest's, slow or open", _BLOCK),
     "io_error": About("H4", "errors of I/O that the VMM had", _QMP),
+    "vm_paused": About("H4", "whether the VM was paused by its monitor, a snapshot or a migration", _QMP),
+    "vm_internal": About("H4", "whether the VMM stopped over an error of its own", _QMP),
+    "monitored": About("H4", "what the VM's monitor said over the whole time", _QMP),
     "io_limited": About(
         "H4", "whether the VMM held requests back to a limit", _QMP + "; run the guest's agent with the surface procfs"
     ),
@@ -145,6 +148,9 @@ class Facts:
     io_slow: Fact[bool] = Fact()
     io_error: Fact[bool] = Fact()
     io_limited: Fact[bool] = Fact()
+    vm_paused: Fact[bool] = Fact()
+    vm_internal: Fact[bool] = Fact()
+    monitored: Fact[bool] = Fact()
     io_timeout: Fact[bool] = Fact()
     io_done: Fact[bool] = Fact()
     io_seen: Fact[bool] = Fact()

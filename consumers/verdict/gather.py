@@ -11,7 +11,7 @@ import duckdb
 
 from consumers.incidents.incident import Incident
 from consumers.lake.storage import Storage
-from consumers.verdict import of_guest, of_host, of_threads, of_vcpus
+from consumers.verdict import of_guest, of_host, of_monitor, of_threads, of_vcpus
 from consumers.verdict.facts import HELPERS, NAMES, Fact, Facts, known, unknown
 from consumers.verdict.look import Look, S, There, interval, look
 from consumers.verdict.shares import part
@@ -45,6 +45,8 @@ def _facts(found: Look) -> Facts:
         # A machine with nothing below it is its own host.
         facts.host = unknown(found.why, _NO_CLOCK if "comparable" in found.why else "")
         facts.clock_error_s = unknown(found.why)
+    if found.incident.vm and there is not None:
+        return of_monitor.add(found, of_host.add(found, of_vcpus.add(found, facts, []), []), there)
     threads = of_vcpus.threads(found)
     facts = of_vcpus.add(found, facts, threads)
     if there is not None:

@@ -7,7 +7,7 @@ first as the owner, others as `shared` or `beside`), and no row is an answer bec
 from typing import Final
 
 from consumers.incidents.incident import Incident
-from consumers.reports.report import Shape
+from consumers.reports.report import Kind, Shape
 from consumers.verdict.conditions import Answer, Case, evaluate, of_report
 from consumers.verdict.facts import ABOUT, Facts, holds
 from consumers.verdict.moves import follow
@@ -140,9 +140,12 @@ def _rejected(answers: list[Told], claims: set[Owner | None]) -> tuple[Rejected,
 # What the rules of confidence allow, and what it would have taken for more.
 def _confidence(case: Case, row: Row) -> tuple[Confidence, tuple[Missing, ...]]:
     facts, short = case.facts, []
-    if not holds(facts.mapped):
+    of_vm = symptom(case.incident) is Symptom.VM
+    if of_vm and not holds(facts.monitored):
+        short.append(_missing(facts, "monitored"))
+    if not of_vm and not holds(facts.mapped):
         short.append(_missing(facts, "mapped"))
-    if facts.lost.value != 0 or not facts.lost.complete:
+    if not of_vm and (facts.lost.value != 0 or not facts.lost.complete):
         short.append(_missing(facts, "lost"))
     if case.incident.skipped:
         text = f"{case.incident.skipped} records of its kernel log, which were left out: more came than are read of one"
@@ -216,6 +219,10 @@ def _subject(case: Case) -> str:
             who = "a clock was found unstable"
         case Symptom.NETWORK:
             who = "a network device sent nothing"
+        case Symptom.VM if root.kind is Kind.VM_STOPPED:
+            who = f"VM {incident.vm} was stopped"
+        case Symptom.VM:
+            return "the guest's kernel panicked" if root.kind is Kind.PANIC else "the guest's watchdog fired"
         case _:
             return "the kernel gave up"
     length = case.facts.length_s

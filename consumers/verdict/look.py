@@ -22,6 +22,7 @@ from consumers.lake.storage import Storage
 from consumers.reports.report import Kind
 from consumers.timeline import scope as scopes
 from consumers.timeline.scope import VMS, Scope
+from consumers.verdict.conditions import of_report
 from consumers.verdict.verdict import Record
 from consumers.views import connect
 from schemas.errors import UsageError
@@ -138,10 +139,16 @@ class Look:
 
     def guest(self, clock: str) -> Span | None:
         """Return the time in question on another clock of the guest; None where that does not compare."""
-        mine = Node(*self.incident.source[:2], PRINTK)
+        mine = node_of(self.incident)
         ends = [self.graph.convert(ns, mine, mine._replace(clock=clock), CUT_NS) for ns in self.window]
         known = [end.ts_ns for end in ends if isinstance(end, Converted)]
         return Span(*known) if len(known) == len(ends) and known[0] < known[1] else None
+
+
+def record_of(incident: Incident) -> tuple[str, str]:
+    """Return the table of an incident's first line, and its column of positions."""
+    table = of_report(incident).table
+    return table, "seq" if table == "kmsg" else "position"
 
 
 def record(table: str, stream: Stream, positions: Iterable[int]) -> tuple[Record, ...]:
@@ -156,6 +163,11 @@ def of_rows(table: str, rows: Iterable[dict[str, Any]]) -> tuple[Record, ...]:
     for row in rows:
         found.setdefault(Stream(*(row[name] for name in Stream._fields)), []).append(row["position"])
     return tuple(each for stream, positions in found.items() for each in record(table, stream, positions))
+
+
+def node_of(incident: Incident) -> Node:
+    """Return the clock of an incident's times: printk's, or of what a host says of its VM the host's CLOCK_BOOTTIME."""
+    return Node(*incident.source[:2], BOOT if incident.vm else PRINTK)
 
 
 def interval(incident: Incident) -> Span | None:
@@ -190,7 +202,8 @@ def look(storage: Storage, incident: Incident, window: Span, withhold: Collectio
             connection.execute(f"create temp table {table} as from narrowed")
             connection.execute("drop table narrowed")
         graph = read_graph(connection)
-        there, why = _there(graph, incident, scope, window, streams)
+        find = _there_of_vm if incident.vm else _there
+        there, why = find(graph, incident, scope, window, streams)
     finally:
         connection.close()
     mine = tuple(each for each in streams if each.machine in machines)
@@ -217,12 +230,11 @@ def _connect(storage: Storage, taken: Snapshot, withhold: Collection[str]) -> du
 
 # When the records of the report came, on the log's clock.
 def _arrived(storage: Storage, taken: Snapshot, incident: Incident, window: Span) -> int | None:
-    files = [
-        each for each in taken.files.get("kmsg", []) if _overlaps(each, Span(window.since_ns, window.until_ns + S))
-    ]
-    connection = connect(storage, Snapshot({"kmsg": files}), "kmsg")
+    table, position = record_of(incident)
+    files = [each for each in taken.files.get(table, []) if _overlaps(each, Span(window.since_ns, window.until_ns + S))]
+    connection = connect(storage, Snapshot({table: files}), table)
     try:
-        sql = "select min(arrival_ns) from kmsg where machine = ? and boot_id = ? and seq between ? and ?"
+        sql = f"select min(arrival_ns) from {table} where machine = ? and boot_id = ? and {position} between ? and ?"  # noqa: S608
         places = (incident.root.place, max(incident.root.place, incident.root.last_place))
         ((arrived,),) = connection.execute(sql, [*incident.source[:2], *places]).fetchall()
     finally:
@@ -249,7 +261,7 @@ def _overlaps(entry: FileEntry, span: Span) -> bool:
 def _near(
     taken: Snapshot, arrived_ns: int | None, incident: Incident, window: Span, there: There | None, graph: Graph
 ) -> Snapshot:
-    guest = Node(*incident.source[:2], PRINTK)
+    guest = node_of(incident)
     known = [(guest, window)] if there is None else [(guest, window), (there.node, there.window)]
     spans = []
     for node, span in known:
@@ -269,6 +281,8 @@ def _near(
 
 def _scope(connection: duckdb.DuckDBPyConnection, incident: Incident, streams: list[Stream]) -> Scope | None:
     machine = incident.source.machine
+    if incident.vm:
+        return _scope_of_vm(connection, incident, streams)
     names = {machine}
     if len(machine) == _UUID_CHARS:
         # systemd takes the uuid of a VM for its machine id at the first boot (machine-id(5)).
@@ -282,10 +296,22 @@ def _scope(connection: duckdb.DuckDBPyConnection, incident: Incident, streams: l
         return None
 
 
+# By what its host calls it; where nobody else names it, it is all that is known.
+def _scope_of_vm(connection: duckdb.DuckDBPyConnection, incident: Incident, streams: list[Stream]) -> Scope:
+    host, vm = incident.source.machine, incident.vm
+    rows = sorted(connection.execute(VMS).fetchall(), key=str)
+    name = next((uuid for each, uuid, _, machine in rows if (each, machine) == (vm, host) and uuid), vm)
+    try:
+        return scopes.of_vm(connection, name, streams)
+    except UsageError:
+        mine = tuple(each for each in streams if each.machine == host)
+        return Scope(f"VM {vm}", frozenset(), frozenset({host}), (vm,), (), (host,), mine)
+
+
 def _there(
     graph: Graph, incident: Incident, scope: Scope | None, window: Span, streams: list[Stream]
 ) -> tuple[There | None, str]:
-    guest = Node(*incident.source[:2], PRINTK)
+    guest = node_of(incident)
     if scope is None or not scope.hosts:
         return None, "no host, relay or exchange of times names this machine as a VM"
     outside = {each[:2] for each in streams if each.machine in scope.hosts and each.layer in _OUTSIDE}
@@ -306,6 +332,16 @@ def _there(
                 return There(node, Span(ends[0].ts_ns, last.ts_ns), error_ns, window.until_ns - last_ns), ""
         reason = next((end.reason for end in ends if not isinstance(end, Converted)), "the two ends fall together")
     return None, f"the guest's time is not comparable with the host's: {reason}"
+
+
+# What a host says of its VM is on its own clock.
+def _there_of_vm(
+    _graph: Graph, incident: Incident, _scope: Scope | None, window: Span, streams: list[Stream]
+) -> tuple[There | None, str]:
+    node = node_of(incident)
+    if any(each[:2] == node[:2] and each.layer in _OUTSIDE for each in streams):
+        return There(node, window, 0), ""
+    return None, f"the lake has no stream of the host {node.machine}"
 
 
 # Up to when the guest's time is known on the host's clock: at `first` it is, at the end of `window` it is not.

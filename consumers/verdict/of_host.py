@@ -14,7 +14,7 @@ from consumers.export.scope import literal
 from consumers.reports.assembler import ReportAssembler
 from consumers.reports.report import Kind, Line, Report
 from consumers.timeline.scope import Scope
-from consumers.verdict import of_limits
+from consumers.verdict import of_limits, of_monitor
 from consumers.verdict.facts import Fact, Facts, known, unknown
 from consumers.verdict.look import Look, S, There, of_rows, record
 from consumers.verdict.of_vcpus import Thread
@@ -51,7 +51,8 @@ def add(look: Look, facts: Facts, threads: list[Thread], *, calm: bool = False) 
     facts = _with_log(look, facts, look.there, threads)
     slow, requests = _slow(look, look.there, look.scope, calm=calm)
     error, limited = _monitored(look, look.there, look.scope)
-    found = (*requests, *of_limits.evidence(limited), *_unanswered(look, look.there, look.scope))
+    panics = of_monitor.panics(look, look.there, look.scope.names)
+    found = (*requests, *of_limits.evidence(limited), *_unanswered(look, look.there, look.scope), *panics)
     return replace(
         facts, memory=_memory(look, look.there), io_slow=slow, io_error=error,
         io_limited=of_limits.held_back(look, limited), tsc_write=_tsc_write(look, look.there),

@@ -96,6 +96,7 @@ _CPU: Final = frozenset({Symptom.CPU})
 _TASK: Final = frozenset({Symptom.TASK})
 _CLOCK: Final = frozenset({Symptom.CLOCK})
 _NETWORK: Final = frozenset({Symptom.NETWORK})
+_VM: Final = frozenset({Symptom.VM})
 _STANDS: Final = _CPU | _TASK | _NETWORK
 _ANY: Final = _STANDS | _CLOCK
 _HIGH, _MEDIUM, _LOW = Confidence.HIGH, Confidence.MEDIUM, Confidence.LOW
@@ -244,6 +245,15 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("S6", _TASK, (Says("naps"), Share("WT", at_most=0.5), _MODULE), Owner.GUEST_DRIVER, _MEDIUM, _NAPS),
     Row("S8", _TASK, (Says("design"),), Owner.GUEST_USERSPACE, _MEDIUM, "somebody wants the task to stand", True),
     Row("S9", _TASK, (Says("guest_memory"), Is("memory")), Owner.HOST_MEMORY, _MEDIUM, _BY_MEMORY),
+    Row(
+        "V1", _VM, (Says("vm_stopped"), Is("io_error")), Owner.STORAGE_BACKEND, _HIGH,
+        "the VMM stopped it over an error of its disk",
+    ),
+    Row(
+        "V2", _VM, (Says("vm_stopped"), Is("vm_internal")), Owner.VMM_BUG, _MEDIUM,
+        "the VMM stopped it over an error of its own",
+    ),
+    Row("V3", _VM, (Says("vm_stopped"), Is("vm_paused")), Owner.VMM_PAUSE, _HIGH, "it was paused, and not resumed"),
     Row("K2", _CLOCK, (Is("many_vms"), Is("host_suspend")), Owner.VMM_PAUSE, _HIGH, "the host was suspended"),
     Row("K1", _CLOCK, (Share("T", 0.5),), Owner.VMM_PAUSE, _HIGH, _BY_PAUSE, letters="T"),
     Row("K1", _CLOCK, (Share("W", 0.5),), Owner.HOST_CPU, _HIGH, _BY_WAIT, letters="W"),
@@ -302,5 +312,7 @@ HINTS: Final[tuple[Hint, ...]] = (
     Hint("S6", _TASK, "locked", "the owner is whoever holds the lock, which the text does not tell"),
     Hint("S5", _TASK, "host_daemon", "a daemon of the host is suspected"),
     Hint("S9", _TASK, "guest_memory", "the host's memory is suspected"),
+    Hint("V4", _VM, "vm_panicked", "its own kernel is suspected, whose last words may be in pstore or on a console"),
+    Hint("V5", _VM, "vm_watchdog", "the guest stood still, or was not run, for as long as its watchdog waits"),
     Hint("K3", _CLOCK, "slow_clock", "an emulated clock that is slow to read is suspected"),
 )

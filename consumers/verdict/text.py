@@ -30,6 +30,7 @@ class Symptom(StrEnum):
     TASK = "task"
     CLOCK = "clock"
     NETWORK = "network"
+    VM = "vm"
     NONE = "none"
 
 
@@ -38,6 +39,8 @@ _SYMPTOMS: Final[Mapping[Kind, Symptom]] = {
     Kind.RCU_TASKS_STALL: Symptom.TASK,
     Kind.CLOCKSOURCE_UNSTABLE: Symptom.CLOCK,
     Kind.PANIC: Symptom.NONE,
+    Kind.VM_STOPPED: Symptom.VM,
+    Kind.WATCHDOG: Symptom.VM,
 }
 _NETDEV: Final = "NETDEV WATCHDOG"
 _OTHER_CPU: Final = (
@@ -85,7 +88,9 @@ _VIRTUAL: Final = (
 
 
 def symptom(incident: Incident) -> Symptom:
-    """Return the part of the table; a panic belongs to what it followed."""
+    """Return the part of the table; a panic belongs to what it followed, or to the VM that it is told of."""
+    if incident.vm:
+        return Symptom.VM
     kinds = [incident.root.kind, incident.kind, *(report.kind for report in incident.reports)]
     kind = next((kind for kind in kinds if kind is not Kind.PANIC), Kind.PANIC)
     if any(note.startswith(_NETDEV) for note in incident.root.notes):
@@ -243,5 +248,8 @@ QUESTIONS: Final[Mapping[str, tuple[Callable[[Incident], bool], str]]] = {
         "the task stands because somebody wants it to: a debugger, a core dump, a freezer",
     ),
     "guest_memory": (lambda each: has_frame(each.root, _MEMORY), "the stack waits for memory that the host must give"),
+    "vm_stopped": (lambda each: each.root.kind is Kind.VM_STOPPED, "the monitor told that the VM was stopped"),
+    "vm_panicked": (lambda each: each.root.kind is Kind.PANIC, "the monitor told that the guest panicked"),
+    "vm_watchdog": (lambda each: each.root.kind is Kind.WATCHDOG, "the guest did not feed its watchdog in time"),
     "slow_clock": (_slow_clock, "the clock that watches is emulated, and was slow to read"),
 }

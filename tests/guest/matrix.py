@@ -10,13 +10,14 @@ The guest's thresholds are a quarter of what kernels come with or less, so vCPUs
 import contextlib
 import os
 import shutil
+import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Callable
 from typing import NamedTuple
 
-from consumers.incidents import codec
+from consumers.incidents import codec, stored
 from consumers.incidents.incident import Incident
 from consumers.lake.layout import open_lake
 from consumers.verdict.gather import gather
@@ -41,7 +42,7 @@ _DISK_BYTES = 64 << 20
 _DISK = "d0"
 _IO_THREAD = "io0"
 _VCPU = "CPU 1/TCG"
-_CONFIG = "[procfs]\ninterval_s = 1\n[vms]\nscan_interval_s = 1\nqmp_interval_s = 1\nvcpu_interval_s = 0.2\n[clocks]\ninterval_s = 2\n"
+_CONFIG = "[procfs]\ninterval_s = 1\nblocked_s = 1\n[vms]\nscan_interval_s = 1\nqmp_interval_s = 1\nvcpu_interval_s = 0.2\n[clocks]\ninterval_s = 2\n"
 #: An idle CPU is no lockup, one that does nothing but run is; and a grace period must be waited for to be stalled.
 _LOAD = (
     "taskset 2 sh -c 'while :; do :; done' >/dev/null 2>&1 &\n"
@@ -175,6 +176,21 @@ CASES = (
 )
 
 
+# No failure in front of it: of this one nothing of the guest ever comes.
+def _panic_alone(lab, _seconds):
+    lab.vm.run("(sleep 0.2; echo panic >/sys/module/hyplab/parameters/do) >/dev/null 2>&1 &")
+    lab.vm.qmp.event("GUEST_PANICKED")
+
+
+#: What nobody but the VM's monitor tells, and a task that is seen to go on.
+MONITORED = (
+    Case("mutex held", Owner.GUEST_DRIVER, "task", 8, _hang),
+    Case("VM paused", None, "soft", 4, _pause),
+    Case("VM stays paused", Owner.VMM_PAUSE, "soft", 14, _pause),
+    Case("panic", Owner.UNDETERMINED, "soft", 1, _panic_alone),
+)
+
+
 def make_all(folder, bundle, cases=CASES):
     """Run guest, relay, alerter and the host's agent, make each of `cases` fail, and return what was made when.
 
@@ -214,6 +230,20 @@ def make_all(folder, bundle, cases=CASES):
         made = [_make(Lab(vm), case) for case in cases]
     lab.collect(folder)
     return made
+
+
+def of_host(folder):
+    """Raise what the host's own log tells, once all is collected."""
+    # Of two logs each has an alerter, over one lake.
+    words = ("alert", "--log", folder / "host", "--lake", folder / "lake", "--until-end")
+    subprocess.run([sys.executable, "-m", "consumers.cli", *map(str, words)], cwd=ROOT, check=True)
+
+
+def of_vm(folder):
+    """Return the newest version of each incident that the host told of its VM."""
+    storage = open_lake(folder / "lake", create=False)
+    rows = [row for row in stored.newest(storage) if row["layer"] == Layer.VIRTUAL_PLATFORM]
+    return [stored.read(storage, row["incident_id"]) for row in rows]
 
 
 # A guest that boots beside much else may count its time stamps wrongly for good: its clock runs several times as fast then.

@@ -29,6 +29,7 @@ def ran(kernel, tmp_path_factory):
         made = matrix.make_all(folder, _bundle.make(folder))
     except GuestError as e:
         pytest.skip(str(e))
+    matrix.of_host(folder)
     found = matrix.judged(folder)
     print("\n".join(matrix.report(made, found)))
     return folder, {each.case.name: each for each in made}, found
@@ -81,6 +82,12 @@ def test_a_guest_that_was_paused_says_nothing_and_its_host_all(ran):
     assert matrix.of_case(made["VM paused"], found) == []
     said = [row["text"] for row in timeline(ran, "VM paused") if row["surface"] == "qmp"]
     assert [word for text in said for word in ("STOP", "RESUME") if word in text] == ["STOP", "RESUME"]
+
+
+def test_what_the_monitor_told_of_the_panic_is_part_of_the_guests_own_incident(ran):
+    (lockup,) = of(ran, matrix.CASES[-1])
+    (panic,) = [each.incident for each in matrix.of_vm(ran[0])]
+    assert (panic.kind, panic.ended_by, panic.joined) == (Kind.PANIC, "joined", lockup.incident.id)
 
 
 def test_a_panic_is_told_by_the_monitor_alone(ran):

@@ -62,6 +62,15 @@ def reading(kernel, number, after_s=0, user=(100, 100), idle=(50, 50)):
     return encode(Frame(stream, "run", number, number, number + 1, 1, "procfs", 1, body, realtime_ns=at_ns))
 
 
+def awake(kernel, number, pid, after_s=0, blocked=False):
+    """Return a frame that says of a task whether it is blocked."""
+    fields = {"pid": pid, "tgid": pid, "comm": "dd", "started_ns": 7 * S, "blocked": blocked, "state": "S"}
+    body = state.pack([state.Record("procfs_blocked", 5 * S, fields)])
+    stream = kernel.stream._replace(surface="procfs", clock="boot")
+    at_ns = kernel.start_ns + kernel.ts_us * 1000 + after_s * S
+    return encode(Frame(stream, "run", number, number, number + 1, 1, "procfs", 1, body, realtime_ns=at_ns))
+
+
 def write_log(folder, frames, topic=TOPIC_LOG):
     """Append encoded `frames` to the log in `folder`."""
     log = LogWriter(folder, segment_bytes=1 << 20, retention_bytes=1 << 40, retention_ms=None)

@@ -313,7 +313,7 @@ def test_one_that_was_taken_over_steps_back_and_tells_nothing_more(log, storage,
         rival = follower(log, storage, two.url, lease_s=1.0)
         rival._wanted.add(LOG)
         rival.assigned([LOG])  # as a group does that believes the other dead
-        until(lambda: not slow._alerters)
+        until(lambda: LOG not in slow._alerters)
         with Running(rival):
             log.append(LOG, Kernel(boot="b2").says(HEALTHY))
             until(lambda: newest(storage)[0][1:2] == ("ended",))

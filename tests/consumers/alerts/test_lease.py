@@ -105,3 +105,11 @@ def test_a_torn_beat_is_no_beat(storage):
     second = lease(storage)
     assert not second.acquire(0)
     assert second.acquire(15 * S)
+
+
+def test_the_same_partition_of_another_log_has_a_lease_of_its_own(storage):
+    one, two = (Lease(storage, P, this_process(), 15 * S, log_id) for log_id in ("log-1", "log-2"))
+    assert one.acquire(0)
+    assert two.acquire(0)
+    assert one.held()
+    assert two.held()

@@ -161,6 +161,32 @@ def test_a_locked_up_cpu_that_goes_on_ends_it(how):
     assert (ended.id, ended.state, ended.ended_by) == (opened.id, State.ENDED, "progress")
 
 
+HUNG = "INFO: task dd:{pid} blocked for more than 120 seconds."
+
+
+def woken(kernel, *pids, after_s=5):
+    found = sign(kernel, after_s=after_s)
+    return found._replace(at_ns=found.since_ns, awake=tuple((pid, 40 + i) for i, pid in enumerate(pids)))
+
+
+def test_a_hung_task_ends_when_it_is_seen_not_to_be_blocked_any_more():
+    each, kernel = machine(), Kernel()
+    (opened,) = fed(each, kernel.says(HUNG.format(pid=77)))
+    assert each.alive(woken(kernel, 78)) == []
+    assert each.alive(woken(kernel, 77, after_s=-5)) == []
+    (ended,) = each.alive(woken(kernel, 78, 77))
+    assert (ended.id, ended.ended_by, ended.proof) == (opened.id, "progress", "procfs_blocked 41")
+
+
+def test_of_several_hung_tasks_all_must_have_woken():
+    each, kernel = machine(), Kernel()
+    fed(each, kernel.says(HUNG.format(pid=77)), kernel.says(HUNG.format(pid=78)))
+    assert each.alive(woken(kernel, 78)) == []
+    assert [found.state for found in each.alive(woken(kernel, 77))] == [State.ENDED]
+    (again,) = fed(each, kernel.says(HUNG.format(pid=77), after_s=3))
+    assert (again.ended_by, again.proof) == ("", "")
+
+
 def test_a_cpu_that_may_sleep_for_ever_is_not_alive_because_it_sleeps():
     each, kernel = machine(), Kernel()
     rcu = (

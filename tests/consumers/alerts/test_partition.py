@@ -166,7 +166,7 @@ def test_what_was_silent_until_it_was_forgotten_ends_with_the_boot_all_the_same(
     each, kernel = alerter(storage), Kernel()
     (case,) = each.add(messages(kernel.stalls()))
     each.add(messages(*(kernel.beats(after_s=600) for _ in range(12)), first=1))
-    machine = each._machines["m1", "guest-kernel"]
+    machine = each._machines["m1", "guest-kernel", ""]
     assert (case.incident.state, machine.holds(case.incident.id)) == (State.STALE, False)
     committed(each, storage)
     again = alerter(storage)

@@ -6,7 +6,7 @@ from consumers.alerts.signs import Readings, SignReader
 from consumers.transport.base import Message
 from consumers.transport.memory import MemoryLog, MemoryReader
 from schemas.errors import BadInputError
-from tests.consumers.alerts._stalls import LOG, STATE, Kernel, reading
+from tests.consumers.alerts._stalls import LOG, STATE, Kernel, awake, reading
 
 WATCHED = {("m1", "guest-kernel")}
 
@@ -62,3 +62,11 @@ def test_the_topic_is_read_from_its_end_and_only_while_something_is_watched():
     signs.poll({LOG: set()})
     signs.poll({LOG: WATCHED})
     assert len(opened) == 2
+
+
+def test_a_task_that_is_not_blocked_any_more_is_a_sign_by_itself():
+    readings, kernel = Readings(), Kernel()
+    assert take(readings, awake(kernel, 0, 77, blocked=True)) is None
+    sign = take(readings, awake(kernel, 1, 77, 5))
+    assert (sign.awake, sign.busy, sign.idle) == (((77, 1),), (), ())
+    assert sign.at_ns == kernel.start_ns + kernel.ts_us * 1000 + 5 * 10**9

@@ -9,13 +9,15 @@ import pytest
 from consumers.alerts import stored
 from consumers.alerts.case import Case
 from consumers.alerts.machine import Machine
-from consumers.alerts.partition import MACHINE_CASES_MAX
+from consumers.alerts.partition import MACHINE_CASES_MAX, STOPPED_NS
 from consumers.alerts.payload import Whose
+from consumers.alerts.vm import Vm, Who
 from consumers.incidents import codec
 from schemas.errors import StorageError
 from schemas.frame import decode
 from schemas.stream import Stream
 from tests.consumers.alerts._cases import S
+from tests.consumers.alerts._monitors import Monitor
 from tests.consumers.alerts._stalls import HEALTHY, Kernel
 
 WHERE = Stream("m1", "", "guest-kernel", "alerts", "", "")
@@ -67,16 +69,16 @@ def test_what_is_large_is_packed_and_nothing_of_it_is_lost():
     value = stored.pack(machine, cases)
     assert set(value) == {"v", "size", "zstd"}
     assert size(value) < value["size"] / 10
-    again = stored.unpack(WHERE, json.loads(json.dumps(value)))
+    again = stored.unpack(WHERE, json.loads(json.dumps(value)), STOPPED_NS)
     assert again.cases == cases
-    assert again.machine.state() == machine.state()
+    assert again.followed.state() == machine.state()
 
 
 def test_an_incident_that_is_held_is_one_object_again():
     machine, cases = followed(3, 2, lambda length: "x" * length)
-    again = stored.unpack(WHERE, stored.pack(machine, cases))
+    again = stored.unpack(WHERE, stored.pack(machine, cases), STOPPED_NS)
     assert len(again.cases) == 3
-    assert all(each.incident is again.machine.incident(each.incident.id) for each in again.cases)
+    assert all(each.incident is again.followed.incident(each.incident.id) for each in again.cases)
 
 
 def test_what_does_not_compress_has_a_bound_and_says_what_it_lacks():
@@ -87,7 +89,7 @@ def test_what_does_not_compress_has_a_bound_and_says_what_it_lacks():
     assert whole > 1.5 * stored.STATE_SIZE_MAX
     value = stored.pack(machine, cases)
     assert size(value) <= stored.STATE_SIZE_MAX
-    again = stored.unpack(WHERE, value)
+    again = stored.unpack(WHERE, value, STOPPED_NS)
     for before, after in zip(cases, again.cases, strict=True):
         assert after.alert() == before.alert()
         kept, had = after.incident, before.incident
@@ -101,7 +103,7 @@ def test_the_state_of_version_1_is_read():
     old = {"kernel": machine.state(), "cases": [case.to_json() for case in cases]}
     for each in old["cases"]:
         del each["id"]
-    again = stored.unpack(WHERE, json.loads(json.dumps(old)))
+    again = stored.unpack(WHERE, json.loads(json.dumps(old)), STOPPED_NS)
     assert again.cases == cases
 
 
@@ -109,10 +111,21 @@ def test_a_newer_version_and_damage_are_one_clear_error_each():
     machine, cases = followed(4, 8, lambda length: "x" * length)
     value = stored.pack(machine, cases)
     with pytest.raises(StorageError, match="of guest-kernel m1 is of version 3, and this program reads"):
-        stored.unpack(WHERE, value | {"v": 3})
+        stored.unpack(WHERE, value | {"v": 3}, STOPPED_NS)
     for damage in ({"zstd": "x"}, {"zstd": "AAAA"}, {"size": value["size"] + 1}, {"size": 1 << 40}, {"size": "1"}):
         with pytest.raises(StorageError, match="of guest-kernel m1 is damaged"):
-            stored.unpack(WHERE, value | damage)
+            stored.unpack(WHERE, value | damage, STOPPED_NS)
     lost = json.loads(json.dumps({"kernel": {"histories": []}, "cases": [cases[0].to_json(whole=False)]}))
     with pytest.raises(StorageError, match="is damaged"):
-        stored.unpack(WHERE, lost)
+        stored.unpack(WHERE, lost, STOPPED_NS)
+
+
+def test_a_vm_is_kept_beside_the_machines_and_its_incident_is_one_object_again():
+    vm, monitor = Vm(Who("h1", "virtual-platform", "web-7"), STOPPED_NS), Monitor()
+    (panic,) = vm.feed(decode(monitor.event("GUEST_PANICKED", action="pause")))
+    case = Case(panic, Whose("web-7", "h1"), S, S)
+    value = json.loads(json.dumps(stored.pack(vm, [case])))
+    assert set(value) == {"v", "monitor", "cases"}
+    again = stored.unpack(Stream("h1", "", "virtual-platform", "alerts", "web-7", ""), value, STOPPED_NS)
+    assert (again.followed.state(), again.cases) == (vm.state(), [case])
+    assert again.cases[0].incident is again.followed.incident(panic.id)

@@ -22,6 +22,13 @@ def _netdev():
     return incident(notes=("NETDEV WATCHDOG: eth0 (virtio_net)",))
 
 
+def vm(kind=Kind.VM_STOPPED):
+    """Return what a host says of its VM."""
+    found = incident(report(kind, (), 40.0), source=SOURCE._replace(layer="virtual-platform"))
+    found.vm = "web-7"
+    return found
+
+
 class Case(NamedTuple):
     name: str
     row: str
@@ -216,4 +223,10 @@ CASES = (
     Case("network's main loop starved", "N1", Owner.HOST_CPU, HIGH, _netdev(), facts(main_loop=times(W=0.9, X=0.1))),
     Case("network's main loop frozen", "N1", Owner.VMM_PAUSE, HIGH, _netdev(), facts(main_loop=times(T=0.9, X=0.1))),
     Case("network's main loop stuck", "N1", Owner.VMM_BUG, HIGH, _netdev(), facts(main_loop=times(S=0.9, X=0.1))),
+    Case("disk failed", "V1", Owner.STORAGE_BACKEND, HIGH, vm(), facts(io_error=True, monitored=True)),
+    Case("disk failed, not watched", "V1", Owner.STORAGE_BACKEND, MEDIUM, vm(), facts(io_error=True)),
+    Case("internal error", "V2", Owner.VMM_BUG, MEDIUM, vm(), facts(vm_internal=True, monitored=True)),
+    Case("paused", "V3", Owner.VMM_PAUSE, HIGH, vm(), facts(vm_paused=True, monitored=True)),
+    Case("panic", "V4", Owner.UNDETERMINED, NONE, vm(Kind.PANIC), facts(io_error=True, monitored=True)),
+    Case("watchdog", "V5", Owner.UNDETERMINED, NONE, vm(Kind.WATCHDOG), facts(monitored=True)),
 )  # fmt: skip

@@ -10,6 +10,8 @@ from tests.consumers.verdict import _rows
 
 #: As the specification numbers them; C10, S6 and S7 move the accusation, C12, S4 and S6 name nobody.
 ALL = {*(f"C{i}" for i in range(1, 17)), *(f"S{i}" for i in range(1, 10)), "K1", "K2", "K3", "K4", "N1"}
+#: Of what a VM's monitor tells there are rows of our own.
+ALL |= {f"V{i}" for i in range(1, 6)}
 
 
 @pytest.mark.parametrize("case", _rows.CASES, ids=lambda case: f"{case.row}-{case.name}".replace(" ", "-"))
