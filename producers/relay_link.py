@@ -13,8 +13,9 @@ from schemas.relay import Hello, Refused
 from schemas.relay_host import Arrived, Asked, Event, Greeted, HostEnd, Pinged, Timed, WentBack
 
 log = logging.getLogger(__name__)
-#: What is read of one guest before it is the next one's turn.
+#: What is read of one guest before it is the next one's turn, and where nobody waits for one: half as many reads.
 READ_BYTES: Final = 128 << 10
+ALONE_BYTES: Final = 2 * READ_BYTES
 #: What waits for a guest that does not read; of acknowledgements only the newest of each topic waits beside it.
 _OUT_BYTES_MAX: Final = 16 << 10
 #: A packet that has begun and does not go on for so long: its sender went away in the middle of it.
@@ -22,9 +23,9 @@ _BROKEN_OFF_S: Final = 2.0
 
 
 class Link:
-    """Serves `guest`; `on_frame` gets each frame that arrived, and `may_read` is asked before each read.
+    """Serves `guest`; `on_frame` gets each frame that arrived, and `may_read` is asked before each read how many bytes.
 
-    Who was told no is read again after `resume`.
+    Who was told 0 is read again after `resume`.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class Link:
         hello: Hello,
         config: RelayConfig,
         on_frame: Callable[["Link", Arrived], None],
-        may_read: Callable[["Link"], bool],
+        may_read: Callable[["Link"], int],
     ) -> None:
         self.guest = guest
         self.end = HostEnd(hello)
@@ -111,11 +112,12 @@ class Link:
 
     def _readable(self) -> None:
         assert self._socket is not None
-        if not self._may_read(self):
+        size_bytes = self._may_read(self)
+        if not size_bytes:
             self._pause()
             return
         try:
-            data = self._socket.recv(READ_BYTES)
+            data = self._socket.recv(size_bytes)
         except BlockingIOError:
             return
         except OSError as e:

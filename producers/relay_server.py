@@ -20,7 +20,7 @@ from producers.log import LogWriter
 from producers.relay_accounts import Accounts
 from producers.relay_guest import Guest, Host
 from producers.relay_history import History, recalled
-from producers.relay_link import READ_BYTES, Link
+from producers.relay_link import ALONE_BYTES, READ_BYTES, Link
 from producers.relay_metrics import RelayMetrics, Standing
 from producers.relay_turns import Turns
 from producers.relay_vms import Vm, Vsock
@@ -206,15 +206,15 @@ class Relay:
         hello = Hello(vm.name, self._host.machine, self._host.boot_id, Layer.HOST, self._config.window_bytes, {})
         return Link(guest, hello, self._config, self._arrived, self._may_read)
 
-    def _may_read(self, link: Link) -> bool:
+    def _may_read(self, link: Link) -> int:
         turn = self._turns.may(link, link.guest.bytes)
         if link.queued_bytes > self._config.window_bytes:
             self._ahead.add(link)
-            return False
+            return 0
         if not turn or self._held() or self._thread.queued_bytes > self._config.queue_bytes_max:
             self._turns.wait(link)
-            return False
-        return True
+            return 0
+        return READ_BYTES if len(self._turns) else ALONE_BYTES
 
     def _resume(self) -> None:
         room_bytes = self._config.queue_bytes_max - self._thread.queued_bytes

@@ -8,7 +8,7 @@ import pytest
 
 from producers.relay_guest import Guest, Host
 from producers.relay_history import History
-from producers.relay_link import Link
+from producers.relay_link import READ_BYTES, Link
 from producers.relay_vms import Connect, Vm
 from schemas.config import RelayConfig
 from schemas.frame import encode
@@ -91,7 +91,7 @@ class Peer:
     def _may_read(self, link):
         assert link is self.link
         self.asked += 1
-        return not self.held
+        return 0 if self.held else READ_BYTES
 
 
 async def until(condition, timeout_s=10):
