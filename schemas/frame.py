@@ -6,6 +6,7 @@ the version and whose last is the CRC-32 (ISO-HDLC, as in zlib) of every byte be
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import msgpack
@@ -171,8 +172,7 @@ def stamp(data: bytes, tags: Tags, stream: Stream) -> Parts:
     Raises:
         BadInputError: `reason` is `oversize` or `limit`: the result would be no frame.
     """
-    _check_texts(*stream)
-    head = b"".join((data[: tags.stream_at], msgpack.packb(tuple(stream))))
+    head = data[: tags.stream_at] + _packed(stream)
     rest = memoryview(data)[tags.stream_end : -CRC_TAIL_BYTES]
     if len(head) + len(rest) + CRC_TAIL_BYTES > limits.FRAME_BYTES_MAX:
         raise BadInputError("oversize", f"with its stream's name the frame is longer than {limits.FRAME_BYTES_MAX}")
@@ -182,6 +182,14 @@ def stamp(data: bytes, tags: Tags, stream: Stream) -> Parts:
         replaced = crc32(memoryview(data)[: tags.stream_end])
         crc = checksum(data) ^ shifted(replaced ^ crc32(head), len(rest))
     return head, rest, bytes((_UINT32,)) + crc.to_bytes(_CRC_BYTES, "big")
+
+
+# A relay has many frames of few streams.
+@lru_cache(maxsize=1024)
+def _packed(stream: Stream) -> bytes:
+    _check_texts(*stream)
+    packed: bytes = msgpack.packb(tuple(stream))
+    return packed
 
 
 def content(data: bytes, tags: Tags) -> int:
