@@ -1,8 +1,9 @@
 """Simulated guests at their ports: `python -m benchmarks.relay_load DIR GUESTS FRAME_BYTES BYTES_PER_S SECONDS`.
 
 Each listens at DIR/gN.sock, as QEMU does, and sends frames of incompressible bytes as its share of BYTES_PER_S allows;
-0 is as fast as the window does. At the end a line of JSON says how many bytes of each guest were acknowledged. With
-GUESTS 0 whoever connects to DIR/g0.sock gets bare bytes, without a protocol.
+0 is as fast as the window does. They begin with a line on standard input, when all are connected. At the end a line of
+JSON says how many bytes of each guest were acknowledged. With GUESTS 0 whoever connects to DIR/g0.sock gets bare bytes,
+without a protocol.
 """
 
 import json
@@ -95,6 +96,8 @@ def main() -> None:
     print("ready", flush=True)
     for guest in guests:
         guest.accept()
+    print("connected", flush=True)
+    sys.stdin.readline()
     end_s = time.monotonic() + seconds
     while (now_s := time.monotonic()) < end_s + 1:
         poll = select.poll()

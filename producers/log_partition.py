@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +13,7 @@ from producers.durable import make_folder, refusals, write_all_at, write_at, wri
 from producers.log_recovery import recover
 from schemas import log_dir, segment
 from schemas.crashpoints import crash_point
-from schemas.crc import WORTH_BYTES
+from schemas.crc import WORTH_BYTES, crc32
 from schemas.errors import BadInputError
 from schemas.frame import CRC_TAIL_BYTES, Frame, Parts, checksum, encode
 from schemas.segment import End, StreamPosition
@@ -200,7 +199,7 @@ class PartitionWriter:
 
 # That of the whole frame, of which `last` is the last part: all but its end is what the frame's own checksum is of.
 def _frame_crc(last: bytes | memoryview) -> int:
-    return zlib.crc32(last[-CRC_TAIL_BYTES:], checksum(last))
+    return crc32(last[-CRC_TAIL_BYTES:], checksum(last))
 
 
 # Overwritten in place where it exists: a full disk still has that room, and readers see no moment without it.

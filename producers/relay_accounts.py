@@ -44,10 +44,13 @@ class Accounts:
         """Return the last words about `guest`, whose port nobody watches any more."""
         return [*self._told([guest]), self._port(guest, read_clocks())]
 
-    def frames(self, guests: list[Guest]) -> list[Frame]:
-        """Return what there is to say since the last call of `guests`, all of whose ports are watched."""
+    def frames(self, guests: list[Guest], strangers: int = 0) -> list[Frame]:
+        """Return what there is to say since the last call of `guests`, all of whose ports are watched.
+
+        `strangers` are connections that were refused since the start, because they were of no guest.
+        """
         made, clocks = self._told(guests), read_clocks()
-        made.append(self._own.beat(clocks, {"guests": len(guests)}))
+        made.append(self._own.beat(clocks, {"guests": len(guests), "strangers": strangers}))
         return made + [self._port(guest, clocks) for guest in guests]
 
     def _told(self, guests: Iterable[Guest]) -> list[Frame]:

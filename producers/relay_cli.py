@@ -10,7 +10,8 @@ from producers import identity, relay_vms
 from producers.agent import shipper_command
 from producers.relay_guest import Host
 from producers.relay_server import Relay, run_relay
-from producers.relay_vms import Vm
+from producers.relay_vms import Vm, Vsock
+from producers.relay_ways import listen_vsock
 from producers.targets import broker, default_spool, open_log
 from schemas import logs, toml_config
 from schemas.config import Config
@@ -28,11 +29,18 @@ def add(verb: argparse.ArgumentParser) -> None:
     """Add the flags to the parser of the verb."""
     verb.add_argument("--config", type=Path, metavar="FILE", help="TOML file; flags override its keys")
     verb.add_argument(
-        "--vm", action="append", default=[], metavar="NAME=SOCKET", help="a guest; with ,uuid=UUID behind; repeatable"
+        "--vm",
+        action="append",
+        default=[],
+        metavar="NAME=SOCKET",
+        help="a guest; or NAME=listen:SOCKET, or NAME=cid:N; with ,uuid=UUID behind; repeatable",
     )
     verb.add_argument("--vm-dir", type=Path, metavar="DIR", help="a guest for each NAME.sock there, at any time")
     verb.add_argument(
         "--libvirt-xml", type=Path, metavar="PATH", help="guests of libvirt's XML in this file, or in this folder"
+    )
+    verb.add_argument(
+        "--vsock", type=int, metavar="PORT", help="listen on this port of AF_VSOCK, for guests that have a CID"
     )
     target = verb.add_mutually_exclusive_group()
     target.add_argument("--log", type=Path, metavar="DIR", help="append to the embedded log in DIR [log.dir]")
@@ -58,19 +66,23 @@ def _relay(args: argparse.Namespace) -> int:
     def find() -> list[Vm]:
         vms = [relay_vms.parse(text) for text in args.vm]
         vms += relay_vms.in_folder(args.vm_dir) if args.vm_dir else []
-        return relay_vms.together(vms + (relay_vms.in_xml(args.libvirt_xml) if args.libvirt_xml else []))
+        if args.libvirt_xml:
+            vms += relay_vms.in_xml(args.libvirt_xml, vsock=args.vsock is not None)
+        return relay_vms.together(vms)
 
-    find()
+    if any(isinstance(vm.way, Vsock) for vm in find()) and args.vsock is None:
+        raise UsageError("a guest with a CID comes by AF_VSOCK: give --vsock PORT")
     host = Host(agent.machine or identity.machine_id(), identity.boot_id())
     kafka = broker(args.kafka, config, unless=args.log)
     where = (args.log or config.log.dir) if kafka is None else (args.spool or config.spool.dir or default_spool())
     if where is None:
         raise UsageError("where to? give --log DIR, --kafka HOST:PORT, or a config file that names one of them")
+    vsock = None if args.vsock is None else listen_vsock(args.vsock)
     if kafka is None:
         writer, command, hold_bytes = open_log(where, config.log), None, None
     else:
         hold_bytes = config.spool.retention_bytes
         writer = open_log(where, dataclasses.replace(config.spool, retention_bytes=_UNBOUNDED_BYTES))
         command = shipper_command(where, json.dumps(dataclasses.asdict(kafka)))
-    run_relay(Relay(config, host, find, writer, shipper=command, hold_bytes=hold_bytes), writer)
+    run_relay(Relay(config, host, find, writer, shipper=command, hold_bytes=hold_bytes, vsock=vsock), writer)
     return 0

@@ -1,4 +1,4 @@
-"""The socket of one guest: connected to, read in turns with all others, and written to as far as it takes bytes."""
+"""The socket of one guest: read in turns with all others, and written to as far as it takes bytes."""
 
 import asyncio
 import logging
@@ -7,24 +7,25 @@ from collections.abc import Callable
 from typing import Final
 
 from producers.relay_guest import Bucket, Guest, boottime_ns
+from producers.relay_ways import opener
 from schemas.config import RelayConfig
 from schemas.relay import Hello, Refused
 from schemas.relay_host import Arrived, Asked, Event, Greeted, HostEnd, Pinged, Timed, WentBack
 
 log = logging.getLogger(__name__)
-#: What is read of one guest before it is the next one's turn.
+#: What is read of one guest before it is the next one's turn, and where nobody waits for one: half as many reads.
 READ_BYTES: Final = 128 << 10
+ALONE_BYTES: Final = 2 * READ_BYTES
 #: What waits for a guest that does not read; of acknowledgements only the newest of each topic waits beside it.
 _OUT_BYTES_MAX: Final = 16 << 10
-_CONNECT_S: Final = 1.0
 #: A packet that has begun and does not go on for so long: its sender went away in the middle of it.
 _BROKEN_OFF_S: Final = 2.0
 
 
 class Link:
-    """Serves `guest`; `on_frame` gets each frame that arrived, and `may_read` is asked before each read.
+    """Serves `guest`; `on_frame` gets each frame that arrived, and `may_read` is asked before each read how many bytes.
 
-    Who was told no is read again after `resume`.
+    Who was told 0 is read again after `resume`.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class Link:
         hello: Hello,
         config: RelayConfig,
         on_frame: Callable[["Link", Arrived], None],
-        may_read: Callable[["Link"], bool],
+        may_read: Callable[["Link"], int],
     ) -> None:
         self.guest = guest
         self.end = HostEnd(hello)
@@ -51,15 +52,24 @@ class Link:
         self._timer: asyncio.TimerHandle | None = None
         self._broken_off: asyncio.TimerHandle | None = None
         self._rest_by_s: float | None = None
-        self._said = ""
-        self._connect()
+        self._opener = opener(guest.vm, self.serve)
+
+    def serve(self, connected: socket.socket) -> None:
+        """Go on with this connection to the guest, which does not block; an earlier one is let go."""
+        self._disconnect()
+        self._socket = connected
+        self.guest.connected = True
+        self.guest.connections += 1
+        self._loop.add_reader(connected, self._readable)
+        self._greet(self.end.opened())
 
     def close(self) -> None:
         """Let go of the socket for good."""
+        if self._opener is not None:
+            self._opener.close()
         self._disconnect()
-        for timer in (self._timer, self._broken_off):
-            if timer is not None:
-                timer.cancel()
+        if self._broken_off is not None:
+            self._broken_off.cancel()
 
     def resume(self) -> bool:
         """Read again; return whether there is a connection to read of."""
@@ -74,25 +84,6 @@ class Link:
         self._acks[topic] = (offset, check)
         self._send(b"")
 
-    def _connect(self) -> None:
-        self._timer = None
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        try:
-            made.connect(str(self.guest.vm.socket))
-        except OSError as e:
-            made.close()
-            if str(e) != self._said:
-                self._said = str(e)
-                log.warning("%s at %s: %s; trying again", self.guest.vm.name, self.guest.vm.socket, e.strerror)
-            self._timer = self._loop.call_later(_CONNECT_S, self._connect)
-            return
-        self._said = ""
-        self._socket = made
-        self.guest.connected = True
-        self.guest.connections += 1
-        self._loop.add_reader(made, self._readable)
-        self._greet(self.end.opened())
-
     # What is acknowledged from now on is of the new connection.
     def _greet(self, greeting: bytes) -> None:
         self._acks = {}
@@ -101,6 +92,8 @@ class Link:
     def _disconnect(self) -> None:
         if self._socket is None:
             return
+        if self._timer is not None:
+            self._timer.cancel()
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
         self._socket.close()
@@ -114,15 +107,17 @@ class Link:
     def _lost(self, why: str) -> None:
         log.info("%s: disconnected: %s", self.guest.vm.name, why)
         self._disconnect()
-        self._timer = self._loop.call_later(_CONNECT_S, self._connect)
+        if self._opener is not None:
+            self._opener.lost()
 
     def _readable(self) -> None:
         assert self._socket is not None
-        if not self._may_read(self):
+        size_bytes = self._may_read(self)
+        if not size_bytes:
             self._pause()
             return
         try:
-            data = self._socket.recv(READ_BYTES)
+            data = self._socket.recv(size_bytes)
         except BlockingIOError:
             return
         except OSError as e:

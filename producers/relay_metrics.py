@@ -29,6 +29,7 @@ REFUSED = Family(
 )
 MISMATCHES = Family("hypocenter_relay_mismatches_total", _COUNTER, "Frames that claimed to be of somebody else.", _VM)
 GENERATION = Family("hypocenter_relay_generation", _GAUGE, "How often the guest booted anew or was restored.", _VM)
+STRANGERS = Family("hypocenter_relay_strangers_total", _COUNTER, "Connections of no guest's CID, which were refused.")
 QUEUE_BYTES = Family("hypocenter_relay_queue_bytes", _GAUGE, "Frames of all guests that wait for the disk.")
 QUEUE_LIMIT = Family("hypocenter_relay_queue_limit_bytes", _GAUGE, "Above this no guest is read.")
 LAG = Family("hypocenter_relay_ack_lag_seconds", _GAUGE, "How long the oldest frame that is not durable waits; or 0.")
@@ -48,12 +49,16 @@ _COUNTED: Final = {
 
 
 class Standing(NamedTuple):
-    """How a relay stands: its guests, how many of them wait, how long its oldest frame does, when it last looked."""
+    """How a relay stands: its guests, how many of them wait, how long its oldest frame does, when it last looked.
+
+    `strangers` are connections of no guest that were refused.
+    """
 
     guests: list[Guest]
     waiting: int
     lag_s: float
     beat_realtime_ns: int
+    strangers: int = 0
 
 
 class RelayMetrics:
@@ -82,6 +87,7 @@ class RelayMetrics:
             REFUSED,
             {(guest.vm.name, reason): count for guest in now.guests for reason, count in dict(guest.refused).items()},
         )
+        yield STRANGERS, now.strangers
         yield QUEUE_BYTES, self._thread.queued_bytes
         yield LAG, now.lag_s
         yield WAITING, now.waiting

@@ -20,10 +20,11 @@ from producers.log import LogWriter
 from producers.relay_accounts import Accounts
 from producers.relay_guest import Guest, Host
 from producers.relay_history import History, recalled
-from producers.relay_link import READ_BYTES, Link
+from producers.relay_link import ALONE_BYTES, READ_BYTES, Link
 from producers.relay_metrics import RelayMetrics, Standing
 from producers.relay_turns import Turns
-from producers.relay_vms import Vm
+from producers.relay_vms import Vm, Vsock
+from producers.relay_ways import Accepting, VsockDoor
 from producers.ship_child import ShipperChild
 from producers.writer import WriterThread
 from schemas import metrics_http
@@ -60,6 +61,7 @@ class Relay:
     """Takes frames of the guests that `find` names into `writer`; with `shipper`, keeps that command running beside it.
 
     With `hold_bytes` no guest is read while the log is larger: it is a spool, and deletes nothing that was not shipped.
+    `vsock` listens for all guests that have a CID.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Relay:
         *,
         shipper: list[str] | None,
         hold_bytes: int | None,
+        vsock: Accepting | None = None,
     ) -> None:
         self._config, self._host, self._find, self._writer = config.relay, host, find, writer
         self._for_s = config.agent.for_s
@@ -79,6 +82,8 @@ class Relay:
         self._shipper_command = shipper
         self._run = str(uuid.uuid4())
         self._links: dict[str, Link] = {}
+        self._vsock = vsock
+        self._door: VsockDoor | None = None
         self._turns: Turns[Link] = Turns()
         self._ahead: set[Link] = set()  # of more than a window, which no guest that keeps to it is
         self._tokens: deque[_Token] = deque()
@@ -104,6 +109,7 @@ class Relay:
         self._thread = WriterThread(self._writer, self._from_thread)
         shipper = ShipperChild(self._shipper_command) if self._shipper_command else None
         self._hint = shipper.hint if shipper else lambda: None
+        self._door = VsockDoor(self._vsock) if self._vsock is not None else None
         self._every_second()
         self._report()
         log.info("relaying %d guests as run %s", len(self._links), self._run)
@@ -114,7 +120,9 @@ class Relay:
         self._stop.set()  # nothing is put behind the last account
         for link in self._links.values():
             link.close()
-        self._put(self._accounts.frames(self._guests()))
+        if self._door is not None:
+            self._door.close()
+        self._put(self._accounts.frames(self._guests(), self._strangers()))
         stopped = await asyncio.to_thread(self._thread.stop, _STOP_S)
         self._save()
         shipped = shipper is None or await shipper.stop()
@@ -172,6 +180,22 @@ class Relay:
         for machine, vm in vms.items():
             if machine not in self._links:
                 self._links[machine] = self._link(vm)
+        if self._door is not None:
+            self._let_in(self._door)
+
+    # Whose a CID is was asked after these came: it may have been another's when they did.
+    def _let_in(self, door: VsockDoor) -> None:
+        by_cid = {link.guest.vm.way: link for link in self._links.values()}
+        for came in door.take():
+            link = by_cid.get(Vsock(came.cid))
+            if link is None:
+                door.refuse(came)
+            else:
+                link.serve(came.socket)
+        door.report()
+
+    def _strangers(self) -> int:
+        return self._door.strangers if self._door is not None else 0
 
     def _link(self, vm: Vm) -> Link:
         guest = Guest(vm, self._host, self._histories.setdefault(vm.machine, History()))
@@ -182,15 +206,15 @@ class Relay:
         hello = Hello(vm.name, self._host.machine, self._host.boot_id, Layer.HOST, self._config.window_bytes, {})
         return Link(guest, hello, self._config, self._arrived, self._may_read)
 
-    def _may_read(self, link: Link) -> bool:
+    def _may_read(self, link: Link) -> int:
         turn = self._turns.may(link, link.guest.bytes)
         if link.queued_bytes > self._config.window_bytes:
             self._ahead.add(link)
-            return False
+            return 0
         if not turn or self._held() or self._thread.queued_bytes > self._config.queue_bytes_max:
             self._turns.wait(link)
-            return False
-        return True
+            return 0
+        return READ_BYTES if len(self._turns) else ALONE_BYTES
 
     def _resume(self) -> None:
         room_bytes = self._config.queue_bytes_max - self._thread.queued_bytes
@@ -240,7 +264,7 @@ class Relay:
 
     def _report(self) -> None:
         if not self._stop.is_set():
-            self._put(self._accounts.frames(self._guests()))
+            self._put(self._accounts.frames(self._guests(), self._strangers()))
             self._loop.call_later(self._config.report_s, self._report)
 
     # Called from the thread that serves metrics.
@@ -248,7 +272,7 @@ class Relay:
         lag_s = 0.0
         with contextlib.suppress(IndexError):
             lag_s = max(0.0, self._loop.time() - self._tokens[0].at_s)
-        return Standing(self._guests(), len(self._turns), lag_s, self._beat_realtime_ns)
+        return Standing(self._guests(), len(self._turns), lag_s, self._beat_realtime_ns, self._strangers())
 
     def _guests(self) -> list[Guest]:
         return [link.guest for link in list(self._links.values())]

@@ -4,15 +4,15 @@ Wire form: schemas/WIRE.md, pinned by tests/schemas/golden/. A msgpack map with 
 the version and whose last is the CRC-32 (ISO-HDLC, as in zlib) of every byte before that checksum's own five bytes.
 """
 
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import msgpack
 
 from schemas import limits, zstd
-from schemas.crc import WORTH_BYTES, shifted
+from schemas.crc import WORTH_BYTES, crc32, shifted
 from schemas.errors import BadInputError
 from schemas.loss import Loss, LossUnit
 from schemas.msgpack_reader import Reader
@@ -123,7 +123,7 @@ def encode(frame: Frame, *, compress: bool = True) -> bytes:
             f"refusing to encode: {len(data)} bytes with {len(frame.losses)} losses are more than a frame holds"
         )
     head = memoryview(data)[:-CRC_TAIL_BYTES]
-    return b"".join((head, bytes((_UINT32,)), zlib.crc32(head).to_bytes(4, "big")))
+    return b"".join((head, bytes((_UINT32,)), crc32(head).to_bytes(4, "big")))
 
 
 def decode(data: bytes) -> Frame:
@@ -172,23 +172,30 @@ def stamp(data: bytes, tags: Tags, stream: Stream) -> Parts:
     Raises:
         BadInputError: `reason` is `oversize` or `limit`: the result would be no frame.
     """
-    _check_texts(*stream)
-    head = b"".join((data[: tags.stream_at], msgpack.packb(tuple(stream))))
+    head = data[: tags.stream_at] + _packed(stream)
     rest = memoryview(data)[tags.stream_end : -CRC_TAIL_BYTES]
     if len(head) + len(rest) + CRC_TAIL_BYTES > limits.FRAME_BYTES_MAX:
         raise BadInputError("oversize", f"with its stream's name the frame is longer than {limits.FRAME_BYTES_MAX}")
     if len(rest) < WORTH_BYTES:
-        crc = zlib.crc32(rest, zlib.crc32(head))
+        crc = crc32(rest, crc32(head))
     else:
-        replaced = zlib.crc32(memoryview(data)[: tags.stream_end])
-        crc = checksum(data) ^ shifted(replaced ^ zlib.crc32(head), len(rest))
+        replaced = crc32(memoryview(data)[: tags.stream_end])
+        crc = checksum(data) ^ shifted(replaced ^ crc32(head), len(rest))
     return head, rest, bytes((_UINT32,)) + crc.to_bytes(_CRC_BYTES, "big")
+
+
+# A relay has many frames of few streams.
+@lru_cache(maxsize=1024)
+def _packed(stream: Stream) -> bytes:
+    _check_texts(*stream)
+    packed: bytes = msgpack.packb(tuple(stream))
+    return packed
 
 
 def content(data: bytes, tags: Tags) -> int:
     """Return a checksum of what the frame in `data` says, whosever stream it is said to be of."""
     end = min(tags.stream_end + _CONTENT_BYTES, len(data) - CRC_TAIL_BYTES)
-    return zlib.crc32(memoryview(data)[tags.stream_end : end])
+    return crc32(memoryview(data)[tags.stream_end : end])
 
 
 def _frame(fields: dict[int, Any], body: Callable[[], bytes]) -> Frame:
@@ -245,7 +252,7 @@ def _unpack(
     crc_start = len(data) - CRC_TAIL_BYTES
     # The checksum first: nothing else of damaged bytes is worth a message.
     if data[crc_start] != _UINT32 or (
-        not checked and zlib.crc32(memoryview(data)[:crc_start]) != int.from_bytes(data[crc_start + 1 :], "big")
+        not checked and crc32(memoryview(data)[:crc_start]) != int.from_bytes(data[crc_start + 1 :], "big")
     ):
         raise BadInputError("checksum", "the frame's CRC-32 does not match its bytes")
     reader = Reader(data, "malformed")

@@ -13,13 +13,13 @@ last five.
 """
 
 import struct
-import zlib
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
 import msgpack
 
 from schemas import limits
+from schemas.crc import crc32
 from schemas.errors import BadInputError
 from schemas.msgpack_reader import Reader
 from schemas.surfaces import FRAME_TOPICS, TOPICS
@@ -100,10 +100,10 @@ class Hello(NamedTuple):
 def encode(kind: Kind, link: int, *, topic: str = "", value: int = 0, payload: bytes = b"") -> bytes:
     """Return one packet; of a frame only its header, which the frame itself follows unchanged."""
     framed = kind == Kind.FRAME
-    check = frame_check(payload) if framed else zlib.crc32(payload)
+    check = frame_check(payload) if framed else crc32(payload)
     number = TOPICS.index(topic) + 1 if topic else _TOPIC_NONE
     head = _HEAD.pack(MAGIC, kind, number, 0, link, len(payload), value, check)
-    return head + _CRC.pack(zlib.crc32(head)) + (b"" if framed else payload)
+    return head + _CRC.pack(crc32(head)) + (b"" if framed else payload)
 
 
 def frame_check(frame: bytes) -> int:
@@ -219,7 +219,7 @@ class Packets:
             good = payload[-_FRAME_TAIL_BYTES] == _UINT32 and frame_check(payload) == head.check
         else:
             covered, good = memoryview(payload), True
-        if not good or zlib.crc32(covered) != head.check:
+        if not good or crc32(covered) != head.check:
             return Refused("checksum", _beginning(payload), len(payload) + HEADER_BYTES)
         return head._replace(payload=payload)
 
@@ -272,7 +272,7 @@ def _magic_begins(data: bytes, at: int) -> int:
 # The header at `start` and how long its payload is; None where it is none that this end knows.
 def _read_head(data: bytes, start: int) -> tuple[Packet, int] | None:
     end = start + _HEAD.size
-    if zlib.crc32(data[start:end]) != _CRC.unpack_from(data, end)[0]:
+    if crc32(data[start:end]) != _CRC.unpack_from(data, end)[0]:
         return None
     _, kind, topic, zero, link, size_bytes, value, check = _HEAD.unpack_from(data, start)
     if kind not in _SIZES or zero or topic > len(FRAME_TOPICS) or value > limits.INT64_MAX:

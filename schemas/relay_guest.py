@@ -6,11 +6,11 @@ of the frame that it ends with: one of a frame that was never sent like that is 
 which was taken back to a snapshot since, and is not believed.
 """
 
-import zlib
 from collections import deque
 from typing import Final, NamedTuple
 
 from schemas import limits, relay
+from schemas.crc import crc32
 from schemas.errors import BadInputError
 from schemas.relay import Hello, Kind, Packet, Packets, Refused
 
@@ -85,7 +85,7 @@ class GuestEnd:
         kind = Kind.FRAME if _is_framed(payload) else Kind.DAMAGED
         packet = relay.encode(kind, self.link, topic=topic, value=offset, payload=payload)
         size_bytes = len(payload) + relay.HEADER_BYTES
-        check = relay.frame_check(payload) if kind == Kind.FRAME else zlib.crc32(payload)
+        check = relay.frame_check(payload) if kind == Kind.FRAME else crc32(payload)
         self._sent.setdefault(topic, deque()).append((offset + 1, check, size_bytes))
         self.unacked_bytes += size_bytes
         return packet[: relay.HEADER_BYTES]
@@ -153,4 +153,4 @@ class GuestEnd:
 def _is_framed(payload: bytes) -> bool:
     if not 5 < len(payload) <= limits.FRAME_BYTES_MAX or payload[-5] != 0xCE:
         return False
-    return zlib.crc32(memoryview(payload)[:-5]) == relay.frame_check(payload)
+    return crc32(memoryview(payload)[:-5]) == relay.frame_check(payload)

@@ -16,14 +16,13 @@ damage. Damaged bytes are not skipped: a reader hands them out as the payload of
 
 import re
 import struct
-import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgpack
 
 from schemas import limits
-from schemas.crc import shifted
+from schemas.crc import crc32, shifted
 from schemas.errors import BadInputError
 from schemas.frame import Parts
 from schemas.stream import Stream
@@ -92,7 +91,7 @@ def encode_header(base: int, floor_ns: int, streams: Mapping[Stream, StreamPosit
     assert len(streams) <= STREAMS_MAX
     body: bytes = msgpack.packb([[*stream, *at] for stream, at in streams.items()])
     data = _HEADER.pack(_MAGIC, VERSION, len(body), base, floor_ns) + body
-    return data + _CRC.pack(zlib.crc32(data))
+    return data + _CRC.pack(crc32(data))
 
 
 def header_bytes(prefix: bytes) -> int:
@@ -121,7 +120,7 @@ def decode_header(data: bytes) -> Header:
     """
     size_bytes = header_bytes(data)
     body = data[_HEADER.size : size_bytes - _CRC.size]
-    if len(data) != size_bytes or _CRC.unpack_from(data, size_bytes - _CRC.size)[0] != zlib.crc32(data[: -_CRC.size]):
+    if len(data) != size_bytes or _CRC.unpack_from(data, size_bytes - _CRC.size)[0] != crc32(data[: -_CRC.size]):
         raise BadInputError("segment", "the header's CRC-32 does not match its bytes")
     _, _, _, base, floor_ns = _HEADER.unpack_from(data)
     try:
@@ -141,19 +140,19 @@ def encode_prefix(offset: int, append_ns: int, parts: Parts, payload_crc: int | 
     """Return what an entry has in front of the payload that is in `parts`, whose CRC-32 may be known."""
     size_bytes = sum(map(len, parts))
     assert 0 < size_bytes <= limits.FRAME_BYTES_MAX
-    crc = zlib.crc32(_ENTRY_COVERED.pack(offset, append_ns))
+    crc = crc32(_ENTRY_COVERED.pack(offset, append_ns))
     if payload_crc is not None:
         crc = shifted(crc, size_bytes) ^ payload_crc
     else:
         for part in parts:
-            crc = zlib.crc32(part, crc)
+            crc = crc32(part, crc)
     return _ENTRY.pack(size_bytes, crc, offset, append_ns)
 
 
 def split(data: bytes, offset: int) -> Split:
     """Return the entries at the start of `data`, the first of which has `offset`; stops where one is cut or invalid."""
     entries: list[Entry] = []
-    unpack_from, crc32, keep = _ENTRY.unpack_from, zlib.crc32, entries.append
+    unpack_from, keep = _ENTRY.unpack_from, entries.append
     view, at, size_bytes = memoryview(data), 0, len(data)
     while size_bytes - at >= ENTRY_PREFIX_BYTES:
         length, crc, found, append_ns = unpack_from(data, at)
@@ -190,7 +189,7 @@ def candidates(data: bytes, low: int, high: int) -> Iterator[tuple[int, int, int
 def encode_end(end: End) -> bytes:
     """Return the record that says `end`: END_BYTES, which fit one sector."""
     data = _END.pack(_END_MAGIC, *end)
-    return data + _CRC.pack(zlib.crc32(data))
+    return data + _CRC.pack(crc32(data))
 
 
 def decode_end(data: bytes) -> End:
@@ -199,7 +198,7 @@ def decode_end(data: bytes) -> End:
     Raises:
         BadInputError: `reason` is `end`: it is damaged, or was read while being written.
     """
-    if len(data) != END_BYTES or _CRC.unpack_from(data, _END.size)[0] != zlib.crc32(data[: _END.size]):
+    if len(data) != END_BYTES or _CRC.unpack_from(data, _END.size)[0] != crc32(data[: _END.size]):
         raise BadInputError("end", f"{len(data)} bytes whose CRC-32 does not match")
     magic, offset, base, position = _END.unpack_from(data)
     if magic != _END_MAGIC or not base <= offset <= limits.INT64_MAX or position > limits.INT64_MAX:

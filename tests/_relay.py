@@ -18,11 +18,15 @@ BOOT = "0b7a3c52-6c1e-4a35-9f0e-2d4b8a6c7e11"
 
 
 class Chardev:
-    """Listens at `host` for the relay and at `guest` for the shipper, as QEMU's chardev and the guest's driver do."""
+    """Listens at `host` for the relay and at `guest` for the shipper, as QEMU's chardev and the guest's driver do.
 
-    def __init__(self, folder, name):
-        self.host, self.guest = folder / f"{name}.sock", folder / f"{name}.guest"
-        self._listen = [self._listener(path) for path in (self.host, self.guest)]
+    With `vsock` it connects to the relay at `host` when the shipper came, and lets that go where nobody listens, as
+    vhost-device-vsock does.
+    """
+
+    def __init__(self, folder, name, *, vsock=False):
+        self.host, self.guest = folder / (f"{name}.vsock_5000" if vsock else f"{name}.sock"), folder / f"{name}.guest"
+        self._listen = [None if vsock else self._listener(self.host), self._listener(self.guest)]
         self._ends = [None, None]
         self._cut = threading.Event()
         self._over = threading.Event()
@@ -53,15 +57,25 @@ class Chardev:
                 for at in (0, 1):
                     self._drop(at)
                 self._cut.clear()
-            wanted = [each for at, each in enumerate(self._listen) if self._ends[at] is None]
+            wanted = [each for at, each in enumerate(self._listen) if self._ends[at] is None and each is not None]
             both = None not in self._ends
             wanted += [each for each in self._ends if each is not None] if both else []
             for ready in select.select(wanted, [], [], 0.02)[0]:
                 if ready in self._listen:
                     at = self._listen.index(ready)
                     self._ends[at] = ready.accept()[0]
+                    if self._listen[0] is None:
+                        self._connect()
                 elif ready in self._ends:
                     self._carry(self._ends.index(ready))
+
+    def _connect(self):
+        self._ends[0] = socket.socket(socket.AF_UNIX)
+        try:
+            self._ends[0].connect(str(self.host))
+        except OSError:
+            self._drop(0)
+            self._drop(1)
 
     def _carry(self, at):
         try:

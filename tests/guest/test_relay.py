@@ -11,7 +11,7 @@ import pytest
 
 from consumers.cli import main
 from tests.guest import _bundle
-from tests.guest._agent import PORT, GuestAgent, boot_id, kernel_log, log_records
+from tests.guest._agent import PORT, PYTHON, GuestAgent, boot_id, kernel_log, log_records
 from tests.guest._vm import Vm
 from tests.pipeline._processes import kill_all
 from tests.pipeline._relayed import Relayed
@@ -21,6 +21,16 @@ pytestmark = pytest.mark.guest
 UUID = "7f2c1a9e-3d4b-4e5f-8a6b-9c0d1e2f3a4b"
 QUICK = "--heartbeat-s=0.5"
 _DISK_BYTES = 64 << 20
+#: A kernel's connections to itself, which no guest of it can make.
+_LOOPBACK = ("vsock_loopback",)
+#: Run in the guest: connects to the relay from CID 1, and prints what comes back.
+_STRANGER = """\
+import socket
+made = socket.socket(socket.AF_VSOCK)
+made.settimeout(30)
+made.connect((1, 5000))
+print(made.recv(1))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +42,7 @@ def vm(kernel, tmp_path_factory):
         file.truncate(_DISK_BYTES)
     subprocess.run(["mkfs.ext4", "-q", "-F", disk], check=True)
     drive = ("-drive", f"file={disk},if=virtio,format=raw,cache=unsafe")
-    with Vm(folder, kernel, ports={PORT: folder / "port.sock"}, arguments=drive) as made:
+    with Vm(folder, kernel, ports={PORT: folder / "port.sock"}, arguments=drive, modules=_LOOPBACK) as made:
         made.booted().bundle = _bundle.make(folder)
         made.run("mount /dev/vda /mnt")
         yield made
@@ -112,6 +122,18 @@ def test_a_guest_that_is_reset_ships_what_its_disk_kept_and_then_its_new_boot(vm
     assert [text for text in after.values() if text.startswith("anew ")] == [f"anew {i}" for i in range(40)]
     assert relayed.query("select count(distinct boot_id) from kmsg") == [(2,)]
     assert min(after) == 0
+
+
+def test_a_kernels_vsock_says_who_comes_and_who_is_no_guest_is_refused(vm):
+    python = f"{PYTHON} -I -S"
+    said = vm.run(
+        "cd /run; rm -rf strangers\n"
+        f"{python} {vm.bundle} relay --vsock 5000 --vm web-1=cid:3 --log /run/strangers --metrics off 2>relay.said & relay=$!\n"
+        "for i in {1..600}; do grep -q 'relaying 1 guests' relay.said && break; sleep 0.1; done\n"
+        f"{python} -c '{_STRANGER}'; kill $relay; wait $relay; echo $?; cat relay.said"
+    )
+    assert said.startswith("b''\n0\n"), said
+    assert "refused 1 of no guest, the last of CID 1" in said
 
 
 @pytest.mark.broker

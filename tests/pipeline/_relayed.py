@@ -19,11 +19,11 @@ SHIP = (sys.executable, "-m", "producers.relay_ship")
 class Guest:
     """One guest: its port, its spool, and the shipper while it runs."""
 
-    def __init__(self, relayed, name, uuid=""):
+    def __init__(self, relayed, name, uuid="", *, vsock=False):
         self.relayed, self.name, self.machine = relayed, name, uuid or name
-        self.port = Chardev(relayed.folder, name)
+        self.port = Chardev(relayed.folder, name, vsock=vsock)
         self.spool = GuestLog(relayed.folder / f"{name}-spool", machine=f"id-of-{name}")
-        self.flag = f"{name}={self.port.host}" + (f",uuid={uuid}" if uuid else "")
+        self.flag = f"{name}={'listen:' if vsock else ''}{self.port.host}" + (f",uuid={uuid}" if uuid else "")
         self.shipper = None
 
     def start(self, spool=None, boot=BOOT):
@@ -65,8 +65,8 @@ class Relayed:
         self.config.write_text("[relay]\nreport_s = 0.2\n")
         self.guests, self.running = [], []
 
-    def guest(self, name, uuid=""):
-        self.guests.append(Guest(self, name, uuid))
+    def guest(self, name, uuid="", *, vsock=False):
+        self.guests.append(Guest(self, name, uuid, vsock=vsock))
         return self.guests[-1]
 
     def start(self, *words, crash_at=None):

@@ -42,7 +42,7 @@ def relayed(tmp_path):
 
 
 def test_frames_of_guests_reach_the_lake_under_the_names_that_the_host_gives_them(relayed):
-    web, db = relayed.guest("web-1", UUID), relayed.guest("db-1")
+    web, db = relayed.guest("web-1", UUID), relayed.guest("db-1", vsock=True)
     web.spool.write(range(50))
     db.spool.write(range(30), "other")
     relay = relayed.start()
@@ -63,8 +63,9 @@ def test_frames_of_guests_reach_the_lake_under_the_names_that_the_host_gives_the
     assert row == (UUID, 50, 0, 0, "id-of-web-1", BOOT), web.shipper.story() + relay.story()
 
 
-def test_a_connection_that_breaks_again_and_again_loses_and_doubles_nothing(relayed):
-    guest = relayed.guest("web-1")
+@pytest.mark.parametrize("vsock", [False, True], ids=["port", "vsock"])
+def test_a_connection_that_breaks_again_and_again_loses_and_doubles_nothing(relayed, vsock):
+    guest = relayed.guest("web-1", vsock=vsock)
     guest.spool.write(range(400), NOISE)
     relay = relayed.start()
     shipper = guest.start()
@@ -144,7 +145,7 @@ def _over(guest):
 
 @pytest.mark.parametrize("where", ["relay:durable:3", "relay:acked:2", "log:synced:4", "log:rolled"])
 def test_a_relay_that_is_killed_goes_on_where_it_was(relayed, where):
-    guest = relayed.guest("web-1")
+    guest = relayed.guest("web-1", vsock=where == "relay:acked:2")
     guest.spool.write(range(200), NOISE)  # more than a window: one acknowledgement is never for all
     relayed.config.write_text("[relay]\nreport_s = 0.2\nwindow_bytes = 2097152\n[log]\nsegment_bytes = 65536\n")
     relay = relayed.start(crash_at=where)

@@ -1,11 +1,13 @@
 """What a relay says of its own: positions that go on over its restarts, and spans of watching that close."""
 
+from pathlib import Path
+
 import pytest
 
 from producers.relay_accounts import Accounts
 from producers.relay_guest import Guest, Host
 from producers.relay_history import History
-from producers.relay_vms import Vm
+from producers.relay_vms import Connect, Vm
 from schemas import heartbeat, state
 from schemas.relay import Hello
 from schemas.relay_host import Timed
@@ -22,7 +24,7 @@ def accounts():
 
 
 def guest(accounts, name="web"):
-    made = Guest(Vm(name, "", f"/run/{name}.sock"), HOST, History())
+    made = Guest(Vm(name, "", Connect(Path(f"/run/{name}.sock"))), HOST, History())
     accounts.watch(made)
     return made
 
@@ -34,12 +36,12 @@ def beats(made):
 def test_an_account_is_a_record_of_each_guest_and_a_heartbeat_of_each_port(accounts):
     guests = [guest(accounts), guest(accounts, "db")]
     guests[0].connected, guests[0].connections, guests[0].bytes = True, 3, 900
-    made = accounts.frames(guests)
+    made = accounts.frames(guests, strangers=5)
     records = [record for each in made if each.encoding == "relay" for record in state.unpack(each.body)]
     assert [record.fields["vm"] for record in records] == ["web", "db"]
     found = beats(made)
     assert list(found) == ["", "web", "db"]
-    assert found[""].counters == {"guests": 2}
+    assert found[""].counters == {"guests": 2, "strangers": 5}
     assert found["web"].counters == {"connected": 1, "connections": 3, "bytes": 900}
     assert {each.stream._replace(instance="") for each in made} == {OWN}
 

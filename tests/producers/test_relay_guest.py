@@ -6,7 +6,7 @@ import pytest
 
 from producers.relay_guest import Bucket, Guest, Host, boottime_ns
 from producers.relay_history import History
-from producers.relay_vms import Vm
+from producers.relay_vms import Connect, Vm
 from schemas import frame as frames
 from schemas.frame import encode
 from schemas.relay import Hello, Refused
@@ -22,7 +22,7 @@ CLAIMS = Hello("spool", "claimed", "boot", "guest-kernel", 0, {TOPIC_LOG: 9})
 
 @pytest.fixture
 def guest(tmp_path):
-    made = Guest(Vm("web", UUID, tmp_path / "web.sock"), Host("the-host", "host-boot"), History())
+    made = Guest(Vm("web", UUID, Connect(tmp_path / "web.sock")), Host("the-host", "host-boot"), History())
     made.greeted(CLAIMS)
     return made
 

@@ -8,8 +8,8 @@ import pytest
 
 from producers.relay_guest import Guest, Host
 from producers.relay_history import History
-from producers.relay_link import Link
-from producers.relay_vms import Vm
+from producers.relay_link import READ_BYTES, Link
+from producers.relay_vms import Connect, Vm
 from schemas.config import RelayConfig
 from schemas.frame import encode
 from schemas.relay import HEADER_BYTES, Hello
@@ -28,13 +28,13 @@ class Peer:
 
     def __init__(self, folder, name="web", config=FREE):
         self.folder, self.name, self.config = folder, name, config
-        self.guest = Guest(Vm(name, "", folder / f"{name}.sock"), Host("the-host", "host-boot"), History())
+        self.guest = Guest(Vm(name, "", Connect(folder / f"{name}.sock")), Host("the-host", "host-boot"), History())
         self.end, self.arrived, self.events, self.held, self.asked = GuestEnd(), [], [], False, 0
         self.link = self.socket = self.listener = None
 
     def listen(self):
         self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(str(self.guest.vm.socket))
+        self.listener.bind(str(self.guest.vm.way.at))
         self.listener.listen(1)
         self.listener.setblocking(False)
 
@@ -91,7 +91,7 @@ class Peer:
     def _may_read(self, link):
         assert link is self.link
         self.asked += 1
-        return not self.held
+        return 0 if self.held else READ_BYTES
 
 
 async def until(condition, timeout_s=10):

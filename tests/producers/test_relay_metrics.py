@@ -1,12 +1,14 @@
 """The relay's metrics without a relay: one series for each guest that the host names."""
 
+from pathlib import Path
+
 import pytest
 
 from producers import relay_metrics
 from producers.relay_guest import Guest, Host
 from producers.relay_history import History
 from producers.relay_metrics import RelayMetrics, Standing
-from producers.relay_vms import VMS_MAX, Vm
+from producers.relay_vms import VMS_MAX, Connect, Vm
 from producers.writer import WriterThread
 from schemas.relay import Refused
 from tests._logs import writer
@@ -23,7 +25,7 @@ def thread(tmp_path):
 
 
 def guest(name):
-    return Guest(Vm(name, "", f"/run/{name}.sock"), Host("h", "b"), History())
+    return Guest(Vm(name, "", Connect(Path(f"/run/{name}.sock"))), Host("h", "b"), History())
 
 
 def scraped(thread, guests, waiting=0, lag_s=0.0):
