@@ -7,7 +7,7 @@ FOR ?= 10
 
 BPF = producers/bpf_programs
 BPF_TESTS = tests/producers
-BPF_BUILT = $(patsubst %.c,%.o,$(wildcard $(BPF)/*.bpf.c $(BPF_TESTS)/*.bpf.c)) $(BPF)/ring-x86_64.so $(BPF)/ring-aarch64.so
+BPF_BUILT = $(patsubst %.c,%.o,$(wildcard $(BPF)/*.bpf.c $(BPF_TESTS)/*.bpf.c)) $(foreach name,ring counter,$(BPF)/$(name)-x86_64.so $(BPF)/$(name)-aarch64.so)
 
 .PHONY: help setup setup-kafka setup-trace setup-rules setup-alert setup-guest bpf guest-bundle lab matrix run test bench kafka kafka-stop
 
@@ -69,7 +69,7 @@ setup-guest: ## install QEMU and fetch Debian's kernel and headers for guests (r
 
 # What is built is in the wheel and not in git: a machine that runs the agent needs no compiler, and a reader of the source
 # sees no bytes that could differ from it. Both kinds are for any machine of their architecture, whatever builds them.
-bpf: ## compile the BPF programs and the reader of their rings; install clang, lld and libbpf where missing (root)
+bpf: ## compile the BPF programs, the readers of their rings and of the CPU's counter; install clang, lld and libbpf where missing (root)
 	@if ! command -v clang >/dev/null || ! command -v ld.lld >/dev/null || ! command -v llvm-strip >/dev/null \
 	    || ! test -e /usr/include/bpf/bpf_helpers.h; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
@@ -86,9 +86,14 @@ $(BPF_TESTS)/%.bpf.o: $(BPF_TESTS)/%.bpf.c
 	clang -target bpf -mcpu=v3 -O2 -g -Wall -Werror -idirafter /usr/include/$$(uname -m)-linux-gnu -c $< -o $@
 	llvm-strip -g $@
 
-# No C library is linked: memcpy is found in the process that loads it, so one machine can build for both.
-$(BPF)/ring-%.so: $(BPF)/ring.c
-	clang --target=$*-linux-gnu -std=c11 -O2 -Wall -Wextra -Werror -ffreestanding -fPIC -shared -nostdlib -fuse-ld=lld $< -o $@
+# No C library is linked: what is used of it is found in the process that loads them, so one machine can build for both.
+shared = clang --target=$(1)-linux-gnu -std=c11 -O2 -Wall -Wextra -Werror -ffreestanding -fPIC -shared -nostdlib -fuse-ld=lld $< -o $@
+
+$(BPF)/%-x86_64.so: $(BPF)/%.c
+	$(call shared,x86_64)
+
+$(BPF)/%-aarch64.so: $(BPF)/%.c
+	$(call shared,aarch64)
 
 guest-bundle: setup ## the agent as one file for guests, dist/hypocenter-agent.pyz: any Python >= 3.11 runs it, nothing is installed
 	@$(MAKE) --no-print-directory bpf || echo "there will be no BPF programs in it" >&2

@@ -4,15 +4,16 @@ Where two agents read one machine's clocks, the readings of the one that has mor
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import duckdb
 import numpy as np
 
-from consumers.clocks import pings
-from consumers.clocks.edges import MACHINES, PRINTK, SAME_RATE, SLEWED, Kind, Readings
-from consumers.clocks.graph import BOOT, MONO, MONO_RAW, REALTIME, TAI, Graph, Node
+from consumers.clocks import pings, ticks
+from consumers.clocks.edges import MACHINES, PPB, PRINTK, SAME_RATE, SLEWED, TICKS, Kind, Readings
+from consumers.clocks.graph import BOOT, MONO, MONO_RAW, REALTIME, TAI, TSC, Graph, Node
 from consumers.clocks.graph import PRINTK as PRINTK_CLOCK
 from consumers.clocks.index import FAR_NS, Ints
 
@@ -21,6 +22,8 @@ ROWS_MAX: Final = 100_000
 #: A rate is known to be steady where it was read so often at least.
 STEADY_NS: Final = 60_000_000_000
 _BRACKET_NS_MAX: Final = 1_000_000_000
+#: A record of the kernel log that came after a long silence says little, and more than nothing.
+_PRINTK_BRACKET_NS_MAX: Final = 60_000_000_000
 #: What a reading has beside CLOCK_MONOTONIC, between the same two reads of it.
 _BESIDE: Final = (
     ("realtime_ns", REALTIME, SAME_RATE),
@@ -30,7 +33,8 @@ _BESIDE: Final = (
 )
 _READINGS: Final = f"""
 select machine, boot_id, layer, instance, realtime_ns, monotonic_ns, monotonic_raw_ns, boottime_ns, tai_ns,
-       bracket_ns, slew_ppb, printk_ns, printk_monotonic_ns, printk_bracket_ns
+       bracket_ns, slew_ppb, printk_ns, printk_monotonic_ns, printk_bracket_ns,
+       tsc, tsc_monotonic_ns, tsc_bracket_ns
 from clock_readings
 qualify row_number() over (partition by machine, boot_id, layer, instance order by position desc) <= {ROWS_MAX}
 order by machine, boot_id, layer, instance, position
@@ -70,6 +74,7 @@ def read_graph(connection: duckdb.DuckDBPyConnection) -> Graph:
         stretch = _stretches(rows)
         _add_beside(graph, machine, boot_id, rows, stretch)
         _add_printk(graph, machine, boot_id, rows, stretch)
+        _add_tsc(graph, machine, boot_id, rows, stretch)
         for name, clock in (("monotonic_ns", MONO), ("boottime_ns", BOOT)):
             rates[Node(machine, boot_id, clock)] = _Rates(_ints(rows[name]), stretch)
     for (machine, boot_id), rows in _fullest(_groups(connection, _HEARTBEATS, 2), 2):
@@ -123,8 +128,33 @@ def _add_beside(graph: Graph, machine: str, boot_id: str, rows: Columns, stretch
 
 
 def _add_printk(graph: Graph, machine: str, boot_id: str, rows: Columns, stretch: Ints) -> None:
-    found = _between(rows["printk_monotonic_ns"], rows["printk_bracket_ns"], rows["printk_ns"], stretch)
+    columns = (rows["printk_monotonic_ns"], rows["printk_bracket_ns"], rows["printk_ns"])
+    found = _tightest(_between(*columns, stretch, _PRINTK_BRACKET_NS_MAX), PRINTK)
     _add(graph, machine, boot_id, PRINTK_CLOCK, found, PRINTK)
+
+
+# Without those that say less than what a tighter one says of their time. (Only the readings next to a time are asked.)
+def _tightest(found: Readings, kind: Kind) -> Readings:
+    at_ns, width = found.x0_ns.astype(np.float64), (found.hi_ns - found.lo_ns).astype(np.float64)
+    grown = 2 * kind.rate_ppb_max * PPB * at_ns
+    before = np.minimum.accumulate(width - grown) + grown
+    behind = np.minimum.accumulate((width + grown)[::-1])[::-1] - grown
+    return found.take(np.flatnonzero(width <= np.minimum(before, behind) + 1))
+
+
+# The counter of an agent that did not say when it read it is one that it did not read.
+def _add_tsc(graph: Graph, machine: str, boot_id: str, rows: Columns, stretch: Ints) -> None:
+    names = ("tsc_monotonic_ns", "tsc_bracket_ns", "tsc")
+    known = np.logical_and.reduce([_known(rows[name]) for name in names])
+    middle, bracket, shown = (np.where(known, _ints(rows[name]), -1) for name in names)
+    found = _between(middle, bracket, shown, stretch)
+    shown = shown[known & (bracket <= _BRACKET_NS_MAX)]
+    hz = ticks.frequency_hz(found.x0_ns, found.x1_ns, shown)
+    if hz is not None:
+        # A tick lasts until the next one.
+        first, behind = ticks.ns_of(shown, hz), ticks.ns_of(shown + 1, hz) + 1
+        found = replace(found, lo_ns=first - found.x1_ns, hi_ns=behind - found.x0_ns)
+        graph.add(Node(machine, boot_id, MONO), Node(machine, boot_id, TSC), found, TICKS, hz)
 
 
 def _add(graph: Graph, machine: str, boot_id: str, clock: str, readings: Readings, kind: Kind) -> None:
@@ -132,10 +162,10 @@ def _add(graph: Graph, machine: str, boot_id: str, clock: str, readings: Reading
 
 
 # The readings of a clock that was read between two reads of CLOCK_MONOTONIC.
-def _between(middle: Any, bracket: Any, shown: Any, stretch: Ints) -> Readings:
+def _between(middle: Any, bracket: Any, shown: Any, stretch: Ints, bracket_ns_max: int = _BRACKET_NS_MAX) -> Readings:
     good = _known(middle) & _known(bracket) & _known(shown)
     middle, bracket, shown = _ints(middle), _ints(bracket), _ints(shown)
-    good &= (bracket >= 0) & (bracket <= _BRACKET_NS_MAX)
+    good &= (bracket >= 0) & (bracket <= bracket_ns_max)
     half = np.where(good, bracket, 0) // 2 + 1
     x0, x1 = middle - half, middle + half
     part = np.zeros(len(middle), np.int64)

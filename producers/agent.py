@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import signal
 import time
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 _CUT_BYTES: Final = 256 << 10
 _STOP_S: Final = 10.0
 _PAUSE_S: Final = 0.05
+#: So much before its time a timer may come.
+_EARLY_S: Final = 1e-6
 
 
 @dataclass(slots=True)
@@ -98,9 +101,10 @@ class Agent:
                 self._cut(watched)
         for watched in self._watched:
             self._listen(watched)
+        self._began_s = self._loop.time()
         for tick_s in sorted({each.source.tick_s for each in self._watched if each.source.tick_s is not None}):
             self._tick(tick_s)
-        beating = asyncio.create_task(self._beat())
+        self._beat()
         log.info("watching %s as run %s", ", ".join(self._config.surfaces), self._run)
         self._metrics = self._serve()
         if on_ready:
@@ -110,7 +114,7 @@ class Agent:
         except TimeoutError:
             pass
         finally:
-            await self._close(beating)
+            await self._close()
         if self._error is not None:
             raise self._error
 
@@ -174,7 +178,12 @@ class Agent:
                 self._drain(watched)
                 if watched.linger is not None and watched.rest is None and self._config.linger_ms < tick_s * 1000:
                     self._cut(watched)
-        self._loop.call_later(tick_s, self._tick, tick_s)
+        self._loop.call_at(self._due_s(tick_s), self._tick, tick_s)
+
+    # All intervals begin together: what is due at the same moment is one wake-up, and one group of frames for the disk.
+    def _due_s(self, every_s: float) -> float:
+        passed = (self._loop.time() + _EARLY_S - self._began_s) // every_s
+        return self._began_s + (passed + 1) * every_s
 
     def _drain(self, watched: _Watched) -> None:
         if watched.rest is not None:
@@ -254,10 +263,11 @@ class Agent:
         self._tally.put(frame)
         self._thread.put(frame)
 
-    async def _beat(self) -> None:
-        while True:
+    # Right behind a tick that is due with it, so that the frames of both are there before the writer wakes.
+    def _beat(self) -> None:
+        if not self._stop.is_set():
             self._heartbeat()
-            await asyncio.sleep(self._config.heartbeat_s)
+            self._loop.call_at(math.nextafter(self._due_s(self._config.heartbeat_s), math.inf), self._beat)
 
     def _heartbeat(self) -> None:
         if self._thread.error is not None:
@@ -306,8 +316,7 @@ class Agent:
                 if not self._stop.is_set():
                     self._drain(watched)
 
-    async def _close(self, beating: asyncio.Task[None]) -> None:
-        beating.cancel()
+    async def _close(self) -> None:
         self._stop.set()
         for watched in self._watched:
             self._ignore(watched)

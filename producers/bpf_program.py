@@ -10,17 +10,15 @@ import difflib
 import sys
 import time
 from collections.abc import Mapping
-from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Final, NamedTuple
 
 from producers import bpf_hooks, bpf_libbpf, bpf_parts
 from producers.bpf_btf import Btf
 from producers.bpf_hooks import Hook, Room
+from producers.native import FOLDER
 from schemas.errors import AccessError, UsageError
 
-#: No path where the agent runs from an archive.
-FOLDER: Final = resources.files("producers") / "bpf_programs"
 SUFFIX: Final = ".bpf.o"
 _RING: Final = "ring"
 _COUNTS: Final = "counts"

@@ -12,8 +12,7 @@ import os
 from enum import IntEnum
 from typing import Final
 
-from producers import bpf_libbpf
-from producers.bpf_program import FOLDER
+from producers import bpf_libbpf, native
 from schemas.errors import AccessError, BadInputError, UsageError
 
 #: How often the header of a record that is not committed is looked at again: some tens of us, a commit takes one.
@@ -239,9 +238,8 @@ def load_helper() -> ctypes.CDLL:
     Raises:
         AccessError: it was not built, or the machine is of another kind.
     """
-    file = FOLDER.joinpath(f"ring-{os.uname().machine}.so")
     try:
-        helper = ctypes.CDLL(os.fspath(file)) if isinstance(file, os.PathLike) else _load(file.read_bytes())
+        helper = native.load("ring")
     except OSError as e:
         raise AccessError(
             f"the reader of BPF rings cannot be loaded: run `make bpf` in the source tree (clang and lld); {e}"
@@ -254,16 +252,6 @@ def load_helper() -> ctypes.CDLL:
     for function in (helper.ring_consumed, helper.ring_produced):
         function.argtypes, function.restype = [pointer], word
     return helper
-
-
-# The loader takes files only, and a temporary one may lie where nothing can be run.
-def _load(library: bytes) -> ctypes.CDLL:
-    fd = os.memfd_create("ring", os.MFD_CLOEXEC)
-    try:
-        os.write(fd, library)
-        return ctypes.CDLL(f"/proc/self/fd/{fd}")
-    finally:
-        os.close(fd)
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""The surface `qmp`: what QEMU says of each VM: every event, and at an interval its run state and its disks.
+"""The surface `qmp`: what QEMU says of a VM: every event, and at an interval its run state, disks and their counts.
 
 For each VM one source, with its monitor's socket (`-qmp unix:PATH,server=on,wait=off`). A socket serves one client:
 while the agent has it, nobody else does, and a second client waits without a word. Give the agent a monitor of its own.
@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final
 
-from producers import vms
+from producers import vmm_threads, vms
 from producers.qmp_session import Answer, Bad, Event, Greeting, Session
 from producers.registry import Opening
 from producers.source import Source
@@ -36,7 +36,13 @@ _GREETING_NS: Final = 5 * 10**9
 _RETRY_NS_MAX: Final = 30 * 10**9
 _BLOCKS_MAX: Final = 1024
 _DATA_BYTES_MAX: Final = 256 << 10
-_QUERIES: Final = ("query-status", "query-block", "query-cpus-fast")
+_QUERIES: Final = ("query-status", "query-block", "query-blockstats", "query-cpus-fast", "query-iothreads")
+#: Of BlockDeviceStats: what had ended, and since when nothing more did.
+_STATS: Final = (
+    "rd_operations", "wr_operations", "flush_operations", "unmap_operations", "rd_bytes", "wr_bytes",
+    "failed_rd_operations", "failed_wr_operations", "failed_flush_operations", "failed_unmap_operations",
+    "idle_time_ns",
+)  # fmt: skip
 
 
 def open_sources(opening: Opening) -> list[Source]:
@@ -66,11 +72,15 @@ def check() -> str:
 class Monitor:
     """The monitor of one VM, connected whenever it can be.
 
-    `now_ns` reads CLOCK_BOOTTIME, `tell` takes the name of the VM and its vCPUs' threads.
+    `now_ns` reads CLOCK_BOOTTIME, `tell` takes a VM's name, its vCPUs' threads, and its I/O threads' names.
     """
 
     def __init__(
-        self, vm: Vm, interval_ns: int, now_ns: Callable[[], int], tell: Callable[[str, dict[int, int]], None]
+        self,
+        vm: Vm,
+        interval_ns: int,
+        now_ns: Callable[[], int],
+        tell: Callable[[str, dict[int, int], dict[int, str]], None],
     ) -> None:
         self.connected = False  # greeted, that is
         self.counters = {"events": 0, "bad": 0, "connections": 0}
@@ -83,6 +93,8 @@ class Monitor:
         self._socket: socket.socket | None = None
         self._session = Session()
         self._version: str | None = None
+        self._vcpus: dict[int, int] = {}
+        self._iothreads: dict[int, str] = {}
         self._unsent = b""
         self._since_ns = self._asked_ns = self._due_ns = 0
         self._retry_ns, self._detail = 10**9, ""
@@ -160,8 +172,14 @@ class Monitor:
             records.append(self._status(now_ns, fields | {"answer_ns": after_ns}))
         elif answer.command == "query-block" and isinstance(value, list):
             records += [self._block(now_ns, each) for each in value[:_BLOCKS_MAX] if isinstance(each, dict)]
+        elif answer.command == "query-blockstats" and isinstance(value, list):
+            records += [self._counted(now_ns, each) for each in value[:_BLOCKS_MAX] if isinstance(each, dict)]
         elif answer.command == "query-cpus-fast" and isinstance(value, list):
-            self._tell(self._vm.name, _threads(value))
+            self._vcpus = _threads(value)
+            self._tell(self._vm.name, self._vcpus, self._iothreads)
+        elif answer.command == "query-iothreads" and isinstance(value, list):
+            self._iothreads = _iothreads(value)
+            self._tell(self._vm.name, self._vcpus, self._iothreads)
         elif answer.error is not None:
             records.append(self._status(now_ns, {"detail": _word(f"{answer.command}: {answer.error}")}))
 
@@ -224,6 +242,14 @@ class Monitor:
         fields["data"] = json.dumps(value, separators=(",", ":"))[:_DATA_BYTES_MAX]
         return self._record("qmp_blocks", now_ns, fields)
 
+    def _counted(self, now_ns: int, value: dict[str, Any]) -> Record:
+        stats = value.get("stats")
+        stats = stats if isinstance(stats, dict) else {}
+        fields: dict[str, Any] = {name: _word(value.get(name)) for name in ("device", "qdev")}
+        fields["node"] = _word(value.get("node-name"))
+        fields |= {name: _number(stats.get(name)) for name in _STATS}
+        return self._record("qmp_blockstats", now_ns, fields)
+
     def _record(self, kind: str, now_ns: int, fields: dict[str, Any]) -> Record:
         return Record(kind, now_ns, {"vm": self._vm.name} | fields)
 
@@ -255,6 +281,14 @@ def _threads(value: list[Any]) -> dict[int, int]:
             vcpu, tid = each.get("cpu-index"), each.get("thread-id")
             if isinstance(vcpu, int) and isinstance(tid, int):
                 found[vcpu] = tid
+    return found
+
+
+def _iothreads(value: list[Any]) -> dict[int, str]:
+    found = {}
+    for each in value[: vmm_threads.THREADS_MAX]:
+        if isinstance(each, dict) and isinstance(each.get("thread-id"), int):
+            found[each["thread-id"]] = _word(each.get("id")) or ""
     return found
 
 

@@ -1,4 +1,4 @@
-"""The surface `topology`: which VMs this host runs, in which processes, and on which threads their vCPUs.
+"""The surface `topology`: which VMs this host runs, in which processes, and which threads are for what.
 
 A record states a fact, and since when it was seen to be so. It is told again each minute, and once more when it was
 found to be so no longer, with the time at which it was last seen. Sources: `vms.py`; proc_pid_status(5).
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from producers import vms
+from producers import vmm_threads, vms
 from producers.registry import Opening
 from producers.source import Source
 from producers.state_source import StateSource
@@ -96,6 +96,10 @@ class Topology:
                 fields = {"vm": vm.name, "vcpu": vcpu, "pid": pid, "tid": thread.tid, "start_ns": thread.start_ns}
                 fields["cpus_allowed"] = allowed[1].decode() if allowed else None
                 yield "topology_vcpu", thread, fields, {"last_cpu": stat.cpu}
+            for role, name, thread in vm.helpers:
+                # Those of a pool come and go all the time.
+                if role != vmm_threads.WORKER:
+                    yield "topology_thread", thread, {"vm": vm.name, "role": role, "name": name, **thread._asdict()}, {}
 
     def _cgroup(self, pid: int) -> str | None:
         text = vms.read(self._proc / str(pid) / "cgroup")[:_CGROUP_BYTES].decode("utf-8", "replace")

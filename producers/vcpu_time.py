@@ -1,4 +1,6 @@
-"""The surface `vcpu-time`: what the host's scheduler gave to the thread of each vCPU, once a second.
+"""The surface `vcpu-time`: what the host's scheduler gave to each VM's threads, once a second.
+
+Records of the kind `vcpu_time` are of vCPUs, those of `vmm_thread_time` of threads beside them (`vmm_threads.py`).
 
 For each thread three files stay open, and a sample reads them again: `schedstat` (time on a CPU, time waiting for one,
 and how often it got one: Documentation/scheduler/sched-stats.rst), `status` (state, switches: proc_pid_status(5)) and
@@ -21,14 +23,15 @@ from producers.source import Source
 from producers.state_source import StateSource
 from producers.topology import boottime_ns
 from producers.topology import check as check_vms
-from producers.vms import VCPUS_MAX, Finder, Thread, Vcpu, Vm
+from producers.vmm_threads import THREADS_MAX
+from producers.vms import VCPUS_MAX, Finder, Thread, Vm
 from schemas.errors import AccessError
 from schemas.state import Record
 from schemas.stream import Layer, Stream
 
 SURFACE: Final = "vcpu-time"
 CLOCK: Final = "boot"
-KIND: Final = "vcpu_time"
+VCPU_KIND, HELPER_KIND = "vcpu_time", "vmm_thread_time"
 _FILES: Final = ("schedstat", "status", "stat")
 _FILE_BYTES: Final = 4096
 _STATE: Final = b"\nState:\t"
@@ -42,7 +45,8 @@ def open_sources(opening: Opening) -> list[Source]:
     stream = Stream(identity.machine, identity.boot_id, Layer.HOST, SURFACE, "", CLOCK)
     known = opening.known.get(stream)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 1024 + len(_FILES) * VCPUS_MAX)), hard))
+    wanted = 1024 + len(_FILES) * (VCPUS_MAX + THREADS_MAX)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, wanted)), hard))
     sampler = Sampler(vms.shared(config), boottime_ns)
     position, interval_s = known.next if known else 0, config.vcpu_interval_s
     return [VcpuSource(stream, position, sampler, interval_s)]
@@ -60,15 +64,16 @@ def check() -> str:
 
 
 class _Open(NamedTuple):
-    """A thread whose files are open; `front` are the fields that stay."""
+    """A thread whose files are open: the kind of its records, and in `front` the fields that stay."""
 
+    kind: str
     front: dict[str, Any]
     fds: tuple[int, ...]
     freezer: Path | None  # the file that says whether its cgroup is frozen
 
 
 class Sampler:
-    """Samples of all vCPU threads that `finder` finds; `now_ns` reads CLOCK_BOOTTIME."""
+    """Samples of all threads that `finder` finds; `now_ns` reads CLOCK_BOOTTIME."""
 
     def __init__(self, finder: Finder, now_ns: Callable[[], int], cgroups: Path = Path("/sys/fs/cgroup")) -> None:
         self.unopened = 0  # threads that could not be opened at the last look
@@ -92,7 +97,8 @@ class Sampler:
             if fields is None:
                 self._forget(thread)
             else:
-                records.append(Record(KIND, at_ns, fields | {"frozen": frozen[each.freezer] if each.freezer else None}))
+                fields["frozen"] = frozen[each.freezer] if each.freezer else None
+                records.append(Record(each.kind, at_ns, fields))
         return records
 
     @property
@@ -106,21 +112,25 @@ class Sampler:
             self._forget(thread)
 
     def _follow(self) -> None:
-        wanted = {each.thread: (vm, each) for vm in self._vms for each in vm.vcpus}
+        # A thread can be moved to another cgroup, and a VM be told another name.
+        wanted: dict[Thread, tuple[str, dict[str, Any]]] = {}
+        for vm in self._vms:
+            for helper in vm.helpers:
+                wanted[helper.thread] = HELPER_KIND, {"vm": vm.name, "role": helper.role, "name": helper.name}
+            for vcpu, thread in vm.vcpus:
+                wanted[thread] = VCPU_KIND, {"vm": vm.name, "vcpu": vcpu}
         for thread in self._threads.keys() - wanted.keys():
             self._forget(thread)
         self.unopened = 0
-        for thread, (vm, vcpu) in wanted.items():
-            # A thread can be moved to another cgroup, and a VM be told another name.
-            front = {"vm": vm.name, "vcpu": vcpu.vcpu, **thread._asdict()}
+        for thread, (kind, front) in wanted.items():
             known = self._threads.get(thread)
-            fds = known.fds if known else self._open(vcpu)
+            fds = known.fds if known else self._open(thread)
             if fds:
-                self._threads[thread] = _Open(front, fds, self._freezer(thread))
+                self._threads[thread] = _Open(kind, front | thread._asdict(), fds, self._freezer(thread))
 
     # Its files, all of one thread: what the directory that is open leads to is that thread or nothing.
-    def _open(self, vcpu: Vcpu) -> tuple[int, ...]:
-        thread, fds = vcpu.thread, []
+    def _open(self, thread: Thread) -> tuple[int, ...]:
+        fds: list[int] = []
         try:
             folder = os.open(f"/proc/{thread.pid}/task/{thread.tid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as e:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from producers import vmm_threads
 from schemas import limits
 from schemas.config import VmsConfig
 
@@ -29,6 +30,7 @@ _FILE_BYTES: Final = 64 << 10
 #: So often a process that does not change is looked at before it is taken for no VM.
 _LOOKS: Final = 2
 _NAME_FLAGS: Final = {"qemu": "-name", "firecracker": "--id"}
+_PF_KTHREAD: Final = 0x00200000  # include/linux/sched.h
 _TICK_NS: Final = 10**9 // os.sysconf("SC_CLK_TCK")
 
 
@@ -47,6 +49,14 @@ class Vcpu(NamedTuple):
     thread: Thread
 
 
+class Helper(NamedTuple):
+    """A thread beside the vCPUs that a guest waits for: what it is for (`vmm_threads.ROLES`), and its name."""
+
+    role: str
+    name: str
+    thread: Thread
+
+
 class Vm(NamedTuple):
     """A VM: `name` as its command line or the configuration has it, `uuid` empty where it states none."""
 
@@ -55,6 +65,7 @@ class Vm(NamedTuple):
     vmm: str
     process: Thread
     vcpus: tuple[Vcpu, ...]
+    helpers: tuple[Helper, ...] = ()
 
     @property
     def machine(self) -> str:
@@ -63,13 +74,17 @@ class Vm(NamedTuple):
 
 
 class Stat(NamedTuple):
-    """What one `stat` file says: name, state letter, threads of the process, start in ns, the CPU it last ran on."""
+    """What one `stat` file says: name, state letter, threads of the process, start in ns, the CPU it last ran on.
+
+    `kernel`: it is a thread of the kernel, whose name no program chose.
+    """
 
     name: bytes
     state: str
     threads: int
     start_ns: int
     cpu: int
+    kernel: bool
 
 
 def parse_stat(data: bytes) -> Stat | None:
@@ -79,7 +94,8 @@ def parse_stat(data: bytes) -> Stat | None:
     if not 0 < opened < closed or len(rest) < 37:
         return None
     try:
-        return Stat(data[opened + 1 : closed], rest[0].decode(), int(rest[17]), int(rest[19]) * _TICK_NS, int(rest[36]))
+        name, state, kernel = data[opened + 1 : closed], rest[0].decode(), bool(int(rest[6]) & _PF_KTHREAD)
+        return Stat(name, state, int(rest[17]), int(rest[19]) * _TICK_NS, int(rest[36]), kernel)
     except ValueError:
         return None
 
@@ -109,12 +125,12 @@ class Finder:
     """Finds the VMs in `proc`, which is looked through every `scan_interval_s` at most."""
 
     def __init__(self, config: VmsConfig, proc: Path = Path("/proc")) -> None:
-        self.left_out = 0  # vCPUs above `VCPUS_MAX`, in the last scan
+        self.left_out = 0  # threads above what is followed at most, in the last scan
         self._config = config
         self._proc = proc
         self._named = {each.pid: each.name for each in config.machines if each.pid is not None}
         self._others: dict[int, tuple[Stat, int]] = {}  # processes that are no VM: how they looked, and how often
-        self._told: dict[str, dict[int, int]] = {}
+        self._told: dict[str, tuple[dict[int, int], dict[int, str]]] = {}
         self._found: tuple[Vm, ...] = ()
         self._due_ns: int | None = None
 
@@ -125,24 +141,40 @@ class Finder:
             self._found = tuple(self._bounded(sorted(self._scan(), key=lambda vm: (vm.name, vm.process))))
         return self._found
 
-    def tell(self, name: str, tids: dict[int, int]) -> None:
-        """Take the threads of the VM `name` by vCPU, as its QEMU states them: its threads may have no names."""
-        self._told[name] = tids
+    def tell(self, name: str, tids: dict[int, int], iothreads: dict[int, str]) -> None:
+        """Take the threads of the VM `name`, as its QEMU states them: its threads may have no names.
 
-    def _bounded(self, vms: list[Vm]) -> Iterator[Vm]:
-        left = VCPUS_MAX
-        for vm in vms:
-            yield vm._replace(vcpus=vm.vcpus[:left])
-            left -= min(left, len(vm.vcpus))
-        self.left_out = max(0, sum(len(vm.vcpus) for vm in vms) - VCPUS_MAX)
+        They are those of its vCPUs by number, and its I/O threads' names by thread.
+        """
+        self._told[name] = tids, iothreads
+
+    def _bounded(self, found: list[Vm]) -> Iterator[Vm]:
+        vcpus = vmm_threads.total([len(vm.vcpus) for vm in found], VCPUS_MAX)
+        mine = [min(len(vm.helpers), vmm_threads.VM_THREADS_MAX) for vm in found]
+        helpers = vmm_threads.total(mine, vmm_threads.THREADS_MAX)
+        for vm, some, more in zip(found, vcpus, helpers, strict=True):
+            yield vm._replace(vcpus=vm.vcpus[:some], helpers=vm.helpers[:more])
+        all_of = sum(len(vm.vcpus) + len(vm.helpers) for vm in found)
+        self.left_out = all_of - sum(vcpus) - sum(helpers)
 
     def _scan(self) -> Iterator[Vm]:
-        told = {pid: (name, tids) for name, tids in self._told.items() if (pid := self._process_of(tids)) is not None}
+        told = {
+            pid: (name, *threads)
+            for name, threads in self._told.items()
+            if (pid := self._process_of(threads[0])) is not None
+        }
         others = {}
+        found, vhosts, daemons = [], [], []
         for pid in sorted(int(name) for name in _names(self._proc) if name.isdigit()):
             stat = _read_stat(self._proc / str(pid) / "stat")
             if stat is None:
                 continue
+            if stat.kernel:
+                owner = vmm_threads.vhost_owner(stat.name)
+                vhosts += [] if owner is None else [(owner, pid, stat)]
+                continue
+            if stat.name == vmm_threads.DAEMON_NAME:
+                daemons.append(pid)
             looks = stat._replace(state="", cpu=0)
             before, times = self._others.get(pid, (None, 0))
             times = times if before == looks else 0
@@ -151,16 +183,41 @@ class Finder:
             if not wanted and (stat.threads < 2 or times >= _LOOKS):
                 others[pid] = looks, times
                 continue
-            vm = self._vm(pid, stat, *told.get(pid, ("", {})))
+            vm = self._vm(pid, stat, *told.get(pid, ("", {}, {})))
             if vm.vcpus or wanted:
-                yield vm
+                found.append(vm)
             else:
                 others[pid] = looks, times + 1
         self._others = others
+        for vm in found:
+            helpers = [*vm.helpers, *self._vhosts(vm, vhosts), *self._daemons(vm, daemons)]
+            helpers.sort(key=lambda each: (vmm_threads.in_order(each.role), each.thread))
+            yield vm._replace(helpers=tuple(helpers))
 
-    def _vm(self, pid: int, stat: Stat, told_name: str, told: dict[int, int]) -> Vm:
-        vmm, vcpus = "", []
+    def _vhosts(self, vm: Vm, vhosts: list[tuple[int, int, Stat]]) -> Iterator[Helper]:
+        for owner, tid, stat in vhosts:
+            if (self._task(vm.process.pid) / str(owner)).exists():
+                name = stat.name.decode("utf-8", "replace")
+                yield Helper(vmm_threads.VHOST, name, Thread(tid, tid, stat.start_ns))
+
+    # Processes that listen on a socket which the VM's command line names.
+    def _daemons(self, vm: Vm, daemons: list[int]) -> Iterator[Helper]:
+        command = read(self._proc / str(vm.process.pid) / "cmdline") if daemons else b""
+        for pid in daemons:
+            socket = vmm_threads.daemon_socket(read(self._proc / str(pid) / "cmdline"))
+            if socket is not None and vmm_threads.names_socket(command, socket):
+                for tid, stat in self._threads(pid):
+                    name = stat.name.decode("utf-8", "replace")
+                    yield Helper(vmm_threads.DAEMON, name, Thread(pid, tid, stat.start_ns))
+
+    def _vm(self, pid: int, stat: Stat, told_name: str, told: dict[int, int], iothreads: dict[int, str]) -> Vm:
+        vmm, vcpus, helpers = "", [], []
         for tid, thread in self._threads(pid):
+            role = vmm_threads.role_of(thread.name, stat.name, first=tid == pid)
+            if tid in iothreads:
+                role = vmm_threads.Role(vmm_threads.IOTHREAD, iothreads[tid])
+            if role is not None:
+                helpers.append(Helper(*role, Thread(pid, tid, thread.start_ns)))
             for pattern, kind in _THREADS:
                 if match := pattern.fullmatch(thread.name):
                     vmm = kind
@@ -169,11 +226,12 @@ class Finder:
             vmm = "qemu"
             stats = [(number, tid, _read_stat(self._task(pid) / str(tid) / "stat")) for number, tid in told.items()]
             vcpus = [Vcpu(number, Thread(pid, tid, each.start_ns)) for number, tid, each in stats if each]
+        helpers = [each for each in helpers if each.thread.tid not in {vcpu.thread.tid for vcpu in vcpus}]
         command = read(self._proc / str(pid) / "cmdline") if vcpus or pid in self._named else b""
         name, uuid = parse_name(command, vmm)
         name = self._named.get(pid) or told_name or name or f"{stat.name.decode('utf-8', 'replace')}-{pid}"
         vcpus.sort(key=lambda each: (-1 if each.vcpu is None else each.vcpu, each.thread))
-        return Vm(name, uuid, vmm, Thread(pid, pid, stat.start_ns), tuple(vcpus))
+        return Vm(name, uuid, vmm, Thread(pid, pid, stat.start_ns), tuple(vcpus), tuple(helpers))
 
     def _threads(self, pid: int) -> Iterator[tuple[int, Stat]]:
         for tid in _names(self._task(pid)):

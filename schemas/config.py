@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from schemas import bounds, metrics_address
+from schemas.alert_config import AlertConfig
 from schemas.bounds import each_matching, each_within, key, matching, one_of, some_of, within
 from schemas.errors import UsageError
 from schemas.kafka_config import KafkaConfig
@@ -152,9 +153,13 @@ class BpfConfig:
 
 @dataclass(frozen=True, slots=True)
 class ClocksConfig:
-    """`[clocks]`: readings of the clocks; one more comes whenever somebody sets one."""
+    """`[clocks]`: readings of the clocks; one more comes whenever somebody sets one.
+
+    `printk_marker`: where perf does not show printk's clock, each reading may write a record to the kernel log.
+    """
 
     interval_s: float = key(10.0, within(0.1, 3600, "seconds"))
+    printk_marker: bool = False
 
     def __post_init__(self) -> None:
         bounds.check(self)
@@ -235,35 +240,6 @@ class CollectConfig:
         bounds.check(self)
         if self.group is not None and self.partitions:
             raise UsageError("partitions cannot be chosen where group shares them: give one of the two")
-
-
-@dataclass(frozen=True, slots=True)
-class AlertConfig:
-    """`[alert]`: whom `hypocenter alert` tells of incidents; the lake is that of `[collect]`."""
-
-    #: Alertmanagers, all of which are told; default: incidents go to the lake (and Kafka's topic) alone.
-    alertmanager: tuple[str, ...] = key(
-        (), each_matching(r"https?://[^\s/?#]+(/[^\s?#]*)?", 'a list of "http://HOST:PORT", none twice')
-    )
-    resend_s: float = key(60.0, within(1, 3600, "seconds"))  # an open alert is told again so often
-    ends_ahead_s: float = key(900.0, within(5, 86_400, "seconds"))  # what is not told again ends by itself so late
-    hold_s: float = key(30.0, within(0, 3600, "seconds"))  # an incident that ended before it was told stays so long
-    page_age_s: float = key(21_600.0, within(1, 31_536_000, "seconds"))  # older ones are stored and not told
-    timeout_s: float = key(5.0, within(0.1, 300, "seconds"))  # of a request to an Alertmanager
-    queue_max: int = key(20_000, within(1, 1_000_000, "incidents"))  # waiting to be told; above it no log is read
-    metrics: str = key(metrics_address.ALERT, metrics_address.rule())
-    commit_s: float = key(30.0, within(0.05, 3600, "seconds"))  # between two commits where nothing changes
-    lease_s: float = key(15.0, within(1, 600, "seconds"))  # an owner silent for so long is replaced
-    group: str | None = key(None, _NAME)  # a Kafka consumer group; default: every partition
-    group_instance: str | None = key(None, _NAME)
-    group_session_s: float = key(30.0, within(6, 1800, "seconds"))
-
-    def __post_init__(self) -> None:
-        bounds.check(self)
-        if self.ends_ahead_s < 2 * self.resend_s:
-            raise UsageError(
-                f"ends_ahead_s is at least twice resend_s, not {self.ends_ahead_s:g} with {self.resend_s:g}"
-            )
 
 
 @dataclass(frozen=True, slots=True)

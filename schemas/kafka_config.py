@@ -1,6 +1,5 @@
 """`[kafka]`: where the broker is and how to be let in. Secrets come from the environment alone."""
 
-import os
 import re
 from dataclasses import MISSING, dataclass
 from typing import Any, Final
@@ -8,10 +7,10 @@ from typing import Any, Final
 from schemas import bounds, kafka_tls
 from schemas.bounds import Rule, key, matching, one_of
 from schemas.errors import UsageError
+from schemas.secrets import VARIABLE, secret
 
 _SERVER: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 _PEM: Final = matching(r"[^\0]+", "the path of a PEM file")
-_VARIABLE: Final = matching(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")._replace(secret=True)
 _LOGIN: Final = ("sasl_mechanism", "sasl_username", "sasl_password_env")
 _TLS: Final = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_key_password_env")
 
@@ -33,11 +32,11 @@ class KafkaConfig:
     security_protocol: str = key("PLAINTEXT", one_of(("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")))
     sasl_mechanism: str | None = key(None, one_of(("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")))
     sasl_username: str | None = key(None, Rule(bool, "a name"))
-    sasl_password_env: str | None = key(None, _VARIABLE)
+    sasl_password_env: str | None = key(None, VARIABLE)
     ssl_cafile: str | None = key(None, _PEM)
     ssl_certfile: str | None = key(None, _PEM)
     ssl_keyfile: str | None = key(None, _PEM)  # default: the key is in ssl_certfile
-    ssl_key_password_env: str | None = key(None, _VARIABLE)
+    ssl_key_password_env: str | None = key(None, VARIABLE)
     ssl_check_hostname: bool = True
     client_id: str = key("hypocenter", matching(r"[A-Za-z0-9._-]{1,249}", "letters, digits, dots, dashes or _"))
 
@@ -74,7 +73,7 @@ class KafkaConfig:
         if self.sasl_mechanism is not None:
             kwargs["sasl_mechanism"] = self.sasl_mechanism
             kwargs["sasl_plain_username"] = self.sasl_username
-            kwargs["sasl_plain_password"] = _secret("kafka.sasl_password_env", self.sasl_password_env)
+            kwargs["sasl_plain_password"] = secret("kafka.sasl_password_env", self.sasl_password_env)
         return kwargs
 
     @property
@@ -84,13 +83,6 @@ class KafkaConfig:
     def _ssl_context(self) -> Any:
         password = None
         if self.ssl_key_password_env is not None:
-            password = _secret("kafka.ssl_key_password_env", self.ssl_key_password_env)
+            password = secret("kafka.ssl_key_password_env", self.ssl_key_password_env)
         files = kafka_tls.Files(self.ssl_cafile, self.ssl_certfile, self.ssl_keyfile, password)
         return kafka_tls.context(files, check_hostname=self.ssl_check_hostname)
-
-
-def _secret(name: str, variable: str | None) -> str:
-    value = os.environ.get(variable or "")
-    if not value:
-        raise UsageError(f"{name} names the environment variable {variable}, which is not set")
-    return value

@@ -3,6 +3,7 @@
 import ssl
 from typing import NamedTuple
 
+from schemas import tls
 from schemas.errors import UsageError
 
 
@@ -35,10 +36,7 @@ def context(files: Files, *, check_hostname: bool) -> ssl.SSLContext:
     Raises:
         UsageError: a file is unreadable, holds no PEM, or its key does not fit; the sentence names key and file.
     """
-    try:
-        made = ssl.create_default_context(cafile=files.authorities)
-    except OSError as e:
-        raise UsageError(f"kafka.ssl_cafile {files.authorities}: {_why(e)}") from None
+    made = tls.verifying("kafka.ssl_cafile", files.authorities)
     made.check_hostname = check_hostname
     made.sslsocket_class = _Socket
     if files.certificate is not None:
@@ -48,12 +46,5 @@ def context(files: Files, *, check_hostname: bool) -> ssl.SSLContext:
             made.load_cert_chain(files.certificate, files.key, lambda: password)
         except (OSError, ValueError) as e:
             names = " and ".join(name for name in (files.certificate, files.key) if name)
-            raise UsageError(f"kafka.ssl_certfile, kafka.ssl_keyfile: {names}: {_why(e)}") from None
+            raise UsageError(f"kafka.ssl_certfile, kafka.ssl_keyfile: {names}: {tls.why(e)}") from None
     return made
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, ssl.SSLError):
-        # OpenSSL's reason is a word like KEY_VALUES_MISMATCH, and often none.
-        return (error.reason or "no PEM of what is wanted, or a wrong password").replace("_", " ").lower()
-    return (getattr(error, "strerror", None) or str(error)).lower()

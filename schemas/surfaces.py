@@ -42,7 +42,7 @@ SURFACES: Final = {
         Surface("bpf", TOPIC_TRACE, "bpf", 1, "mono", "record", "records of BPF programs, from their ring buffers"),
         Surface("clocks", TOPIC_STATE, "clocks", 1, "boot", "record", "the machine's clocks, read together"),
         Surface("topology", TOPIC_STATE, "topology", 1, "boot", "record", "the VMs of this host, and their vCPUs"),
-        Surface("vcpu-time", TOPIC_STATE, "vcpu-time", 1, "boot", "record", "how long each vCPU ran and waited"),
+        Surface("vcpu-time", TOPIC_STATE, "vcpu-time", 1, "boot", "record", "how long threads of VMs ran and waited"),
         Surface("qmp", TOPIC_STATE, "qmp", 1, "boot", "record", "QEMU's events, run states and disks of each VM"),
         Surface("procfs", TOPIC_STATE, "procfs", 1, "boot", "record", "files of /proc, and the counters of hangs"),
         Surface("bpf-counts", TOPIC_STATE, "bpf-counts", 1, "mono", "record", "what BPF programs count", part_of="bpf"),

@@ -6,7 +6,12 @@ import signal
 import uuid
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# How long an example takes says what else runs on the machine.
+hypothesis.settings.register_profile("project", deadline=None)
+hypothesis.settings.load_profile("project")
 
 _SCRIPT = Path(__file__).parent.parent / "deploy" / "kafka" / "broker.py"
 _spec = importlib.util.spec_from_file_location("broker_script", _SCRIPT)

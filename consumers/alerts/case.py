@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,10 +62,11 @@ class Case:
             self.changes,
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the case as values of JSON."""
+    def to_json(self, *, whole: bool = True) -> dict[str, Any]:
+        """Return the case as values of JSON; not `whole`: of its incident the id alone, because it stands elsewhere."""
         return {
-            "incident": codec.to_dict(self.incident),
+            "id": self.incident.id,
+            "incident": codec.to_dict(self.incident) if whole else None,
             "whose": list(self.whose),
             "opened_ns": self.opened_ns,
             "changed_ns": self.changed_ns,
@@ -77,10 +79,11 @@ class Case:
         }
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Case":
-        """Return the case that gave `value`."""
+    def from_json(cls, value: dict[str, Any], held: Callable[[str], Incident]) -> "Case":
+        """Return the case that gave `value`; `held` finds an incident that is not in it, or raises KeyError."""
+        incident = value["incident"]
         return cls(
-            codec.from_dict(value["incident"]),
+            held(value["id"]) if incident is None else codec.from_dict(incident),
             Whose(*value["whose"]),
             value["opened_ns"],
             value["changed_ns"],

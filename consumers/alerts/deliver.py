@@ -6,13 +6,31 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from consumers.alerts.outage import Outage
 from consumers.alerts.outbox import Answer, Batch, Outbox, Timing, Told
 from consumers.alerts.payload import Alert
-from consumers.alerts.post import Client
+from consumers.alerts.post import Client, Reply
 from schemas.crashpoints import crash_point
 
 log = logging.getLogger(__name__)
 _TICK_S: Final = 1.0
+
+
+class Backlog:
+    """Whether more incidents wait to be told than may; that is said when it begins and when it is over."""
+
+    def __init__(self, queue_max: int) -> None:
+        self._queue_max = queue_max
+        self._full = False
+
+    def full(self, waiting: Iterable[int]) -> bool:
+        """Return whether nothing more is to be read; `waiting` has the number of each deliverer."""
+        was_full, self._full = self._full, any(each > self._queue_max for each in waiting)
+        if self._full and not was_full:
+            log.error("more than %d incidents wait to be told: no more is read until they are", self._queue_max)
+        elif was_full and not self._full:
+            log.info("no more than %d incidents wait to be told: the log is read on", self._queue_max)
+        return self._full
 
 
 class Deliverer:
@@ -27,6 +45,7 @@ class Deliverer:
         self._confirm = confirm
         self._pause_ns_max = pause_ns_max
         self._outbox = Outbox(timing)
+        self._outage = Outage(client.url)
         self._changed = threading.Condition()
         self._told: list[Told] = []
         self._closing = False
@@ -83,10 +102,10 @@ class Deliverer:
                 batch = self._next()
             if batch is None:
                 return
-            answer, why = self._client.post(batch.body)
+            reply = self._client.post(batch.body)
             crash_point("alert:sent")
             with self._changed:
-                self._answered(batch, answer, why)
+                self._answered(batch, reply)
                 self._changed.notify_all()
 
     # Called with the lock, which `wait` lets go of; None at the end.
@@ -110,18 +129,15 @@ class Deliverer:
             for key in self._confirm():
                 self._outbox.forget(key)
 
-    def _answered(self, batch: Batch, answer: Answer, why: str) -> None:
-        was_failing, now_ns = self._outbox.failing, time.monotonic_ns()
-        self._told += self._outbox.answered(batch, answer, now_ns)
-        if answer is Answer.TAKEN:
+    def _answered(self, batch: Batch, reply: Reply) -> None:
+        now_ns = time.monotonic_ns()
+        self._told += self._outbox.answered(batch, reply.answer, now_ns, reply.wait_ns)
+        if reply.answer is Answer.TAKEN:
             self.sent += len(batch.alerts)
-            if was_failing:
-                log.info("%s takes alerts again, %d wait", self._client.url, self._outbox.waiting)
-            return
-        self.errors += 1
-        if answer is Answer.FAILED and not was_failing:
-            log.error(
-                "%s takes no alerts, %d wait and nothing is lost: %s", self._client.url, self._outbox.waiting, why
-            )
-        elif answer is Answer.REFUSED and len(batch.alerts) == 1:
-            log.error("%s refuses the alert of incident %s: %s", self._client.url, batch.alerts[0].id, why)
+        else:
+            self.errors += 1
+        said = self._outage.answered(reply.answer, reply.why, self._outbox.waiting, now_ns)
+        if said is not None:
+            log.log(said.level, said.text)
+        if reply.answer is Answer.REFUSED and self._outbox.laments(batch.alerts[0].id):
+            log.error("%s refuses the alert of incident %s: %s", self._client.url, batch.alerts[0].id, reply.why)

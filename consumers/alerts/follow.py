@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from typing import Final
 
 from consumers.alert_metrics import AlertMetrics
+from consumers.alerts.access import OPEN, Access
 from consumers.alerts.case import Case
 from consumers.alerts.commits import Committer, Outcome, Publisher
-from consumers.alerts.deliver import Deliverer
+from consumers.alerts.deliver import Backlog, Deliverer
 from consumers.alerts.hosts import Hosts
 from consumers.alerts.judge import Judge
 from consumers.alerts.keeper import LeaseKeeper
@@ -28,7 +29,7 @@ from consumers.lake.chain import Chain
 from consumers.lake.layout import ALERTS
 from consumers.lake.storage import Storage
 from consumers.transport.base import LogReader, Message, Partition, RetentionOvertookError
-from schemas.config import AlertConfig
+from schemas.alert_config import AlertConfig
 from schemas.crashpoints import crash_point
 from schemas.errors import StorageError, UnavailableError
 from schemas.surfaces import TOPIC_LOG
@@ -58,6 +59,7 @@ class AlertFollower:
         signs: SignReader,
         publisher: Publisher | None = None,
         metrics: AlertMetrics | None = None,
+        access: Access = OPEN,
     ) -> None:
         self._reader, self._storage, self._config, self._judge = reader, storage, config, judge
         self._signs = signs
@@ -74,9 +76,10 @@ class AlertFollower:
         self._pause_ns = int(config.lease_s * _S / 2)
         self._seen_ns = time.monotonic_ns()
         self._deliverers = {
-            url: Deliverer(Client(url, config.timeout_s), timing, self._not_ours, self._pause_ns)
+            url: Deliverer(Client(url, config.timeout_s, access), timing, self._not_ours, self._pause_ns)
             for url in config.alertmanager
         }
+        self._backlog = Backlog(config.queue_max)
         self._relist_ns = self._look_ns = 0
         self._retry_ns = 0
 
@@ -184,8 +187,7 @@ class AlertFollower:
             self._take_signs()
             counts = self.counts
             self._tally.look(self.cases, self._deliverers, counts["near_misses"], counts["skipped"])
-        if any(each.waiting > self._config.queue_max for each in self._deliverers.values()):
-            log.error("more than %d incidents wait to be told: no more is read until they are", self._config.queue_max)
+        if self._backlog.full(each.waiting for each in self._deliverers.values()):
             time.sleep(_POLL_MS / 1000)
         else:
             self._read()

@@ -69,8 +69,11 @@ class Machine:
 
     def holds(self, key: str) -> bool:
         """Return whether incident `key` may still change."""
-        held = [each.incidents for each in self._histories.values() if each.incidents is not None]
-        return any(incident.id == key for each in held for incident in each.incidents)
+        return any(each.id == key for each in self._held())
+
+    def incident(self, key: str) -> Incident:
+        """Return the incident `key`, which may still change; raise KeyError if there is none."""
+        return {each.id: each for each in self._held()}[key]
 
     @property
     def exceeded(self) -> bool:
@@ -160,6 +163,10 @@ class Machine:
                     history.incidents.relink(history.reports.open_reports)
             made._histories[(history.boot_id, history.instance)] = history
         return made
+
+    def _held(self) -> list[Incident]:
+        held = [each.incidents for each in self._histories.values() if each.incidents is not None]
+        return [incident for each in held for incident in each.incidents]
 
     # As far as the machine's budget goes. Returns the newest time that the kernel printed.
     def _read(self, history: _History, found: FrameLines, arrival_ns: int, changed: list[Incident]) -> int:

@@ -6,7 +6,8 @@ changes, so an Alertmanager that is away for an hour costs one alert for each in
 - Open alerts come again every `resend_ns`: without that they would end by themselves, which looks like a recovery.
 - An incident that ended before it was ever told is told as open first, and held for `hold_ns`: a page is not missed
   because whoever sends it was away.
-- A refused batch is sent again alert by alert, and whatever is refused alone waits without holding up others.
+- A refused batch is sent again by halves, between those of others, and whatever is refused alone waits behind them.
+- Who says when to come again (`Retry-After`) is obeyed, up to `WAIT_NS_MAX`: alerts must not end meanwhile.
 """
 
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ BATCH_MAX: Final = 200
 _GATHER_NS: Final = 1_000_000_000
 _BACKOFF_NS: Final = 500_000_000
 _BACKOFF_NS_MAX: Final = 30_000_000_000
+WAIT_NS_MAX: Final = 120_000_000_000
 
 
 class Answer(Enum):
@@ -45,8 +47,9 @@ class _Entry:
     due_ns: int
     told: int = 0  # the version that was taken last; 0 for none
     opened: bool = False  # it was told as open
-    alone: bool = False  # a batch with it was refused
-    refused: bool = False  # and so was it alone
+    together_max: int = BATCH_MAX  # of a batch that was refused with it, half
+    refused: bool = False  # it was refused alone, as it is
+    lamented: bool = False  # and that was said
 
 
 class Batch(NamedTuple):
@@ -73,6 +76,7 @@ class Outbox:
         self._entries: dict[str, _Entry] = {}
         self._not_before_ns = 0
         self._failures = 0
+        self._suspects_next = False
 
     @property
     def waiting(self) -> int:
@@ -126,19 +130,21 @@ class Outbox:
         due = sorted((each for each in self._entries.values() if each.due_ns <= now_ns), key=lambda each: each.due_ns)
         if not due:
             return None
-        alone = next((each for each in due if each.alone), None)
-        together = [each for each in due if not each.alone][:BATCH_MAX]
-        chosen = together or ([alone] if alone else [])
+        chosen = self._chosen(due)
         held = frozenset(each.alert.id for each in chosen if each.alert.ended_ns is not None and not each.opened)
         body = [
             postable(each.alert, realtime_ns, self._timing.ends_ahead_ns, hold=each.alert.id in held) for each in chosen
         ]
         return Batch(tuple(each.alert for each in chosen), body, held)
 
-    def answered(self, batch: Batch, answer: Answer, now_ns: int) -> list[Told]:
-        """Enter what became of `batch`; return who was told to be open for the first time, and whose end was told."""
+    def answered(self, batch: Batch, answer: Answer, now_ns: int, wait_ns: int = 0) -> list[Told]:
+        """Enter what became of `batch`; return who was told to be open for the first time, and whose end was told.
+
+        `wait_ns`: one that failed is to come again only after so long.
+        """
         if answer is Answer.FAILED:
-            self._not_before_ns = now_ns + min(_BACKOFF_NS << min(self._failures, 16), _BACKOFF_NS_MAX)
+            backoff_ns = min(_BACKOFF_NS << min(self._failures, 16), _BACKOFF_NS_MAX)
+            self._not_before_ns = now_ns + max(backoff_ns, min(wait_ns, WAIT_NS_MAX))
             self._failures += 1
             return []
         self._failures = 0
@@ -153,14 +159,33 @@ class Outbox:
                 told += self._taken(entry, alert, alert.id in batch.held, now_ns)
         return told
 
+    def laments(self, key: str) -> bool:
+        """Return whether it is news that the alert of incident `key` is refused alone; then it is none any more."""
+        entry = self._entries.get(key)
+        if entry is None or entry.lamented or not entry.refused:
+            return False
+        entry.lamented = True
+        return True
+
+    # Who was in no refused batch comes first, but not always: where much is due, the others would never come.
+    def _chosen(self, due: list[_Entry]) -> list[_Entry]:
+        good = [each for each in due if each.together_max == BATCH_MAX]
+        suspects = [each for each in due if each.together_max < BATCH_MAX and not each.refused]
+        if suspects and (self._suspects_next or not good):
+            self._suspects_next = False
+            size = suspects[0].together_max
+            return [each for each in suspects if each.together_max == size][:size]
+        self._suspects_next = True
+        return good[:BATCH_MAX] or due[:1]
+
     # Of several at least one is bad, and nobody says which.
     def _refused(self, entry: _Entry, together: int, now_ns: int) -> None:
-        entry.alone = True
+        entry.together_max = max(1, together // 2)
         if together == 1:
             entry.refused, entry.due_ns = True, now_ns + self._timing.resend_ns
 
     def _taken(self, entry: _Entry, alert: Alert, held: bool, now_ns: int) -> list[Told]:
-        entry.alone = entry.refused = False
+        entry.together_max, entry.refused, entry.lamented = BATCH_MAX, False, False
         newest = entry.alert.version == alert.version
         if alert.ended_ns is not None and not held:
             entry.told = alert.version

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from consumers.alerts import stored
 from consumers.alerts.case import Case
 from consumers.alerts.machine import SURFACE, Machine
 from consumers.alerts.payload import Whose
@@ -83,12 +84,9 @@ class PartitionAlerter:
         self._arrival_ns = 0
         self._due = _Due()
         self._notes = dict(state.notes)
-        self._machines = {
-            (stream.machine, stream.layer): Machine.restore(stream.machine, stream.layer, value["kernel"])
-            for stream, value in state.streams.items()
-        }
-        found = [Case.from_json(each) for value in state.streams.values() for each in value["cases"]]
-        self.cases = {case.incident.id: case for case in found}
+        found = [stored.unpack(stream, value) for stream, value in state.streams.items()]
+        self._machines = {each.machine.name: each.machine for each in found}
+        self.cases = {case.incident.id: case for each in found for case in each.cases}
         self._keys: dict[tuple[str, str], dict[str, None]] = {}  # of the cases of each machine, the oldest first
         for key, case in self.cases.items():
             self._keys.setdefault(_machine_of(case), {})[key] = None
@@ -181,12 +179,7 @@ class PartitionAlerter:
             case.version += 1
             rows.append(_settled(case.row(self.partition, self.position - 1, max(self._arrival_ns, case.changed_ns))))
         streams = {
-            Stream(name[0], "", name[1], _NAME, "", ""): _settled(
-                {
-                    "kernel": self._machines[name].state(),
-                    "cases": [case.to_json() for case in self._cases_of(name)],
-                }
-            )
+            Stream(name[0], "", name[1], _NAME, "", ""): stored.pack(self._machines[name], self._cases_of(name))
             for name in due.machines
         }
         batch = Batch(

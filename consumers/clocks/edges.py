@@ -42,6 +42,8 @@ SAME_RATE: Final = Kind("same-rate", 1, steps=True)
 SLEWED: Final = Kind("slewed", 500_000, steps=False)
 #: printk's clock neither; it counts the same or another oscillator, with a calibration of its own.
 PRINTK: Final = Kind("printk", 1_000_000, steps=False)
+#: A counter of the CPU, in ns of a fitted frequency (`ticks.py`); a suspended, moved or restored machine's may be set.
+TICKS: Final = Kind("ticks", 1_900_000, steps=True)
 #: Two machines: each may be slewed, the guest may be paused and restored, the host suspended.
 MACHINES: Final = Kind("machines", 1_000_000, steps=True)
 
@@ -76,7 +78,8 @@ class Readings:
 class Edge(NamedTuple):
     """Two clocks: `forward` from the first to the second, `backward` the other way.
 
-    `readings` are those that were used; `starts` where each segment begins among them.
+    `readings` are those that were used; `starts` where each segment begins among them. `hz` is the nominal frequency
+    of the second clock where that is a counter: all here is in ns of it.
     """
 
     kind: Kind
@@ -84,15 +87,16 @@ class Edge(NamedTuple):
     backward: Track
     readings: Readings
     starts: list[int]
+    hz: int | None = None
 
 
-def make_edge(readings: Readings, kind: Kind) -> Edge:
+def make_edge(readings: Readings, kind: Kind, hz: int | None = None) -> Edge:
     """Return what `readings`, at least one, say of two clocks of this kind."""
     kept, starts = _split(readings, kind)
     used = readings.take(np.array(kept, np.int64))
     mirrored = used.mirrored()
     forward = _track(used, mirrored, starts, kind, steps=False)
-    return Edge(kind, forward, _track(mirrored, used, starts, kind, steps=True), used, starts)
+    return Edge(kind, forward, _track(mirrored, used, starts, kind, steps=True), used, starts, hz)
 
 
 # Which readings are used, and with which of these a segment begins. Of two that overlap the tighter one says more.

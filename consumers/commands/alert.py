@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from consumers.alert_metrics import AlertMetrics
+from consumers.alerts.access import access
 from consumers.alerts.follow import AlertFollower
 from consumers.alerts.judge import Judge
 from consumers.alerts.publish import IncidentTopic
@@ -27,7 +28,8 @@ from consumers.verdict.gather import gather
 from consumers.verdict.judge import judge
 from consumers.verdict.verdict import Verdict
 from schemas import metrics_http
-from schemas.config import AlertConfig, CollectConfig
+from schemas.alert_config import AlertConfig
+from schemas.config import CollectConfig
 from schemas.errors import UsageError
 from schemas.surfaces import TOPIC_INCIDENT, TOPIC_LOG
 
@@ -55,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     config = read_config(args)
     lake = lake_of(args, config)
     alert = _alert_config(args, config.alert)
+    letting_in = access(alert)
     kafka = kafka_config(args, config)
     if kafka is not None:
         verify_topics(kafka, (TOPIC_LOG, TOPIC_INCIDENT))
@@ -72,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
         # Of its own, and without the group: who watches a machine's kernel log is who must see its signs of life.
         signs = SignReader(lambda: open_reader(args, config))
         publisher = None if kafka is None else IncidentTopic(kafka)
-        follower = AlertFollower(reader, storage, alert, Judge(_assess(storage)), signs, publisher, metrics)
+        judging = Judge(_assess(storage))
+        follower = AlertFollower(reader, storage, alert, judging, signs, publisher, metrics, letting_in)
         log.info("alerting from the log, into %s and to %s", lake, ", ".join(alert.alertmanager) or "nobody else")
         # A run to the end is over before anybody asks, and its port may be that of one that goes on.
         if args.metrics or not args.until_end:

@@ -3,7 +3,8 @@
 One line for two clocks, as the newest reading has them: `to` is `ahead_s` ahead of `from`, within `bound_ns`. Away from
 readings the bound grows by `grows_ppm` at most, less where both ends say that their rates were steady, and not at all
 where it is 0. `steps` counts how often one of the two was found set, stopped or restored between two readings: times
-around that do not compare.
+around that do not compare. A counter of ticks is reckoned with in ns of the frequency that stands beside it; beside
+printk's clock stands how it was read.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from consumers import render
 from consumers.cli import add_lake
 from consumers.clock_graph import read_graph
 from consumers.clocks.edges import BLOCK, SAME_RATE, Edge
-from consumers.clocks.graph import MONO, REALTIME, Graph, Node
+from consumers.clocks.graph import MONO, PRINTK, REALTIME, Graph, Node
 from consumers.lake.layout import open_lake
 from consumers.views import connect
 from schemas.errors import UsageError
@@ -25,6 +26,7 @@ _COLUMNS: Final = (
     "machine", "boot", "from", "to", "ahead_s", "bound_ns", "drift_ppm", "grows_ppm", "readings", "steps", "age_s"
 )  # fmt: skip
 _SQL: Final = "select * from clock_readings, clock_pings, coverage"
+_HOW: Final = "select machine, boot_id, max_by(how, ts_ns) from clock_readings where how is not null group by all"
 _VMS: Final = "select distinct machine, host_machine from clock_pings where vm = ?"
 
 
@@ -53,8 +55,9 @@ def run(args: argparse.Namespace) -> int:
         what = f"the VM {args.vm}" if args.vm is not None else f"the machine {args.machine}"
         raise UsageError(f"the lake has no clocks of {what}; there are those of: {known}")
     now_ns = time.time_ns()
+    how = {Node(machine, boot, PRINTK): each for machine, boot, each in connection.execute(_HOW).fetchall()}
     rows = [
-        _described(pair, edge, graph, now_ns)
+        _described(pair, edge, graph, now_ns) | {"how": how.get(pair[1])}
         for pair, edge in sorted(graph.edges().items())
         if {pair[0].machine, pair[1].machine} & machines
     ]
@@ -76,6 +79,7 @@ def _described(pair: tuple[Node, Node], edge: Edge, graph: Graph, now_ns: int) -
         "from": pair[0]._asdict(),
         "to": pair[1]._asdict(),
         "kind": edge.kind.name,
+        "hz": edge.hz,
         "ahead_ns": ahead_ns,
         "bound_ns": high - ahead_ns,
         "at_ns": at_ns,
@@ -96,7 +100,7 @@ def _drift_ppm(edge: Edge) -> float | None:
         return None
     away = (ahead - ahead[-1]).astype(np.float64)
     at_ns -= at_ns.mean()
-    return round(float(np.dot(at_ns, away) / np.dot(at_ns, at_ns)) * 1e6, 3)
+    return round(float(np.dot(at_ns, away) / np.dot(at_ns, at_ns)) * 1e6, 3) + 0.0  # no minus before a nought
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
@@ -107,6 +111,8 @@ def _print(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         one, other = row["from"], row["to"]
         target = other["clock"] if other["machine"] == one["machine"] else f"{names[other['machine']]} {other['clock']}"
+        target += "" if row["hz"] is None else f" at {row['hz'] / 1e6:.3f} MHz"
+        target += "" if row["how"] is None else f" by {row['how']}"
         where = (names[one["machine"]], names[one["boot_id"]], one["clock"], target)
         numbers = [row[name] for name in _COLUMNS[5:]]
         table.append((*where, _seconds(row["ahead_ns"]), *numbers))

@@ -17,11 +17,11 @@ from typing import Any
 
 from consumers import render
 from consumers.cli import add_lake
+from consumers.incidents import stored
 from consumers.incidents.incident import Incident
 from consumers.lake.layout import open_lake
 from consumers.verdict.gather import gather
 from consumers.verdict.judge import judge
-from consumers.verdict.stored import find
 from consumers.verdict.verdict import Evidence, Record, Verdict
 from schemas.stream import Layer
 
@@ -44,7 +44,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the verdict."""
     storage = open_lake(args.lake, create=False)
-    incident = find(storage, args.incident)
+    incident = stored.read(storage, args.incident).incident
     found = judge(incident, gather(storage, incident, frozenset(args.withhold)))
     out = io.StringIO()
     if args.format == "json":

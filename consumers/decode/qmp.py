@@ -1,4 +1,4 @@
-"""Records of the surface `qmp` to rows of `qmp_events`, `qmp_status` and `qmp_blocks`: what QEMU said of a VM."""
+"""Records of the surface `qmp` to rows of the tables `qmp_*`: events, run state, disks and their counts of a VM."""
 
 from typing import Final
 
@@ -40,6 +40,24 @@ _STATE: Final = state.State(
         bps=pa.int64(),
         iops=pa.int64(),
         data=pa.string(),
+    ),
+    state.table(
+        "qmp_blockstats",
+        vm=WORD,
+        device=WORD,
+        qdev=WORD,
+        node=WORD,
+        rd_operations=pa.int64(),
+        wr_operations=pa.int64(),
+        flush_operations=pa.int64(),
+        unmap_operations=pa.int64(),
+        rd_bytes=pa.int64(),
+        wr_bytes=pa.int64(),
+        failed_rd_operations=pa.int64(),
+        failed_wr_operations=pa.int64(),
+        failed_flush_operations=pa.int64(),
+        failed_unmap_operations=pa.int64(),
+        idle_time_ns=pa.int64(),
     ),
 )
 TABLES: Final = _STATE.tables

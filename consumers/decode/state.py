@@ -31,7 +31,7 @@ _BACK: Final = (pa.field(OTHER, pa.string()), pa.field("arrival_ns", pa.int64())
 _TAKEN: Final = frozenset(each.name for each in (*_FRONT, *_BACK))
 
 
-def table(name: str, **columns: pa.DataType) -> TableSpec:
+def table(name: str, /, **columns: pa.DataType) -> TableSpec:
     """Return the table `name`: the stream, `position` and `ts_ns`, then `columns`, `other` and `arrival_ns`."""
     assert not _TAKEN & set(columns)
     own = [pa.field(column, kind) for column, kind in columns.items()]

@@ -1,4 +1,4 @@
-"""Records of the surface `topology` to rows of `topology_vm` and `topology_vcpu`: what was so, and when."""
+"""Records of the surface `topology` to rows of `topology_vm`, `_vcpu` and `_thread`: what was so, and when."""
 
 from typing import Final
 
@@ -30,6 +30,16 @@ _STATE: Final = state.State(
         start_ns=pa.int64(),
         cpus_allowed=WORD,
         last_cpu=pa.int32(),
+        **_VALID,
+    ),
+    state.table(
+        "topology_thread",
+        vm=WORD,
+        role=WORD,
+        name=WORD,
+        pid=pa.int32(),
+        tid=pa.int32(),
+        start_ns=pa.int64(),
         **_VALID,
     ),
 )

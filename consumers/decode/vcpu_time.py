@@ -1,4 +1,4 @@
-"""Records of the surface `vcpu-time` to the table `vcpu_time`: what the thread of each vCPU got of the host's CPUs."""
+"""Records of the surface `vcpu-time` to `vcpu_time` and `vmm_thread_time`: what threads got of the host's CPUs."""
 
 from typing import Final
 
@@ -7,23 +7,22 @@ import pyarrow as pa
 from consumers.decode import state
 from consumers.lake.tables import WORD
 
+_THREAD: Final = {
+    "pid": pa.int32(),
+    "tid": pa.int32(),
+    "start_ns": pa.int64(),
+    "state": WORD,
+    "frozen": pa.bool_(),
+    "run_ns": pa.int64(),
+    "wait_ns": pa.int64(),
+    "timeslices": pa.int64(),
+    "voluntary_switches": pa.int64(),
+    "involuntary_switches": pa.int64(),
+    "last_cpu": pa.int32(),
+}
 _STATE: Final = state.State(
-    state.table(
-        "vcpu_time",
-        vm=WORD,
-        vcpu=pa.int32(),
-        pid=pa.int32(),
-        tid=pa.int32(),
-        start_ns=pa.int64(),
-        state=WORD,
-        frozen=pa.bool_(),
-        run_ns=pa.int64(),
-        wait_ns=pa.int64(),
-        timeslices=pa.int64(),
-        voluntary_switches=pa.int64(),
-        involuntary_switches=pa.int64(),
-        last_cpu=pa.int32(),
-    )
+    state.table("vcpu_time", vm=WORD, vcpu=pa.int32(), **_THREAD),
+    state.table("vmm_thread_time", vm=WORD, role=WORD, name=WORD, **_THREAD),
 )
 TABLES: Final = _STATE.tables
 POSITION: Final = state.POSITION

@@ -8,16 +8,13 @@ and once more as a dump, is one: the lines of the copy count as lines of the sam
 
 from bisect import insort
 from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
-
-import re2
+from typing import Final, NamedTuple
 
 from consumers.incidents.assembly import Limits
 from consumers.incidents.incident import Incident, Source, StartLine
 from consumers.incidents.log import LogIncidents
 from consumers.incidents.wall import WallClock, wall_second
 from consumers.reports import grammar, screen
-from consumers.reports.grammar_context import NEARS
 from consumers.reports.grammar_row import Role
 from consumers.reports.kmsg_record import is_kmsg, kmsg_line
 from consumers.reports.prefix import text_lines
@@ -46,19 +43,6 @@ _JOINED_MAX: Final = 16
 _NEWLINE: Final = b"\n"
 _BANNER: Final = "Linux version "
 _FOLLOWED: Final = frozenset((Role.START, Role.TAIL, Role.END))
-
-
-# Context alone is nothing here: it is looked for where something begins.
-def _literals() -> Any:
-    rows = (row for row in (*grammar.ROWS, *NEARS) if row.role is not Role.CONTEXT)
-    options = re2.Options()
-    options.log_errors = False
-    return re2.compile(
-        "|".join(map(re2.escape, sorted({each for row in rows for each in row.literals}))).encode(), options
-    )
-
-
-_OPENING: Final = _literals()
 
 
 class Found(NamedTuple):
@@ -129,7 +113,7 @@ class LogScan:
         place = self.lines + 1  # of the line at `counted`
         while at < len(block):
             if not self._wanted:
-                begin = _next(block, at)
+                begin = screen.next_opening(block, at)
                 if begin is None:
                     break
                 at = begin
@@ -318,9 +302,3 @@ def _only_a_phrase(report: Report) -> bool:
         return False
     anchored = grammar.match(report.lines[0]._replace(structured=True))
     return anchored is None or anchored.row.role not in _FOLLOWED
-
-
-# Where the next line begins in which something may begin or end, from `at` on.
-def _next(block: bytes, at: int) -> int | None:
-    found = _OPENING.search(block, at)
-    return None if found is None else block.rfind(_NEWLINE, at, found.start()) + 1 or at

@@ -125,11 +125,11 @@ def _find(connection: duckdb.DuckDBPyConnection, prefix: str) -> str:
     known: list[str] = [
         key for (key,) in connection.execute("select distinct incident_id from incidents order by all").fetchall()
     ]
-    mine = [key for key in known if key == prefix] or [key for key in known if key.startswith(prefix)]
+    mine = [key for key in known if key == prefix] or [key for key in known if prefix and key.startswith(prefix)]
     if len(mine) == 1:
         return mine[0]
     if not known:
-        raise UsageError(f"the lake has no incident, so none is called {prefix}")
+        raise UsageError(f"the lake has no incident, so none is called {prefix}: `hypocenter alert` finds them")
     if mine:
         raise UsageError(f"{len(mine)} incidents begin with {prefix}: {_listed(mine)}")
     short = short_ids(known)

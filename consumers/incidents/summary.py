@@ -16,9 +16,7 @@ from consumers.reports.report import Kind, Report, Seconds
 VICTIMS_MAX: Final = 32
 CPUS_MAX: Final = 256
 _NO_STALLS: Final = (Kind.PANIC, Kind.CLOCKSOURCE_UNSTABLE)
-# All of this is done again for every report of a storm.
-_PLACE, _LAST_PLACE, _CPUS = attrgetter("place"), attrgetter("last_place"), attrgetter("cpus")
-_STRUCTURED, _CORRUPTED = attrgetter("structured"), attrgetter("corrupted")
+_PLACE: Final = attrgetter("place")
 
 
 @dataclass(slots=True)
@@ -84,29 +82,38 @@ def summarise(incident: Incident, folded: Folded) -> None:
     began = [since_ns(each) for each in reports]
     root = incident.root = _root(reports, began)
     incident.kind, incident.task, incident.pid = root.kind, root.task, root.pid
-    incident.last_place = max(incident.last_place, *map(_PLACE, reports), *map(_LAST_PLACE, reports))
-    starts = [start for start, each in zip(began, reports, strict=True) if start is not None and not _panic(each)]
-    starts = starts or [each.ts_ns for each in reports if each.ts_ns is not None]
-    incident.since_ns = min(starts, default=None)
-    ends = [end for each in reports for end in (each.ts_ns, each.last_ts_ns) if end is not None]
-    incident.until_ns = max(ends, default=None)
-    incident.cpus = tuple(sorted(folded.cpus.union(*map(_CPUS, reports)))[:CPUS_MAX])
-    names = [*folded.victims, *(_victim(each) for each in reports if each is not root)]
-    own = _victim(root)
-    incident.victims = tuple(dict.fromkeys(each for each in names if each and each != own))[:VICTIMS_MAX]
+    last_place, cpus, victims = incident.last_place, set(folded.cpus), dict.fromkeys(folded.victims)
+    starts, first, ends = [], [], []
+    panicked, structured, corrupted = False, True, incident.skipped > 0
+    # One walk: all of this is done again for every report of a storm.
+    for start, each in zip(began, reports, strict=True):
+        last_place = max(last_place, each.place, each.last_place)
+        cpus.update(each.cpus)
+        if each.kind is Kind.PANIC:
+            panicked = True
+        elif start is not None:
+            starts.append(start)
+        if each.ts_ns is not None:
+            first.append(each.ts_ns)
+        if each.last_ts_ns is not None:
+            ends.append(each.last_ts_ns)
+        if each is not root and each.task is not None:
+            victims[_victim(each)] = None
+        structured = structured and each.structured
+        corrupted = corrupted or each.corrupted
+    victims.pop(_victim(root), None)
+    incident.last_place = last_place
+    incident.since_ns = min(starts or first, default=None)
+    incident.until_ns = max(ends + first, default=None)
+    incident.cpus = tuple(sorted(cpus)[:CPUS_MAX])
+    incident.victims = tuple(victims)[:VICTIMS_MAX]
+    incident.panicked, incident.structured, incident.corrupted = panicked, structured, corrupted
     found = lengths.known(reports, began)
     printed = [each for each in (found.get(lengths.PRINTED), folded.printed) if each is not None]
     if printed:
         found[lengths.PRINTED] = max(printed, key=lambda each: (each.high, each.low))
     incident.lengths = found | folded.measured
     incident.duration, incident.duration_from = lengths.used(incident.lengths)
-    incident.panicked = any(map(_panic, reports))
-    incident.structured = all(map(_STRUCTURED, reports))
-    incident.corrupted = incident.skipped > 0 or any(map(_CORRUPTED, reports))
-
-
-def _panic(report: Report) -> bool:
-    return report.kind is Kind.PANIC
 
 
 def _victim(report: Report) -> str:

@@ -14,6 +14,7 @@ from consumers.verdict.table import (
     PARTS,
     ROWS,
     RULES_VERSION,
+    THREADS,
     Condition,
     Either,
     Exits,
@@ -26,7 +27,6 @@ from consumers.verdict.table import (
 from consumers.verdict.text import QUESTIONS, symptom
 from consumers.verdict.verdict import Owner, Verdict
 
-_THREADS: Final = {"vcpu": "the vCPU", "iothread": "the I/O thread", "vhost": "the vhost thread"}
 #: What an owner is, as something that can fail.
 RESOURCES: Final = {
     Owner.VMM_PAUSE: "the running of the VM: its vCPUs were paused, stopped or frozen by the VMM or an operator",
@@ -109,7 +109,7 @@ def _asks(condition: Condition) -> str:
     match condition:
         case Share(letters, at_least, at_most, of):
             much = f"at least {at_least:g}" if at_least is not None else f"at most {at_most:g}"
-            return f"{_THREADS[of]} was {named(letters)} for {much} of the time"
+            return f"{THREADS[of]} was {named(letters)} for {much} of the time"
         case Most(letter):
             return f"it was {named(letter)} longer than anything else that kept it from running"
         case Is(fact, so):
@@ -126,7 +126,7 @@ def _contrary(condition: Condition, lines: str) -> str:
     match condition:
         case Share(letters, at_least, at_most, of):
             other, most = ("", at_most or 0) if at_least is None else ("something else than ", 1 - at_least)
-            text = f"{_THREADS[of]} was {other}{named(letters)} for more than {most:.2g} of the time"
+            text = f"{THREADS[of]} was {other}{named(letters)} for more than {most:.2g} of the time"
         case Most(letter):
             text = f"something else than being {named(letter)} kept it from running for longer"
         case Is(fact, so):

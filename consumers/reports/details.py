@@ -132,6 +132,8 @@ def _section(opened: Opened, name: str, groups: dict[str, str]) -> None:
         report.cpus = (cpu,)
     if name == "cpu" and cpu in report.cpus and report.task is None:
         report.task, report.pid = name_of(groups["comm"]), pid
+    if report.kind is Kind.RCU_TASKS_STALL and report.pid is None and "comm" in groups:
+        report.task, report.pid = name_of(groups["comm"].rstrip()), pid  # the first is who does not yield
     by_task = report.kind in (Kind.HUNG_TASK, Kind.SCX_STALL, Kind.RCU_TASKS_STALL)
     key = f"pid{pid}" if by_task and pid is not None else f"cpu{cpu}" if cpu is not None else name
     if opened.section in (_FROZEN, key) or (name in ("task", "task_old") and not by_task and opened.section):

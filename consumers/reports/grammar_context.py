@@ -106,7 +106,7 @@ CONTEXTS: Final = (
     ),
     _row(
         "clocksource_timeout",
-        r"clocksource: Watchdog (?P<clocksource>\S+) read timed out.*",
+        r"clocksource: Watchdog (?:remote CPU (?P<cpu>\d+)|(?P<clocksource>\S+)) read timed out.*",
         ("read timed out",),
         "7.2",
         "kernel/time/clocksource.c",

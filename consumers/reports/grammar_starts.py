@@ -108,7 +108,7 @@ STARTS: Final = (
         Role.START,
         Kind.RCU_TASKS_STALL,
         r"INFO: (?P<flavor>rcu_tasks\w*) detected stalls(?: on tasks:|\? \(Late IPI\?\)).*",
-        r"",
+        r"INFO: (?P<flavor>rcu_tasks\w*) detected stalls",
         ("detected stall",),
         "3.18",
         "",
@@ -120,7 +120,7 @@ STARTS: Final = (
         Kind.RCU_EXP_STALL,
         P + r"INFO: (?P<flavor>rcu_\w+) detected expedited stalls on CPUs/tasks: \{ ?(?P<who>[^}]*)\} "
         r"(?P<jiffies>\d+) jiffies s: (?P<exp>\d+) root: (?P<root>\S+)",
-        P + r"INFO: (?P<flavor>rcu_\w+) detected expedited stalls on CPUs/tasks: ?(?:\{ ?(?P<who>[^}]*))?",
+        P + r"INFO: (?P<flavor>rcu_\w+) detected expedited stalls(?: on CPUs/tasks: ?(?:\{ ?(?P<who>[^}]*))?)?",
         ("expedited stall",),
         "4.3",
         "",
@@ -131,8 +131,8 @@ STARTS: Final = (
         Role.START,
         Kind.RCU_STALL,
         P + r"INFO: (?P<flavor>rcu_\w+) self-detected stall on CPU(?: *\{(?P<who>[^}]*)\})?\s*(?:" + TAIL + r")?",
-        P + r"INFO: (?P<flavor>rcu_\w+) self-detected stall on CPU",
-        ("self-detected stall",),
+        P + r"INFO: (?P<flavor>rcu_\w+) self-",
+        ("self-detected stall", "rcu_sched self-", "rcu_preempt self-"),
         "3.0",
         "",
         _STALL,
@@ -143,7 +143,7 @@ STARTS: Final = (
         Kind.RCU_STALL,
         P + r"INFO: (?P<flavor>rcu_\w+) detected stalls? on (?:CPUs/tasks|CPU (?P<cpu>\d+)):?"
         r"(?: *\{(?P<who>[^}]*)\})?\s*(?:" + TAIL + r")?",
-        P + r"INFO: (?P<flavor>rcu_\w+) detected stalls? on CPU",
+        P + r"INFO: (?P<flavor>rcu_\w+) detected stalls? on",
         ("detected stall",),
         "3.0",
         "",
@@ -168,8 +168,8 @@ STARTS: Final = (
         r"INFO: task "
         + COMM
         + r":(?P<pid>\d+) blocked (?P<iowait>in I/O wait )?for more than (?P<dur_s>\d+) seconds\.?",
-        r"INFO: task " + COMM + r":(?P<pid>\d+) blocked (?P<iowait>in I/O wait )?for",
-        ("blocked for", "blocked in I/O wait"),
+        r"INFO: task " + COMM + r":(?P<pid>\d+) blocked(?: (?P<iowait>in I/O wait )?for|\s*$)",
+        ("blocked for", "blocked in I/O wait", "INFO: task "),
         "3.0",
         "",
         "kernel/hung_task.c",
@@ -240,7 +240,17 @@ STARTS: Final = (
 
 #: Body that says enough to stand for a report whose head is lost.
 TAILS: Final = (
-    Row("rcu_tail", Role.TAIL, Kind.RCU_STALL, P + r"\s*" + TAIL, r"", ("(t=", "detected by"), "3.0", "", _STALL),
+    Row(
+        "rcu_tail",
+        Role.TAIL,
+        Kind.RCU_STALL,
+        P + r"\s*" + TAIL,
+        P + r"\s*\((?:detected by (?P<by>\d+), )?t=(?P<jiffies>\d+) jiffies",
+        ("(t=", "detected by"),
+        "3.0",
+        "",
+        _STALL,
+    ),
     Row(
         "rcu_cpu",
         Role.TAIL,
@@ -248,7 +258,7 @@ TAILS: Final = (
         P + r"\s*(?P<cpu>\d+)(?:-(?P<flags>\S{3,5}))?: \((?P<ticks>\d+) (?P<unit>ticks this GP|GPs behind)\) "
         r"idle=(?P<dyn>[0-9a-f]+)/(?P<nest>-?[0-9a-f]+)/(?P<nmi>\w+)(?: softirq=(?P<softirq>\d+/\d+))?"
         r"(?: fqs=(?P<fqs>\d+))? ?(?:last_accelerate: \S+ (?:dyntick_enabled: \d+|nonlazy_posted: \S+ \S+)|\.?)?"
-        r"(?:rcuc=(?P<rcuc>\d+) jiffies(?:\(starved\))?)?(?P<doubt> ?\(false positive\?\))?",
+        r"(?:rcuc=(?P<rcuc>-?\d+) jiffies(?:\(starved\))?)?(?P<doubt> ?\(false positive\?\))?",
         P + r"\s*(?P<cpu>\d+)(?:-(?P<flags>\S{3,5}))?: \((?P<ticks>\d+) (?P<unit>ticks this GP|GPs behind)\)",
         ("ticks this GP)", "GPs behind)"),
         "3.3",

@@ -1,7 +1,8 @@
-r"""Records of /dev/kmsg to lines: `prio,seq,usec,flags[,caller=X];text`, and what netconsole makes of them.
+"""Records of /dev/kmsg to lines: `prio,seq,usec,flags[,caller=X];text`, also as extended netconsole sends them.
 
 Source: Documentation/ABI/testing/dev-kmsg, Documentation/networking/netconsole.rst, drivers/net/netconsole.c (a release
-in front, `ncfrag=off/len` among the fields). Only facility 0 is the kernel's, and nobody else can write it.
+in front; of a line above a datagram's size each part, `ncfrag` among its fields, is a line of its own). Only facility 0
+is the kernel's, and nobody else can write it.
 """
 
 from typing import Final
@@ -18,7 +19,7 @@ _NUMBER_DIGITS_MAX: Final = 19
 
 
 class _Header:
-    __slots__ = ("caller", "fragment", "prio", "seq", "text", "ts_us")
+    __slots__ = ("caller", "prio", "seq", "text", "ts_us")
 
     def __init__(self, record: bytes) -> None:
         head, mark, self.text = record[:RECORD_BYTES_MAX].partition(b";")
@@ -31,7 +32,6 @@ class _Header:
         self.prio, self.seq, self.ts_us = (_number(field, record) for field in fields[:3])
         extra = dict(field.partition(b"=")[::2] for field in fields[4:])
         self.caller = extra.get(b"caller", b"").decode("ascii", "replace")[:16]
-        self.fragment = extra.get(b"ncfrag", b"")
 
 
 def kmsg_line(record: bytes, place: int | None = None) -> Line | None:
@@ -56,50 +56,6 @@ def is_kmsg(head: bytes) -> bool:
     except BadInputError:
         return False
     return True
-
-
-class NetconsoleLines:
-    """Joins the fragments of extended netconsole messages and makes lines of them; does no input itself.
-
-    Datagrams may come in any order; at most `FRAGMENTED_MAX` messages are incomplete at a time, the oldest is given up
-    and counted in `lost`.
-    """
-
-    FRAGMENTED_MAX: Final = 64
-    FRAGMENTS_MAX: Final = 32
-
-    def __init__(self) -> None:
-        self.lost = 0
-        self._parts: dict[int, dict[int, bytes]] = {}
-
-    def feed(self, datagram: bytes) -> Line | None:
-        """Take one datagram and return its line, or that which it completes.
-
-        Raises:
-            BadInputError: `reason` is `record`: no header, or a number out of bounds.
-        """
-        header = _Header(datagram)
-        if not header.fragment:
-            return kmsg_line(datagram)
-        offset, _, size = header.fragment.partition(b"/")
-        at, whole_bytes = _number(offset, datagram), _number(size, datagram)
-        parts = self._parts.setdefault(header.seq, {})
-        parts[at] = header.text
-        if len(self._parts) > self.FRAGMENTED_MAX:
-            self._give_up(next(iter(self._parts)))
-        if len(parts) > self.FRAGMENTS_MAX:
-            self._give_up(header.seq)
-            return None
-        text = b"".join(parts[key] for key in sorted(parts))
-        if len(text) < min(whole_bytes, RECORD_BYTES_MAX):
-            return None
-        self._parts.pop(header.seq, None)
-        caller = f",caller={header.caller}" if header.caller else ""
-        return kmsg_line(f"{header.prio},{header.seq},{header.ts_us},-{caller};".encode() + text)
-
-    def _give_up(self, seq: int) -> None:
-        self._parts.pop(seq, None)
-        self.lost += 1
 
 
 def _number(field: bytes, record: bytes) -> int:

@@ -1,9 +1,9 @@
 r"""Lines of text to lines of a kernel log: what consoles, dmesg, journals, syslog and CI put in front is taken off.
 
 Sources: kernel/printk/printk.c (`[%5lu.%06lu][%6s] `, `<prio>`), util-linux sys-utils/dmesg.c (`kern :warn : `, delta
-and wall-clock times), RFC 3164 and RFC 5424 (syslog), systemd src/shared/logs-show.c. Prefixes stack in any order, so
-they are taken off until nothing more is one. What a userspace program logged under its own name is no line of the
-kernel.
+and wall-clock times), RFC 3164 and RFC 5424 (syslog), systemd src/shared/logs-show.c, drivers/net/netconsole.c (records
+with their header, in a syslog). Prefixes stack in any order, so they are taken off until nothing more is one. What a
+userspace program logged under its own name is no line of the kernel.
 """
 
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import re2
 
+from consumers.reports.kmsg_record import kmsg_line
 from consumers.reports.report import Line
 
 #: Longest line that is looked at, and the most prefixes taken off one.
@@ -42,6 +43,7 @@ _CLOCK: Final = r"\d\d:\d\d:\d\d(?:[.,]\d{1,9})?"
 _DATE: Final = (
     rf"(?:(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? )?{_MONTH} {{1,2}}\d{{1,2}} (?:\d{{4}} )?{_CLOCK}"
     r"(?: \d{4})?(?: [A-Z]{3,4})?"
+    rf"|\pL{{3,5}}\.? {{1,2}}\d{{1,2}} {_CLOCK}"  # months of other languages
     rf"|\d{{4}}[-/]\d\d[-/]\d\d[T _-]{_CLOCK} ?(?:Z|UTC|[+-]\d\d:?\d\d)?)"
 )
 _IDENT: Final = r"(?P<ident>[\w./@:-]{1,64}?)(?:\[(?P<pid>\d{1,10})\])?"
@@ -60,10 +62,15 @@ _PREFIX: Final = _compiled(
     r"|<(?P<bare>\d)>"
     r"|\[ {0,6}\d{1,11}\.\]"  # retyped without its microseconds
     r"|\[ {0,9}(?P<caller>[TC]\d{1,10})\]"  # and without its seconds
+    r"|\[ {0,12}\]"  # and emptied
     r"|>+ ?"  # quoted mail
     r"|(?:DEBUG|TRACE|WARN|WARNING|ERROR|NOTICE)[ :|-]+"  # of what wrote the file; INFO: is the kernel's too
     r"|[ \t]+"
     r")"
+)
+# A record with its own header, as netconsole sends it and syslog keeps it, behind the name of who sent it.
+_RECORD: Final = _compiled(
+    r"(?:[\w.:-]{1,64} )?(?P<record>(?:\d[\w.+-]{1,64},)?\d{1,3},\d{1,15},\d{1,15},[-c+](?:,[\w./=,]{1,64})?;)"
 )
 # What a program of userspace wrote into the kernel's log, as systemd does.
 _USERSPACE: Final = _compiled(r"[\w.@-]{1,64}\[\d{1,10}\]: ")
@@ -71,6 +78,7 @@ _USERSPACE: Final = _compiled(r"[\w.@-]{1,64}\[\d{1,10}\]: ")
 _PID, _IDENT_GROUP, _FACILITY, _CALLER = (
     _PREFIX.groupindex[name] for name in (b"pid", b"ident", b"facility", b"caller")
 )
+_R_RECORD: Final = _RECORD.groupindex[b"record"]
 _B_PRIO, _B_S, _B_FRACTION, _B_CALLER = (_BRACKET.groupindex[name] for name in (b"prio", b"s", b"fraction", b"caller"))
 
 
@@ -120,6 +128,10 @@ def _line(place: int, octets: bytes) -> Line | None:
     bare = _without_prefixes(octets)
     if bare is None or _USERSPACE.match(bare.text) is not None:
         return None
+    record = _RECORD.match(bare.text) if bracket is None and b";" in bare.text else None
+    if record is not None:
+        line = kmsg_line(bare.text[record.start(_R_RECORD) :], place)
+        return None if line is None else line._replace(structured=False)
     text = bare.text.decode("utf-8", "replace")
     return Line(place, ts_ns, (caller or bare.caller).decode(), text, structured=False)
 

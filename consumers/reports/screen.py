@@ -4,27 +4,31 @@ Every row that can begin something has literals that a line of it cannot lack; a
 line. RE2 walks over all of them at once with one table, where a search for each would walk once per literal.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import re2
 
 from consumers.reports.grammar import ROWS
 from consumers.reports.grammar_context import NEARS
+from consumers.reports.grammar_row import Role, Row
 
 #: How many lines behind a candidate may still belong to its report, as an assembler attaches them.
 FOLLOWING_LINES_MAX: Final = 200
 _NEWLINE: Final = b"\n"
 
 
-def _pattern() -> Any:
-    literals = sorted({literal for row in (*ROWS, *NEARS) for literal in row.literals})
+def _pattern(rows: Iterable[Row]) -> Any:
+    literals = sorted({literal for row in rows for literal in row.literals})
     options = re2.Options()
     options.log_errors = False
     return re2.compile("|".join(re2.escape(literal) for literal in literals).encode(), options)
 
 
-_LITERALS: Final = _pattern()
+_ALL: Final = (*ROWS, *NEARS)
+_LITERALS: Final = _pattern(_ALL)
+#: Context alone begins nothing.
+_OPENINGS: Final = _pattern(row for row in _ALL if row.role is not Role.CONTEXT)
 
 
 def suspicious(data: bytes | memoryview) -> bool:
@@ -44,3 +48,12 @@ def candidates(data: bytes) -> Iterator[int]:
         at = data.find(_NEWLINE, found.end()) + 1
         if not at:
             return
+
+
+def next_opening(data: bytes, at: int) -> int | None:
+    """Return where the next line begins in which something may begin or end, from the line at `at` on; None for none.
+
+    Lines that are only context are passed over.
+    """
+    found = _OPENINGS.search(data, at)
+    return None if found is None else data.rfind(_NEWLINE, at, found.start()) + 1 or at

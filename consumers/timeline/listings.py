@@ -81,6 +81,11 @@ def _pair(name: str, value: str) -> str:
     return f"{literal(name + '=')} || cast({quoted} as varchar)"
 
 
+#: The roles of threads beside the vCPUs, in words.
+_HELPER: Final = """concat_ws(' ', case role when 'main' then 'main loop' when 'iothread' then 'I/O thread'
+  when 'daemon' then 'thread of a daemon,' else role end, name)"""
+#: Tables of samples of threads, and what is said of whose they are.
+SAMPLED: Final = {"vcpu_time": "coalesce('vCPU ' || vcpu, 'thread ' || tid)", "vmm_thread_time": _HELPER}
 _BAD_EVENTS: Final = "('GUEST_PANICKED', 'GUEST_CRASHLOADED', 'BLOCK_IO_ERROR', 'MEMORY_FAILURE', 'WATCHDOG')"
 _LISTINGS: Final = {
     "kmsg": Listing("message", "level", position="seq"),
@@ -115,6 +120,11 @@ _LISTINGS: Final = {
         "concat_ws(' ', 'vCPU', vcpu, case when valid_until_ns is null then 'is' else 'was' end, 'thread', tid,"
         " 'on CPUs', cpus_allowed)",
         "start_ns, valid_until_ns, cpus_allowed",
+        "vm, tid",
+    ),
+    "topology_thread": _changes(
+        f"concat_ws(' ', {_HELPER}, case when valid_until_ns is null then 'is' else 'was' end, 'thread', tid)",
+        "start_ns, valid_until_ns",
         "vm, tid",
     ),
     "relay_guests": _changes(
@@ -167,10 +177,10 @@ _NEEDED: Final = {"bpf_vcpu": {"vcpu", "state_name", "duration_ns", "open", "on_
 #: What a summary or another row says better.
 _LEFT_OUT: Final = frozenset(
     {"artifacts", "bpf_counts", "bpf_histograms", "clock_pings", "clock_readings", "coverage", "dead_letters", "losses",
-     "procfs_disk", "procfs_text"}
+     "procfs_disk", "procfs_text", "qmp_blockstats"}
 )  # fmt: skip
 #: The surface of the tables whose names do not begin with it.
-_SURFACES: Final = {"trace": "ftrace", "vcpu": "vcpu-time"}
+_SURFACES: Final = {"trace": "ftrace", "vcpu": "vcpu-time", "vmm": "vcpu-time"}
 
 
 def taken(table: str, *, each: bool) -> bool:
@@ -180,7 +190,7 @@ def taken(table: str, *, each: bool) -> bool:
 
 def counted(table: str) -> bool:
     """Return whether rows of `table` are not listed but summed up."""
-    return table.startswith("trace_") or table == "vcpu_time"
+    return table.startswith("trace_") or table in SAMPLED
 
 
 def surface_of(table: str) -> str:
@@ -235,18 +245,18 @@ def counts_sql(source: str, how: Listing, limit: int, *, rest: bool) -> str:
     return _COUNTS.format(source=source, where=where, second=S, having=having, limit=limit)
 
 
-def vcpu_sql(source: str, limit: int) -> str:
-    """Return the statement that sums samples of vCPUs up: what each did for how long, until it did something else.
+def threads_sql(table: str, source: str, limit: int) -> str:
+    """Return the statement that sums samples of threads up: what each did for how long, until it did something else.
 
-    Each row has the six names of a stream; the vCPU, its thread, state and whether it was frozen; the time from and to;
-    how long it ran and how long it waited for a CPU (null where the kernel does not say); the first arrival.
+    Each row has the six names of a stream; what the thread is, its state and whether it was frozen; the time from and
+    to; how long it ran and how long it waited for a CPU (null where the kernel does not say); the first arrival.
     """
-    return _VCPU_SPANS.format(source=source, limit=limit)
+    return _SPANS.format(who=SAMPLED[table], source=source, limit=limit)
 
 
-_VCPU_SPANS: Final = """
+_SPANS: Final = """
 with samples as (
-  select *, lag(ts_ns) over w as since_ns, run_ns - lag(run_ns) over w as ran_ns,
+  select *, {who} as who, lag(ts_ns) over w as since_ns, run_ns - lag(run_ns) over w as ran_ns,
          wait_ns - lag(wait_ns) over w as waited_ns
   from {source} window w as (partition by machine, boot_id, vm, pid, tid, start_ns order by position)
 ), judged as (
@@ -261,8 +271,8 @@ with samples as (
   select *, sum(other_) over w as number
   from parted window w as (partition by machine, boot_id, vm, pid, tid, start_ns order by position)
 )
-select machine, boot_id, layer, surface, instance, clock, vcpu, tid, any_value(state), any_value(frozen),
+select machine, boot_id, layer, surface, instance, clock, who, any_value(state), any_value(frozen),
        min(since_ns), max(ts_ns), sum(ran_ns)::bigint, sum(waited_ns)::bigint, min(arrival_ns)
-from numbered group by machine, boot_id, layer, surface, instance, clock, vm, pid, tid, start_ns, vcpu, number
-having max(ts_ns) >= min(window_ns) order by min(since_ns), vcpu limit {limit}
+from numbered group by machine, boot_id, layer, surface, instance, clock, vm, pid, tid, start_ns, who, number
+having max(ts_ns) >= min(window_ns) order by min(since_ns), tid limit {limit}
 """

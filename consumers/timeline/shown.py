@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from consumers.clocks.graph import REALTIME, Node
+from consumers.clocks.graph import COUNTERS, REALTIME, Node
 from consumers.render import utc
 from consumers.timeline.build import Timeline
 from consumers.timeline.entries import Entry, Kind
@@ -53,7 +53,7 @@ def own_time(entry: Entry) -> str:
         return "" if entry.kind is Kind.BLIND else "arrived"
     if entry.clock == REALTIME:
         return f"{at(entry.ts_ns, None)[11:]} {entry.clock}"
-    return f"{seconds(entry.ts_ns)} {entry.clock}"
+    return f"{entry.ts_ns if entry.clock in COUNTERS else seconds(entry.ts_ns)} {entry.clock}"
 
 
 def seconds(ns: int) -> str:

@@ -27,7 +27,7 @@ _CPUS_MAX: Final = 1024
 _SPANS_MAX: Final = 4
 #: Of hosts these are told whole: what befalls a host befalls its VMs.
 _OF_HOSTS: Final = frozenset({"kmsg", "procfs_hangs", "procfs_pressure", "bpf_hang"})
-_BY_VM: Final = ("qmp_", "topology_", "relay_", "vcpu_time")
+_BY_VM: Final = ("qmp_", "topology_", "relay_", *listings.SAMPLED)
 _NAMES: Final = ", ".join(Stream._fields)
 _LOSSES: Final = f"""
 select {_NAMES}, kind, first_position, count, reason, found_by, unit, arrival_ns from losses
@@ -98,8 +98,8 @@ def read(
             source = mine and _source(table, f"{_same(table, node, scope)} and {mine}", how, reaches[node], arrival)
             if not source:
                 continue
-            if table == "vcpu_time" and not each:
-                yield _vcpus(connection, source, limit)
+            if table in listings.SAMPLED and not each:
+                yield _threads(connection, table, source, limit)
             elif listings.counted(table) and not each:
                 yield _counted(connection, (table, node, source), how, layers, limit, rest=False)
             elif listings.taken(table, each=each):
@@ -124,7 +124,7 @@ def _same(table: str, node: Node, scope: Scope) -> str:
 
 # A FROM item of what can lie in the window on one clock; None where nothing can.
 def _source(table: str, same: str, how: Listing, found: Reach, arrival: Span) -> str | None:
-    pad_ns = 2 * S if table == "vcpu_time" else how.pad_ns
+    pad_ns = 2 * S if table in listings.SAMPLED else how.pad_ns
     spans = found.spans if len(found.spans) <= _SPANS_MAX else (Span(found.spans[0][0], found.spans[-1][1]),)
     times = [f"ts_ns between {span.since_ns - pad_ns} and {span.until_ns + pad_ns}" for span in spans]
     parts = [(span.since_ns, f"{same} and {time}") for span, time in zip(spans, times, strict=True)]
@@ -190,19 +190,21 @@ def _counted(
     return [entry for _, entry in counts.values()][:limit]
 
 
-def _vcpus(connection: duckdb.DuckDBPyConnection, source: str, limit: int) -> list[Entry]:
+# Of threads beside the vCPUs, that they slept is no news.
+def _threads(connection: duckdb.DuckDBPyConnection, table: str, source: str, limit: int) -> list[Entry]:
     entries = []
-    for row in connection.execute(listings.vcpu_sql(source, limit)).fetchall():
-        *names, vcpu, tid, state, frozen, since_ns, until_ns, ran_ns, waited_ns, arrival_ns = row
+    for row in connection.execute(listings.threads_sql(table, source, limit)).fetchall():
+        *names, who, state, frozen, since_ns, until_ns, ran_ns, waited_ns, arrival_ns = row
         stream, took_ns = Stream(*names), until_ns - since_ns
         runs = (ran_ns or 0) * 2 >= took_ns
-        held = not runs and (state in ("D", "T") or bool(frozen))
+        held = not runs and (state in ("D", "T", "t") or bool(frozen) or (waited_ns or 0) * 2 >= took_ns)
+        if table != "vcpu_time" and not runs and not held:
+            continue
         ran = "unknown" if ran_ns is None else f"{ran_ns / 1e9:.1f}"
         waited = "" if not waited_ns else f", waited {waited_ns / 1e9:.1f} s for a CPU"
         about = "" if runs else f" (state {state or 'unknown'}{', frozen' if frozen else ''})"
-        who = f"vCPU {vcpu}" if vcpu is not None else f"thread {tid}"
         text = f"{who} ran {ran} of {took_ns / 1e9:.1f} s{waited}{about}"
-        level = 4 if held or (waited_ns or 0) * 2 >= took_ns else 6
+        level = 4 if held else 6
         entries.append(Entry(Kind.SPAN, stream, stream.clock, since_ns, arrival_ns, text, until_ns, level))
     return entries
 

@@ -53,7 +53,8 @@ def reach(graph: Graph, node: Node | None, since_ns: int, until_ns: int, other: 
         return Reach((), complete=False)
     good = found.state >= 0
     # What lies between two points of the grid, though the other one may have no answer.
-    beside = 1 + int((1 + _RATE_MAX) * -(-(until_ns - since_ns) // PARTS))
+    apart = -(-(until_ns - since_ns) // PARTS) * graph.per_s(other) / graph.per_s(node)
+    beside = 1 + int((1 + _RATE_MAX) * apart)
     low, high = (found.ts_ns - found.bound_ns)[good].tolist(), (found.ts_ns + found.bound_ns)[good].tolist()
     if not low:
         return Reach((), complete=False)

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from consumers.incidents.incident import Incident
 from consumers.verdict.facts import ABOUT, Fact, Facts, holds, unknown
 from consumers.verdict.shares import Shares, named
-from consumers.verdict.table import Condition, Either, Exits, Is, Most, Row, Says, Share
+from consumers.verdict.table import THREADS, Condition, Either, Exits, Is, Most, Row, Says, Share
 from consumers.verdict.text import QUESTIONS
 from consumers.verdict.verdict import Evidence, Record
 
@@ -138,7 +138,7 @@ def _of_thread(condition: Share | Most, of: str, cpu: int, fact: Fact[Shares]) -
     shares = fact.value
     letters = condition.letters if isinstance(condition, Share) else condition.letter
     truth = _share(condition, shares) if isinstance(condition, Share) else _most(condition, shares)
-    who = f"vCPU {cpu}" if of == "vcpu" and cpu != ALL_VCPUS else {"vcpu": "the vCPU"}.get(of, of)
+    who = f"vCPU {cpu}" if of == "vcpu" and cpu != ALL_VCPUS else THREADS[of]
     bounds = _bounds(shares.at_least(letters), shares.at_most(letters))
     text = f"{who} was {named(letters)} for {bounds} of the time"
     about = "" if truth is None or not fact.text else f" ({fact.text})"

@@ -59,6 +59,7 @@ _KMSG: Final = "run the agent on the host with the surface kmsg"
 _BLOCK: Final = "run the agent on the host with the BPF program block-io"
 _SCHED: Final = "record sched:sched_switch and sched:sched_wakeup of the host (surface ftrace)"
 _QMP: Final = "configure the VM's monitor (surface qmp)"
+_THREADS: Final = "run the agent on the host with the surface vcpu-time"
 ABOUT: Final[Mapping[str, About]] = {
     "host": About("H1", "any stream of the host over the interval", "run the agent on the host of this VM"),
     "mapped": About(
@@ -87,15 +88,18 @@ ABOUT: Final[Mapping[str, About]] = {
         "H4", "whether the VMM held requests back to a limit", _QMP + "; run the guest's agent with the surface procfs"
     ),
     "io_timeout": About("H5", "timeouts of disks in the host's log", _KMSG),
-    "io_done": About("H6", "that the host had ended the request and told the guest", _BLOCK + "; " + _KVM),
-    "io_seen": About("H6", "that the request reached the host's disk", _BLOCK),
+    "io_done": About(
+        "H4", "that the VMM had ended the request", _QMP + "; run the guest's agent with the surface procfs"
+    ),
+    "io_seen": About("H6", "that the request reached the host's disk", _BLOCK + ", and the surfaces vcpu-time and qmp"),
     "io_network": About(
         "H6",
         "the link or the server behind a disk over the network",
         "collect the kernel log of whoever serves the disk",
     ),
-    "iothread": About("H1", "where the time of the VM's I/O thread went", _SCHED),
-    "vhost": About("H1", "where the time of the vhost thread went", _SCHED),
+    "iothread": About("H1", "where the time of the VM's I/O thread went", _THREADS),
+    "main_loop": About("H1", "where the time of the VMM's main loop went", _THREADS),
+    "vhost": About("H1", "where the time of the vhost thread went", _THREADS),
     "timer_due": About(
         "H2", "whether a timer or interrupt was due and not delivered", "record kvm:kvm_set_irq of the host"
     ),
@@ -114,9 +118,7 @@ ABOUT: Final[Mapping[str, About]] = {
     ),
     "host_suspend": About("H5", "whether the host was suspended", _KMSG),
     "tsc_write": About("H7", "whether the guest's TSC was moved", "record kvm:kvm_write_tsc_offset of the host"),
-    "daemon_stuck": About(
-        "H1", "whether the daemon that is waited for stood", "record sched:sched_switch where it runs"
-    ),
+    "daemon_stuck": About("H1", "whether the daemon that is waited for stood", _THREADS + ", which follows virtiofsd"),
 }
 
 
@@ -148,6 +150,7 @@ class Facts:
     io_seen: Fact[bool] = Fact()
     io_network: Fact[bool] = Fact()
     iothread: Fact[Shares] = Fact()
+    main_loop: Fact[Shares] = Fact()
     vhost: Fact[Shares] = Fact()
     timer_due: Fact[bool] = Fact()
     hog: Fact[bool] = Fact()
@@ -177,5 +180,7 @@ class Facts:
         return fact
 
 
+#: The names of threads beside the vCPUs.
+HELPERS: Final = ("iothread", "main_loop", "vhost")
 #: The names of what can be known or not.
 NAMES: Final = tuple(each.name for each in fields(Facts) if each.name not in ("length_s", "vcpus", "found"))

@@ -11,8 +11,8 @@ import duckdb
 
 from consumers.incidents.incident import Incident
 from consumers.lake.storage import Storage
-from consumers.verdict import of_guest, of_host, of_vcpus
-from consumers.verdict.facts import NAMES, Fact, Facts, known, unknown
+from consumers.verdict import of_guest, of_host, of_threads, of_vcpus
+from consumers.verdict.facts import HELPERS, NAMES, Fact, Facts, known, unknown
 from consumers.verdict.look import Look, S, There, interval, look
 from consumers.verdict.shares import part
 from schemas.errors import StorageError
@@ -49,7 +49,9 @@ def _facts(found: Look) -> Facts:
     facts = of_vcpus.add(found, facts, threads)
     if there is not None:
         facts.host = _host(found, there, facts)
-    facts = of_host.add(found, facts, threads)
+    helpers = of_threads.threads(found)
+    facts = of_host.add(found, facts, threads, calm=of_threads.none_blocked(found, helpers, threads))
+    facts = of_threads.add(found, facts, helpers)
     if there is not None and there.cut_ns:
         facts = _partly(facts, there)
     facts = of_guest.add(found, facts)
@@ -67,7 +69,10 @@ def _partly(facts: Facts, there: There) -> Facts:
         cpu: fact if fact.value is None else replace(fact, value=part(fact.value, share))
         for cpu, fact in facts.vcpus.items()
     }
-    return replace(facts, vcpus=vcpus, **seen)
+    times = {
+        name: replace(values[name], value=part(values[name].value, share)) for name in HELPERS if values[name].value
+    }
+    return replace(facts, vcpus=vcpus, **seen, **times)
 
 
 # Heartbeats of a stream of the host touch the time, or something is known of vCPUs in it.

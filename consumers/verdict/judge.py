@@ -11,7 +11,7 @@ from consumers.reports.report import Shape
 from consumers.verdict.conditions import Answer, Case, evaluate, of_report
 from consumers.verdict.facts import ABOUT, Facts, holds
 from consumers.verdict.moves import follow
-from consumers.verdict.table import HINTS, PARTS, ROWS, RULES_VERSION, Row
+from consumers.verdict.table import HINTS, PARTS, ROWS, RULES_VERSION, Row, Share
 from consumers.verdict.text import QUESTIONS, Symptom, symptom
 from consumers.verdict.verdict import Confidence, Evidence, Missing, Owner, Rejected, Verdict
 
@@ -155,11 +155,19 @@ def _confidence(case: Case, row: Row) -> tuple[Confidence, tuple[Missing, ...]]:
             short.append(_missing(facts, "vcpu"))
         elif row.letters == "GX" and any(each is None or each.at_least("G") < _IN_GUEST_MIN for each in shares):
             short.append(_missing(facts, "exits"))
+    short += [_missing(facts, name) for name in _half_known(facts, row)]
     highest = Confidence.MEDIUM if short else Confidence.HIGH
     if holds(facts.host) is not True:
         highest = Confidence.LOW
         short.insert(0, _missing(facts, "host"))
     return min(row.confidence, highest, key=_ORDER.index), tuple(short)
+
+
+# The threads beside the vCPUs that the row asks for, and of whose time too little is known.
+def _half_known(facts: Facts, row: Row) -> list[str]:
+    asked = dict.fromkeys(each.of for each in row.conditions if isinstance(each, Share) and each.of != "vcpu")
+    known = {name: facts.shares(name).value for name in asked}
+    return [name for name, shares in known.items() if shares is None or shares.known < KNOWN_MIN]
 
 
 def _exact(facts: Facts) -> bool:

@@ -44,17 +44,18 @@ _SUSPENDED: Final = re.compile(r"PM: suspend (?:entry|exit)|PM: hibernation: ")
 _BROKEN: Final = ("failed", "nospace")
 
 
-def add(look: Look, facts: Facts, threads: list[Thread]) -> Facts:
-    """Return `facts` with what the host's own streams say."""
+def add(look: Look, facts: Facts, threads: list[Thread], *, calm: bool = False) -> Facts:
+    """Return `facts` with what the host's own streams say; `calm`: no thread of the VMM waited for them."""
     if look.there is None or look.scope is None:
         return facts
     facts = _with_log(look, facts, look.there, threads)
-    slow, requests = _slow(look, look.there, look.scope)
+    slow, requests = _slow(look, look.there, look.scope, calm=calm)
     error, limited = _monitored(look, look.there, look.scope)
+    found = (*requests, *of_limits.evidence(limited), *_unanswered(look, look.there, look.scope))
     return replace(
         facts, memory=_memory(look, look.there), io_slow=slow, io_error=error,
         io_limited=of_limits.held_back(look, limited), tsc_write=_tsc_write(look, look.there),
-        many_vms=_many(look, look.there), found=(*facts.found, *requests, *of_limits.evidence(limited)),
+        many_vms=_many(look, look.there), found=(*facts.found, *found),
     )  # fmt: skip
 
 
@@ -171,7 +172,7 @@ def _killed(look: Look, there: There) -> Fact[bool] | None:
 
 
 # Requests of the VM's own process. What the host writes behind its back is of other threads, and proves nothing of it.
-def _slow(look: Look, there: There, scope: Scope) -> tuple[Fact[bool], list[Evidence]]:
+def _slow(look: Look, there: There, scope: Scope, *, calm: bool) -> tuple[Fact[bool], list[Evidence]]:
     streams, clock = look.of_host("bpf", "block-io"), look.on_clock(MONO)
     if not streams or clock is None:
         return Fact(), []
@@ -191,16 +192,18 @@ def _slow(look: Look, there: There, scope: Scope) -> tuple[Fact[bool], list[Evid
     if slow_ns >= SLOW_MIN * there.length_ns:
         return known(True, text, of_rows("bpf_block_io", mine)), []
     others = [row for row in rows if row["tgid"] not in pids]
-    if others:
+    if others and not calm:
         about = f"{len(others):,} slow requests of other processes of the host, which need not be for the VM"
         return unknown(about), [Evidence("H6", about, of_rows("bpf_block_io", others))]
     whole = look.watched(streams[0], there.window) is Answer.YES and not look.lost(streams[0], 0, 1 << 62)
-    return known(False, text if mine else "no request to a disk of the host was slow", complete=whole), []
+    if not mine:
+        text = "no thread of the VMM waited for the" if others else "no"
+        text += " slow requests of other processes" if others else " request to a disk of the host was slow"
+    return known(False, text, complete=whole), []
 
 
 def _monitored(look: Look, there: There, scope: Scope) -> tuple[Fact[bool], list[dict[str, Any]]]:
-    names = ", ".join(map(literal, scope.names))
-    where = f"machine = ? and boot_id = ? and vm in ({names}) and ts_ns between ? and ?"
+    where = f"machine = ? and boot_id = ? and {_of_vm(scope)} and ts_ns between ? and ?"
     params = (*there.node[:2], there.window.since_ns - S, there.window.until_ns + S)
     failed = look.rows(
         "qmp_events",
@@ -221,6 +224,22 @@ def _monitored(look: Look, there: There, scope: Scope) -> tuple[Fact[bool], list
         return Fact(), limited
     whole = all(look.watched(each, there.window) is Answer.YES for each in streams)
     return known(False, "QEMU told no error of I/O", complete=whole), limited
+
+
+# A monitor is served by the VMM's main loop.
+def _unanswered(look: Look, there: There, scope: Scope) -> list[Evidence]:
+    where = "connected and status is null and ts_ns - answer_ns <= ? and ts_ns >= ? order by answer_ns desc limit 1"
+    rows = look.rows(
+        "qmp_status",
+        f"select * from qmp_status where machine = ? and boot_id = ? and {_of_vm(scope)} and {where}",  # noqa: S608
+        *there.node[:2], there.window.until_ns, there.window.since_ns,
+    )  # fmt: skip
+    text = "QEMU's monitor, which its main loop serves, gave no answer for at least"
+    return [Evidence("H4", f"{text} {row['answer_ns'] / S:.1f} s", of_rows("qmp_status", [row])) for row in rows]
+
+
+def _of_vm(scope: Scope) -> str:
+    return f"vm in ({', '.join(map(literal, scope.names))})"
 
 
 # Incidents of other guests of the same host that opened within the length of this one. None is no no: who says so?

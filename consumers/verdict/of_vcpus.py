@@ -59,12 +59,17 @@ def threads(look: Look) -> list[Thread]:
     return [_thread(key[0], key[1], mine, there) for key, mine in list(found.items())[:_VCPUS_MAX]]
 
 
-def _thread(vcpu: int, tid: int, rows: list[dict[str, Any]], there: There) -> Thread:
+def samples_of(rows: list[dict[str, Any]]) -> tuple[Sample, ...]:
+    """Return the samples of one thread by its rows, in order."""
     # A thread whose cgroup is the root cannot be frozen: that is what null says there.
-    samples = tuple(
+    return tuple(
         Sample(row["ts_ns"], row["state"], bool(row["frozen"]), row["run_ns"], row["wait_ns"], row["timeslices"])
         for row in rows
     )
+
+
+def _thread(vcpu: int, tid: int, rows: list[dict[str, Any]], there: There) -> Thread:
+    samples = samples_of(rows)
     inside = [row for row in rows if there.window.since_ns - S <= row["ts_ns"] <= there.window.until_ns + S]
     stream = Stream(*(rows[0][name] for name in Stream._fields))
     cpus = frozenset(row["last_cpu"] for row in inside if row["last_cpu"] is not None)

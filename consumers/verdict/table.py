@@ -10,9 +10,18 @@ from consumers.verdict.text import Symptom
 from consumers.verdict.verdict import Confidence, Owner
 
 #: Grows with each change of the table or of what decides beside it; every verdict carries it.
-RULES_VERSION: Final = 1
+RULES_VERSION: Final = 2
 #: Two owners that each explain so much are both told.
 SHARED_MIN: Final = 0.3
+
+
+#: The threads whose time is asked for: the accused vCPU's, and those that serve the guest's disks and networks.
+THREADS: Final = {
+    "vcpu": "the vCPU",
+    "iothread": "the I/O thread",
+    "main_loop": "the main loop of the VMM",
+    "vhost": "the vhost thread",
+}
 
 
 class Share(NamedTuple):
@@ -121,6 +130,39 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("C6", _CPU, (Is("host_hardware"),), Owner.HARDWARE_FIRMWARE, _HIGH, "the host's CPU below it had an error"),
     Row("C6", _CPU, (Is("host_lockup"),), Owner.HOST_KERNEL, _HIGH, "the host's CPU below it was locked up itself"),
     Row("C1", _STANDS, (Share("T", 0.5),), Owner.VMM_PAUSE, _HIGH, _BY_PAUSE, letters="T"),
+    # That the vCPUs waited for CPUs as well moves no request.
+    Row(
+        "S3", _TASK, (Says("io"), Is("io_seen", so=False), Share("W", 0.5, of="iothread")), Owner.HOST_CPU, _HIGH,
+        "the VM's I/O thread got no CPU",
+    ),
+    Row(
+        "S3", _TASK, (Says("io"), Is("io_seen", so=False), Share("T", 0.5, of="iothread")), Owner.VMM_PAUSE, _HIGH,
+        "the VM's I/O thread was stopped or frozen",
+    ),
+    Row(
+        "S3", _TASK, (Says("io"), Is("io_seen", so=False), Share("S", 0.5, of="iothread"), Is("memory")),
+        Owner.HOST_MEMORY, _HIGH, "the host had no memory for the VM's I/O thread",
+    ),
+    Row(
+        "S3", _TASK, (Says("io"), Is("io_seen", so=False), Share("X", 0.5, of="iothread")), Owner.VMM_BUG, _MEDIUM,
+        "the VM's I/O thread ran and did not pass the request on",
+    ),
+    Row(
+        "S3", _TASK, (Says("io"), Is("io_seen", so=False), Share("W", 0.5, of="main_loop")), Owner.HOST_CPU, _HIGH,
+        "the VMM's main loop, which serves the disk, got no CPU",
+    ),
+    Row(
+        "S3", _TASK, (Says("io"), Is("io_seen", so=False), Share("T", 0.5, of="main_loop")), Owner.VMM_PAUSE, _HIGH,
+        "the VMM's main loop, which serves the disk, was stopped or frozen",
+    ),
+    Row(
+        "S3", _TASK, (Says("io"), Is("io_seen", so=False), Share("S", 0.5, of="main_loop"), Is("memory")),
+        Owner.HOST_MEMORY, _HIGH, "the host had no memory for the VMM's main loop, which serves the disk",
+    ),
+    Row(
+        "S3", _TASK, (Says("io"), Is("io_seen", so=False), Share("X", 0.5, of="main_loop")), Owner.VMM_BUG, _MEDIUM,
+        "the VMM's main loop, which serves the disk, ran and did not pass the request on",
+    ),
     Row("C2", _STANDS, (Share("W", 0.5),), Owner.HOST_CPU, _HIGH, _BY_WAIT, letters="W"),
     Row("C2", _CPU, (Share("W", 0.2), Most("W"), _TOO_LITTLE), Owner.HOST_CPU, _MEDIUM, _BY_WAIT, letters="W"),
     Row(
@@ -193,18 +235,6 @@ ROWS: Final[tuple[Row, ...]] = (
         "S2", _TASK, (Says("io"), Is("io_slow", so=False), Is("io_done")), Owner.GUEST_KERNEL, _MEDIUM,
         "the host had answered, and the guest did not take it",
     ),
-    Row(
-        "S3", _TASK, (Says("io"), Is("io_seen", so=False), Share("W", 0.5, of="iothread")), Owner.HOST_CPU, _HIGH,
-        "the VM's I/O thread got no CPU",
-    ),
-    Row(
-        "S3", _TASK, (Says("io"), Is("io_seen", so=False), Share("T", 0.5, of="iothread")), Owner.VMM_PAUSE, _HIGH,
-        "the VM's I/O thread was stopped or frozen",
-    ),
-    Row(
-        "S3", _TASK, (Says("io"), Is("io_seen", so=False), Share("XS", 0.5, of="iothread")), Owner.VMM_BUG, _MEDIUM,
-        "the VM's I/O thread did not pass the request on",
-    ),
     Row("S5", _TASK, (Says("guest_daemon"), Is("daemon_stuck")), Owner.GUEST_USERSPACE, _HIGH, _DAEMON, True),
     Row("S5", _TASK, (Says("guest_daemon"),), Owner.GUEST_USERSPACE, _MEDIUM, _DAEMON, True),
     Row("S5", _TASK, (Says("host_daemon"), Is("daemon_stuck")), Owner.VMM_BUG, _HIGH, "the host's daemon stood"),
@@ -224,7 +254,20 @@ ROWS: Final[tuple[Row, ...]] = (
     ),
     Row("K4", _CLOCK, (Is("bare"), Is("hardware")), Owner.HARDWARE_FIRMWARE, _MEDIUM, "the machine reports errors"),
     Row("N1", _NETWORK, (Share("W", 0.5, of="vhost"),), Owner.HOST_CPU, _HIGH, "the host had no CPU for vhost"),
-    Row("N1", _NETWORK, (Share("XST", 0.5, of="vhost"),), Owner.VMM_BUG, _HIGH, "vhost did not pass packets on"),
+    Row("N1", _NETWORK, (Share("T", 0.5, of="vhost"),), Owner.VMM_PAUSE, _HIGH, "vhost was stopped or frozen"),
+    Row("N1", _NETWORK, (Share("XS", 0.5, of="vhost"),), Owner.VMM_BUG, _HIGH, "vhost did not pass packets on"),
+    Row(
+        "N1", _NETWORK, (Share("W", 0.5, of="main_loop"),), Owner.HOST_CPU, _HIGH,
+        "the host had no CPU for the VMM's main loop",
+    ),
+    Row(
+        "N1", _NETWORK, (Share("T", 0.5, of="main_loop"),), Owner.VMM_PAUSE, _HIGH,
+        "the VMM's main loop was stopped or frozen",
+    ),
+    Row(
+        "N1", _NETWORK, (Share("S", 0.5, of="main_loop"),), Owner.VMM_BUG, _HIGH,
+        "the VMM's main loop stood in the host's kernel",
+    ),
 )  # fmt: skip
 
 #: What explains a part of the time: an answer only where two do, each SHARED_MIN of it.

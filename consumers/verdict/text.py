@@ -55,7 +55,8 @@ _NAP: Final = ("msleep", "usleep_range")
 #: schedule_timeout and schedule stand above it.
 _NAP_DEPTH: Final = 6
 _GUEST_DAEMON: Final = ("fuse_", "fanotify_", "autofs_", "call_usermodehelper", "wait_for_completion_state_usermode")
-_HOST_DAEMON: Final = ("virtio_fs_", "virtiofs_", "p9_", "v9fs_")
+_VIRTIOFS: Final = ("virtio_fs_", "virtiofs_")
+_9P: Final = ("p9_", "v9fs_")
 _GRACE: Final = ("synchronize_rcu", "synchronize_srcu", "rcu_barrier", "synchronize_sched", "wait_rcu_exp_gp")
 _LOCK: Final = (
     "__mutex_lock", "mutex_lock", "rwsem_down", "down_read", "down_write", "rtnl_lock", "__down",
@@ -114,6 +115,16 @@ def waits_for_cpu(report: Report) -> bool:
 def waits_for_grace(incident: Incident) -> bool:
     """Return whether a task waits for a grace period of RCU."""
     return has_frame(incident.root, _GRACE)
+
+
+def asks_virtiofsd(report: Report) -> bool:
+    """Return whether a task waits for the daemon that serves a virtio-fs, which the host runs."""
+    return has_frame(report, _VIRTIOFS)
+
+
+def asks_vmm(report: Report) -> bool:
+    """Return whether a task waits for a file system that the VMM serves itself."""
+    return has_frame(report, _9P)
 
 
 def _length_s(incident: Incident) -> float | None:
@@ -216,8 +227,15 @@ QUESTIONS: Final[Mapping[str, tuple[Callable[[Incident], bool], str]]] = {
         "the stack is of a module that injects failures",
     ),
     "io": (lambda each: has_frame(each.root, _IO), "the stack waits for a disk"),
-    "guest_daemon": (lambda each: has_frame(each.root, _GUEST_DAEMON), "the stack waits for a daemon of the guest"),
-    "host_daemon": (lambda each: has_frame(each.root, _HOST_DAEMON), "the stack waits for a daemon of the host"),
+    # virtio-fs is FUSE whose daemon is on the host.
+    "guest_daemon": (
+        lambda each: has_frame(each.root, _GUEST_DAEMON) and not asks_virtiofsd(each.root),
+        "the stack waits for a daemon of the guest",
+    ),
+    "host_daemon": (
+        lambda each: asks_virtiofsd(each.root) or asks_vmm(each.root),
+        "the stack waits for a daemon of the host",
+    ),
     "naps": (lambda each: has_frame(each.root, _NAP, _NAP_DEPTH), "the task sleeps for a time of its own choice"),
     "locked": (_locked, "the task waits for a lock"),
     "design": (

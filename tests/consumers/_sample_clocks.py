@@ -9,6 +9,9 @@ _S = 10**9
 #: printk's clock is so much ahead of CLOCK_MONOTONIC, the host was up for so long when the guest booted.
 PRINTK_AHEAD_NS = 1_370_000
 HOST_AHEAD_NS = 86_400 * _S
+#: The CPU's counter, and how long it had counted when the guest booted.
+TSC_HZ = 2_400_000_000
+TSC_AHEAD_NS = 7 * _S
 
 
 def frames(stream, boot_ns):
@@ -23,7 +26,9 @@ def frames(stream, boot_ns):
 
 def _reading(boot_ns, at_ns):
     fields = {"realtime_ns": boot_ns + at_ns + 100, "monotonic_ns": at_ns, "monotonic_raw_ns": at_ns + at_ns // 100_000}
-    fields |= {"boottime_ns": at_ns + 200, "tai_ns": boot_ns + at_ns + 37 * _S + 300, "bracket_ns": 800, "tsc": None}
+    fields |= {"boottime_ns": at_ns + 200, "tai_ns": boot_ns + at_ns + 37 * _S + 300, "bracket_ns": 800}
+    fields |= {"tsc": (at_ns + 60_000 + TSC_AHEAD_NS) * 12 // 5, "tsc_monotonic_ns": at_ns + 60_000}
+    fields |= {"tsc_bracket_ns": 60, "tsc_cpu": at_ns // _S // 10 % 2}
     fields |= {"cause": "interval", "slew_ppb": -10_000, "printk_ns": at_ns + 50_000 + PRINTK_AHEAD_NS}
     fields |= {"printk_monotonic_ns": at_ns + 50_000, "printk_bracket_ns": 2_200, "printk_cpu": at_ns // _S // 10 % 2}
     return Record("clock_readings", at_ns, fields | {"how": "perf-event"})

@@ -36,6 +36,29 @@ def _vcpu_time():
             yield Record("vcpu_time", _BOOT + second * S + tid, front | times | switches | seen)
 
 
+# The VM's I/O thread and its disk, which stand for as long as vCPU 1.
+_IO = {"vm": "web-7", "role": "iothread", "name": "io0", "pid": 4099, "tid": 4101, "start_ns": _BOOT - 20 * MS}
+
+
+def _thread():
+    yield Record("topology_thread", _BOOT, _IO | {"valid_from_ns": _BOOT, "valid_until_ns": None})
+
+
+def _thread_time():
+    for second in range(14):
+        held = 3 < second < 12
+        times = {"run_ns": 10 * MS * second, "wait_ns": MS * second, "timeslices": second, "last_cpu": 1}
+        switches = {"voluntary_switches": second, "involuntary_switches": 0}
+        state_ = {"state": "D" if held else "S", "frozen": held}
+        yield Record("vmm_thread_time", _BOOT + second * S + 4101, _IO | times | switches | state_)
+
+
+def _blockstats():
+    disk = {"vm": "web-7", "device": "d0", "qdev": "/machine/peripheral/d0", "node": "n0"}
+    for second in (0, 10):
+        yield Record("qmp_blockstats", _BOOT + second * S, disk | {"rd_operations": 90, "wr_operations": 7})
+
+
 def _qmp(realtime_ns):
     status = {"vm": "web-7", "connected": True, "status": "running", "running": True, "version": "7.2.22 Debian"}
     yield Record("qmp_status", _BOOT, status | {"answer_ns": 400_000})
@@ -67,7 +90,12 @@ def _procfs():
 def frames(guest, realtime_ns):
     """Yield the frames of the host's surfaces, and of the guest that has the stream `guest`."""
     numbers = count()
-    surfaces = {"topology": _topology(), "vcpu-time": _vcpu_time(), "qmp": _qmp(realtime_ns), "procfs": _procfs()}
+    surfaces = {
+        "topology": [*_topology(), *_thread()],
+        "vcpu-time": [*_vcpu_time(), *_thread_time()],
+        "qmp": [*_qmp(realtime_ns), *_blockstats()],
+        "procfs": _procfs(),
+    }
     for surface, records in surfaces.items():
         stream, taken = HOST._replace(surface=surface), list(records)
         if surface == "qmp":

@@ -12,7 +12,7 @@ from tests.consumers import _sample, _sample_clocks
 S = 10**9
 COLUMNS = {
     "clock_readings": "machine layer boot_id instance position realtime_ns monotonic_ns monotonic_raw_ns boottime_ns tai_ns "
-    "bracket_ns slew_ppb printk_ns printk_monotonic_ns printk_bracket_ns",
+    "bracket_ns slew_ppb printk_ns printk_monotonic_ns printk_bracket_ns tsc tsc_monotonic_ns tsc_bracket_ns",
     "clock_pings": "machine layer boot_id instance position host_machine host_boot_id t0_ns t1_ns t2_ns t3_ns generation",
     "coverage": "machine boot_id realtime_ns monotonic_ns boottime_ns bracket_ns",
 }
@@ -62,6 +62,11 @@ def test_a_time_of_the_kernel_log_is_one_of_every_other_clock_and_of_the_host(sa
         assert isinstance(found, Converted)
         # Steady by what the readings say: 5 ppm in 10 s at most.
         assert abs(found.ts_ns - shown) <= found.bound_ns < 60_000
+    shown = (at_ns + _sample_clocks.TSC_AHEAD_NS) * 12 // 5
+    found = sample.convert(shown, guest("x86-tsc"), guest("mono"))
+    assert abs(found.ts_ns - at_ns) <= found.bound_ns < 60_000
+    found = sample.convert(at_ns, guest("mono"), guest("x86-tsc"))
+    assert abs(found.ts_ns - shown) <= found.bound_ns < 60_000 * 12 // 5
     found = sample.convert(at_ns, guest("mono"), Node(*_sample_clocks.HOST, "boot"))
     assert abs(found.ts_ns - at_ns - _sample_clocks.HOST_AHEAD_NS) <= found.bound_ns < 11_000_000
 
@@ -96,6 +101,37 @@ def test_nulls_and_numbers_that_no_clock_shows_are_left_out(tables):
     edges = read_graph(tables).edges()
     sizes = {other.clock: len(edge.readings.x0_ns) for (_, other), edge in edges.items()}
     assert sizes == {"realtime": 1, "boot": 2}
+
+
+def test_a_counter_whose_frequency_readings_do_not_agree_on_connects_nothing(tables):
+    ticks = (1_000, 25_000_000_000, 49_000_000_000, 73_000_000_000)
+    pair = Node("m", "b", "mono"), Node("m", "b", "tsc")
+    for number, shown in enumerate(ticks):
+        at_ns = number * 10 * S
+        assert pair not in read_graph(tables).edges() or number == 3
+        reading(tables, number, at_ns, 5, tsc=shown, tsc_monotonic_ns=at_ns, tsc_bracket_ns=60)
+    # 2.5 ticks for a ns over the first stretch, in which it was set, and 2.4 over the two others.
+    edge = read_graph(tables).edges()[pair]
+    assert (edge.hz, edge.starts) == (2_400_000_000, [0, 1])
+
+
+def test_a_counter_of_an_agent_that_did_not_say_when_it_read_it_is_left_out(tables):
+    for number in range(5):
+        reading(tables, number, number * 10 * S, 5, tsc=number * 24_000_000_000)
+    assert {other.clock for _, other in read_graph(tables).edges()} == {"realtime", "boot"}
+
+
+def test_a_wide_reading_of_printks_clock_does_not_hide_a_tight_one(tables):
+    for number, bracket_ns in enumerate([10 * S, 20_000_000, 10 * S, 10 * S]):
+        at_ns = (100 + 20 * number) * S
+        of_printk = {"printk_ns": at_ns + 7, "printk_monotonic_ns": at_ns, "printk_bracket_ns": bracket_ns}
+        reading(tables, number, at_ns, 5, **of_printk)
+    mono, printk = Node("m", "b", "mono"), Node("m", "b", "printk")
+    graph = read_graph(tables)
+    assert len(graph.edges()[mono, printk].readings.x0_ns) == 1
+    found = graph.convert(160 * S, printk, mono)
+    # 40 s at 1000 ppm at most.
+    assert abs(found.ts_ns - 160 * S) <= found.bound_ns < 60_000_000
 
 
 def test_of_two_agents_readings_those_of_one_are_taken(tables):

@@ -14,8 +14,6 @@ from tests.guest._python import ROOT
 from tests.producers import _bpf
 
 pytestmark = [pytest.mark.guest, pytest.mark.kernel]
-#: Nobody says yet what QEMU's own I/O threads do on the host.
-UNKNOWABLE = {"I/O thread frozen"}
 #: Its guest never said again what time it was: the last seconds are not known, and may be too many.
 DOUBTFUL = {"panic in a lockup"}
 KINDS = {"soft": Kind.SOFT_LOCKUP, "rcu": Kind.RCU_STALL, "task": Kind.HUNG_TASK}
@@ -64,10 +62,7 @@ def test_there_are_no_other_incidents(ran):
 @pytest.mark.parametrize("case", FAILURES, ids=lambda case: case.name.replace(" ", "-"))
 def test_it_has_its_owner_where_the_host_is_known(ran, case):
     (one,) = of(ran, case)
-    if case.name in UNKNOWABLE:
-        assert one.seen.owner is Owner.UNDETERMINED
-        assert any("I/O thread" in each.text for each in one.seen.missing)
-    elif case.name not in DOUBTFUL or one.seen.owner is not Owner.UNDETERMINED:
+    if case.name not in DOUBTFUL or one.seen.owner is not Owner.UNDETERMINED:
         # A loop on a host that others keep busy shares its time with them, and neither is picked alone.
         assert case.owner in (one.seen.owner, one.seen.shared), one.seen
         assert one.seen.evidence

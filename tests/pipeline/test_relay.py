@@ -300,6 +300,7 @@ def test_an_agent_in_a_guest_gives_its_kernel_log_to_the_relay(relayed, kernel_l
     agent.said("relayed by the-host as web-1")
     kernel_log.write(50)
     relayed.until(lambda: len(_pings(relayed.log)) >= 10, "a burst of pings")
+    asked_ns = time.monotonic_ns()
     assert agent.stop() == 0, agent.story()
     assert relay.stop() == 0
     relayed.collect()
@@ -307,6 +308,8 @@ def test_an_agent_in_a_guest_gives_its_kernel_log_to_the_relay(relayed, kernel_l
     assert len(found) == 50
     sql = "select count(*), count(other) from clock_pings where machine = 'web-1' and vm = 'web-1' and t0_ns < t3_ns"
     assert relayed.query(sql) == [(len(_pings(relayed.log)), 0)]
+    # The end of a run is known on the host's clock too.
+    assert relayed.query("select max(t0_ns) from clock_pings")[0][0] > asked_ns
     assert relayed.query("select count(*) from dead_letters where surface = 'clocks'") == [(0,)]
     for stream, times in _pings(relayed.log):
         assert stream == Stream("web-1", boot_id(), "guest-kernel", "clocks", "relay", "mono")

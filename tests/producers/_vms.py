@@ -20,6 +20,7 @@ def run(name):
         while not end[name].is_set(): pass
     else:
         end[name].wait()
+if sys.argv[2]: ctypes.CDLL(None).prctl(15, sys.argv[2].encode(), 0, 0, 0)
 for name in names:
     threading.Thread(target=run, args=(name,), daemon=True).start()
 up.wait()
@@ -30,10 +31,10 @@ for line in sys.stdin:
 
 
 class FakeVm:
-    """Such a process; `end` lets one of its threads come to its end."""
+    """Such a process, called `name`; `end` lets one of its threads come to its end."""
 
-    def __init__(self, *threads, command=()):
-        arguments = [sys.executable, "-c", _CODE, "|".join(threads), *command]
+    def __init__(self, *threads, command=(), name=""):
+        arguments = [sys.executable, "-c", _CODE, "|".join(threads), name, *command]
         self._process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout.readline() == "up\n"
         self.pid = self._process.pid
@@ -50,8 +51,8 @@ class FakeVm:
 
 
 @contextlib.contextmanager
-def fake_vm(*threads, command=()):
-    vm = FakeVm(*threads, command=command)
+def fake_vm(*threads, command=(), name=""):
+    vm = FakeVm(*threads, command=command, name=name)
     try:
         yield vm
     finally:

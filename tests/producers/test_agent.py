@@ -9,6 +9,7 @@ import pytest
 
 from producers import agent as agent_module
 from producers.agent import run_agent
+from producers.log import LogWriter
 from producers.registry import Identity
 from producers.source import Batch
 from schemas import heartbeat
@@ -103,6 +104,26 @@ def test_a_source_without_a_descriptor_is_asked_at_every_tick(run):
     frame = next(frame for frame in found if frame.encoding == "scripted")
     assert (frame.encoding_version, frame.descriptor) == (3, b"hash")
     assert source.calls == ["stop", "give up", "close"]
+
+
+def test_what_a_tick_takes_does_not_move_those_behind_it_away_from_the_heartbeats(run, monkeypatch):
+    groups, sync = [], LogWriter.sync
+
+    def counted(self):
+        groups.append(None)
+        sync(self)
+
+    def slow(source):
+        time.sleep(0.03)
+        source.pending.append(b"record")
+
+    monkeypatch.setattr(LogWriter, "sync", counted)
+    source = Scripted("a", [slow] * 20, tick_s=0.1)
+    found = run(source, for_s=1.05, heartbeat_s=0.1)["a"]
+    # Eleven, and one at the end; with pauses of 0.1 s between them there would be nine.
+    assert source.drains > 10
+    # What is due together is one group for the disk.
+    assert len(groups) < 0.8 * len(found)
 
 
 def test_what_a_tick_leaves_is_read_at_once(run):

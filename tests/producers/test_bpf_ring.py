@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from producers import bpf_ring
+from producers import bpf_ring, native
 from producers.bpf_ring import Ring, Status
 from schemas.errors import AccessError, BadInputError, UsageError
 
@@ -223,6 +223,7 @@ def test_a_ring_that_overwrites_is_refused_by_name():
 
 
 def test_a_helper_that_was_not_built_is_said_with_the_remedy(monkeypatch, tmp_path):
-    monkeypatch.setattr(bpf_ring, "FOLDER", tmp_path)
+    monkeypatch.setattr(native, "FOLDER", tmp_path)
+    native.load.cache_clear()
     with pytest.raises(AccessError, match="run `make bpf`"):
         bpf_ring.load_helper.__wrapped__()

@@ -1,9 +1,11 @@
 import os
+import platform
+import select
 import time
 
 import pytest
 
-from producers import clocks
+from producers import clocks, printk_clock
 from producers.registry import Identity, Known, Opening
 from schemas import state
 from schemas.config import ClocksConfig, Config
@@ -40,6 +42,9 @@ def test_a_reading_has_every_clock_and_says_how_printks_was_read(source):
         if "printk_ns" in fields:
             assert fields["how"] == "perf-event"
             assert abs(fields["printk_monotonic_ns"] - fields["monotonic_ns"]) < 10**9
+        of_tsc = {"tsc_monotonic_ns", "tsc_bracket_ns", "tsc_cpu"}
+        assert of_tsc & set(fields) == (set() if fields["tsc"] is None else of_tsc)
+        assert fields["tsc"] is not None or "; not the CPU's counter" in clocks.check()
 
 
 @pytest.mark.kernel
@@ -57,3 +62,31 @@ def test_a_clock_that_is_set_makes_a_reading_that_says_so(source):
 
 def test_check_names_the_clocks():
     assert clocks.check().startswith("realtime, monotonic, monotonic_raw, boottime, tai")
+
+
+@pytest.fixture
+def no_perf(monkeypatch):
+    # A system call that no kernel has.
+    monkeypatch.setitem(printk_clock._SYSCALL, platform.machine(), 9999)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(("marker", "how"), [(True, "marker"), (False, "read-time")])
+def test_without_perf_the_kernel_log_says_what_is_known_of_printks_clock(no_perf, kernel_log, marker, how):
+    config = Config(clocks=ClocksConfig(printk_marker=marker))
+    (opened,) = clocks.open_sources(Opening(Identity("m", "b" * 36, "host"), {}, config))
+    try:
+        opened.drain()
+        kernel_log.write(1)
+        with select.epoll() as waits:
+            waits.register(opened.fileno(), select.EPOLLIN)
+            assert bool(waits.poll(1 if how == "read-time" else 0)) == (how == "read-time")
+        opened.drain()
+        (batch,) = opened.cut()
+    finally:
+        opened.close()
+    fields = state.unpack(batch.body)[-1].fields
+    assert fields["how"] == how
+    assert fields["printk_bracket_ns"] > 0
+    assert "printk_cpu" not in fields
+    assert "by when its records are read (perf_event_open: " in clocks.check()

@@ -45,7 +45,9 @@ class Peer:
 def watched(tmp_path):
     """A monitor whose clock is ours, its peer, and what it told of threads."""
     peer, clock, told = Peer(tmp_path / "qmp"), SimpleNamespace(ns=S), {}
-    monitor = Monitor(Vm("web", qmp=tmp_path / "qmp"), 10 * S, lambda: clock.ns, told.__setitem__)
+    monitor = Monitor(
+        Vm("web", qmp=tmp_path / "qmp"), 10 * S, lambda: clock.ns, lambda name, *threads: told.update({name: threads})
+    )
 
     def sample(after_s=0):
         clock.ns += after_s * S
@@ -70,7 +72,7 @@ def test_events_come_with_their_time_and_data_and_bad_lines_as_they_were(watched
     assert watched.monitor.connected
     assert watched.monitor.counters == {"events": 2, "bad": 1, "connections": 1}
     sent = [json.loads(line)["execute"] for line in watched.peer.peer.recv(4096).splitlines()]
-    assert sent == ["qmp_capabilities", "query-status", "query-block", "query-cpus-fast"]
+    assert sent == ["qmp_capabilities", *qmp._QUERIES]
 
 
 def test_answers_of_any_form_are_rows_that_a_body_can_hold(watched):
@@ -79,13 +81,29 @@ def test_answers_of_any_form_are_rows_that_a_body_can_hold(watched):
     watched.sample()
     blocks = [{"device": "\ud800", "io-status": "ok", "inserted": {"ro": {"a": {}}, "bps": 1 << 80, "iops": 7}}, 1]
     cpus = [{"cpu-index": 0, "thread-id": 42}, {"cpu-index": "x"}, 3]
-    values = {"query-status": {"status": "running", "running": 1}, "query-block": blocks, "query-cpus-fast": cpus}
+    stats = {"wr_operations": 9, "rd_operations": 1 << 80, "idle_time_ns": "x"}
+    counts = [{"device": "d0", "qdev": "/d", "node-name": "n0", "stats": stats}, {"device": "d1", "stats": 3}, 1]
+    iothreads = [{"id": "io0", "thread-id": 43}, {"id": 1, "thread-id": "x"}, 3]
+    values = {
+        "query-status": {"status": "running", "running": 1},
+        "query-block": blocks,
+        "query-blockstats": counts,
+        "query-cpus-fast": cpus,
+        "query-iothreads": iothreads,
+    }
     for line in watched.peer.peer.recv(4096).splitlines():
         command = json.loads(line)
         watched.peer.say(
             json.dumps({"return": values.get(command["execute"], {}), "id": command["id"]}).encode() + b"\n"
         )
-    found = dict(watched.sample(1))
+    rows = watched.sample(1)
+    found = dict(rows)
+    counted = [fields for kind, fields in rows if kind == "qmp_blockstats"]
+    assert [(each["device"], each["node"], each["wr_operations"]) for each in counted] == [
+        ("d0", "n0", 9),
+        ("d1", None, None),
+    ]
+    assert counted[0]["rd_operations"] is counted[0]["idle_time_ns"] is None
     assert found["qmp_status"]["status"] == "running"
     assert found["qmp_status"]["running"] is None
     assert found["qmp_status"]["answer_ns"] == S
@@ -97,7 +115,7 @@ def test_answers_of_any_form_are_rows_that_a_body_can_hold(watched):
     )
     records = [state.Record(kind, 1, fields) for kind, fields in found.items()]
     assert state.unpack(state.pack(records)) == records
-    assert watched.told == {"web": {0: 42}}
+    assert watched.told == {"web": ({0: 42}, {43: "io0"})}
 
 
 def test_a_monitor_that_does_not_answer_is_told_and_not_asked_again(watched):
@@ -169,6 +187,7 @@ def qemu(tmp_path):
         pytest.skip("needs qemu-system-x86_64")
     monitors = [word for name in "ab" for word in ("-qmp", f"unix:{tmp_path / name},server=on,wait=off")]
     machine = ["-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35", "-accel", "tcg", "-smp", "2"]
+    machine += ["-object", "iothread,id=io7"]
     drive = ["-drive", "if=none,id=d0,driver=null-co,size=1M,node-name=n0"]
     command = [binary, "-name", "guest=idle", "-S", "-m", "32", *machine, *drive, *monitors]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
@@ -206,6 +225,10 @@ def test_a_real_qemu_says_what_happens_to_its_vm(qemu, monkeypatch):
     # Its threads have no names here: they are found because QEMU says which they are.
     (vm,) = until(lambda: [vm for vm in finder.found(boottime_ns()) if vm.process.pid == qemu.pid and vm.vcpus])
     assert (vm.name, [each.vcpu for each in vm.vcpus]) == ("idle", [0, 1])
+    assert [(each.role, each.name) for each in vm.helpers if each.role == "iothread"] == [("iothread", "io7")]
+    assert vm.helpers[0].role == "main"
+    (counts, *_) = rows("qmp_blockstats")
+    assert (counts["device"], counts["node"], counts["rd_operations"]) == ("d0", "n0", 0)
     qemu.say("cont")
     qemu.say("stop")
     qemu.say("system_reset")

@@ -39,3 +39,14 @@ def test_an_answer_behind_the_end_of_a_burst_begins_nothing():
     pings(burst, [1000] * PINGS_MAX)
     assert pings(burst, [1000]) == 1
     assert not burst.answered(9000)
+
+
+def test_a_burst_is_over_with_its_last_answer():
+    burst = Burst()
+    assert burst.over
+    burst.begin()
+    for _ in range(PINGS_MAX - 1):
+        assert burst.answered(1000)
+        assert not burst.over
+    assert not burst.answered(1000)
+    assert burst.over

@@ -27,9 +27,16 @@ def watch(pid):
 
 
 def test_a_vm_and_its_threads_are_told_once_then_each_minute_and_when_they_go():
-    with fake_vm("CPU 0/KVM", "CPU 1/KVM", command=("-name", "web")) as fake:
+    with fake_vm("CPU 0/KVM", "CPU 1/KVM", "IO io0", "worker", command=("-name", "web")) as fake:
         sample = watch(fake.pid)
-        vm, first, second = sample(10)
+        vm, first, second, main, io = sample(10)
+        assert {main.kind, io.kind} == {"topology_thread"}
+        assert [(each.fields["role"], each.fields["vm"]) for each in (main, io)] == [
+            ("main", "web"),
+            ("iothread", "web"),
+        ]
+        assert (io.fields["name"], main.fields["tid"]) == ("io0", fake.pid)
+        assert (io.fields["valid_from_ns"], io.fields["valid_until_ns"]) == (10 * S, None)
         assert (vm.kind, vm.ts_ns, vm.fields["vm"], vm.fields["vcpus"]) == ("topology_vm", 10 * S, "web", 2)
         assert (vm.fields["uuid"], vm.fields["guest_machine"], vm.fields["vmm"]) == (None, "web", "qemu")
         assert (vm.fields["valid_from_ns"], vm.fields["valid_until_ns"]) == (10 * S, None)
@@ -38,22 +45,23 @@ def test_a_vm_and_its_threads_are_told_once_then_each_minute_and_when_they_go():
         assert first.fields["cpus_allowed"]
         assert first.fields["last_cpu"] < os.cpu_count()
         assert sample(20) == []
-        assert len(sample(70)) == 3
+        assert len(sample(70)) == 5
         fake.end("CPU 1/KVM")
-        until(lambda: len(names(f"/proc/{fake.pid}/task")) == 2)
+        until(lambda: len(names(f"/proc/{fake.pid}/task")) == 4)
         (gone,) = sample(80)
         assert (gone.fields["vcpu"], gone.fields["valid_from_ns"], gone.fields["valid_until_ns"]) == (1, 10 * S, 70 * S)
     ended = sample(90)
     assert {(each.kind, each.fields["valid_until_ns"]) for each in ended} == {
         ("topology_vm", 80 * S),
         ("topology_vcpu", 80 * S),
+        ("topology_thread", 80 * S),
     }
 
 
 def test_other_cpus_allowed_are_another_fact():
     with fake_vm("CPU 0/KVM") as fake:
         sample = watch(fake.pid)
-        _, before = sample(1)
+        _, before, _ = sample(1)
         cpu = min(os.sched_getaffinity(before.fields["tid"]))
         os.sched_setaffinity(before.fields["tid"], {cpu})
         ended, begun = sample(2)

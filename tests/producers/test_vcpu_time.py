@@ -25,7 +25,11 @@ FREEZER = Path("/sys/fs/cgroup/freezer")
 def sampling(pid, scan_interval_s=3600):
     sampler = Sampler(Finder(VmsConfig(scan_interval_s=scan_interval_s)), boottime_ns)
     try:
-        yield lambda: {record.fields["vcpu"]: record for record in sampler.sample() if record.fields["pid"] == pid}
+        yield lambda: {
+            record.fields["vcpu"]: record
+            for record in sampler.sample()
+            if record.fields["pid"] == pid and record.kind == "vcpu_time"
+        }
     finally:
         sampler.close()
 
@@ -42,6 +46,18 @@ def test_threads_that_sleep_get_nothing():
         assert before[0].fields["voluntary_switches"] >= 1
         assert before[0].fields["timeslices"] >= 1
         assert 0 <= before[0].fields["last_cpu"] < os.cpu_count()
+
+
+def test_threads_beside_the_vcpus_have_rows_of_their_own_kind():
+    with fake_vm("CPU 0/KVM", "IO io0", "worker", command=("-name", "web")) as fake:
+        sampler = Sampler(Finder(VmsConfig()), boottime_ns)
+        found = [record for record in sampler.sample() if record.fields["pid"] == fake.pid]
+        sampler.close()
+    rows = [record.fields for record in found if record.kind == "vmm_thread_time"]
+    assert [(row["role"], row["vm"]) for row in rows] == [("main", "web"), ("iothread", "web"), ("worker", "web")]
+    assert (rows[1]["name"], rows[1]["state"]) == ("io0", "S")
+    assert all(row["run_ns"] >= 0 and "vcpu" not in row for row in rows)
+    assert len(found) == 4
 
 
 def test_times_grow_as_the_thread_runs():
@@ -96,7 +112,7 @@ def test_a_thread_that_has_the_number_of_another_is_not_taken_for_it():
         (vm,) = [each for each in Finder(VmsConfig()).found(0) if each.process.pid == fake.pid]
         (vcpu,) = vm.vcpus
         later = vcpu._replace(thread=vcpu.thread._replace(start_ns=vcpu.thread.start_ns + 10**7))
-        sampler = Sampler(_Fixed(vm._replace(vcpus=(later,))), boottime_ns)
+        sampler = Sampler(_Fixed(vm._replace(vcpus=(later,), helpers=())), boottime_ns)
         assert sampler.sample() == []
         sampler.close()
 
@@ -111,7 +127,7 @@ def test_without_descriptors_threads_are_counted_as_unopened():
             assert sampler.sample() == []
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        assert sampler.unopened == 2
+        assert sampler.unopened == 3  # its first thread among them
         sampler.close()
 
 

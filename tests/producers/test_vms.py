@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from producers import vms
+from producers import vmm_threads, vms
 from producers.vms import Finder, parse_name, parse_stat
 from schemas.config import Vm, VmsConfig
 from tests.producers._vms import fake_vm, names, until
@@ -45,6 +45,58 @@ def test_each_monitor_has_names_of_its_own(threads, command, vmm, name, vcpus):
     assert (vm.uuid, vm.machine) == ("", vm.name)
 
 
+def test_threads_that_a_guest_waits_for_are_told_by_their_names_the_most_telling_first():
+    names = ("CPU 0/KVM", "worker", "IO io one", "vhost-77", "iou-wrk-12", "IO disk2", "IO mon_iothread", "call_rcu")
+    with fake_vm(*names, "qemu", "SPICE Worker", command=QEMU, name="qemu") as fake:
+        (vm,) = find(fake.pid)
+    assert [(each.role, each.name) for each in vm.helpers][1:] == [
+        ("iothread", "io one"),
+        ("iothread", "disk2"),
+        ("worker", "worker"),
+        ("worker", "iou-wrk-12"),
+        ("worker", "qemu"),
+        ("vhost", "vhost-77"),
+    ]
+    main = vm.helpers[0]
+    assert (main.role, main.thread) == ("main", vm.process)
+    assert len({each.thread for each in (*vm.helpers, *vm.vcpus)}) == 8
+
+
+def test_a_virtiofsd_is_of_the_vm_that_names_its_socket(tmp_path):
+    socket = tmp_path / "fs.sock"
+    daemon = ("--shared-dir", "/srv", f"--socket-path={socket}")
+    qemu = (*QEMU, "-chardev", f"socket,id=fs0,path={socket}")
+    with (
+        fake_vm("pool", command=daemon, name="virtiofsd") as served,
+        fake_vm("pool", command=("--socket-path", f"{socket}2"), name="virtiofsd"),
+        fake_vm("CPU 0/KVM", command=qemu) as fake,
+    ):
+        (vm,) = find(fake.pid)
+        daemons = [each for each in vm.helpers if each.role == "daemon"]
+        assert {each.thread.pid for each in daemons} == {served.pid}
+        assert {each.name for each in daemons} == {"virtiofsd", "pool"}
+
+
+def test_a_kernel_thread_of_vhost_is_of_the_vm_whose_thread_it_names(tmp_path):
+    def write(pid, tid, name, flags):
+        folder = tmp_path / str(pid) / "task" / str(tid)
+        folder.mkdir(parents=True)
+        line = (
+            f"{tid} ({name}) S 1 1 1 0 -1 {flags} 0 0 0 0 0 0 0 0 20 0 2 0 500 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 17 5 0 0"
+        )
+        (folder / "stat").write_text(line)
+        if pid == tid:
+            (folder.parent.parent / "stat").write_text(line)
+
+    write(70, 70, "qemu-system-x86", 0)
+    write(70, 71, "CPU 0/KVM", 0)
+    write(80, 80, "vhost-71", 0x00200000)
+    write(81, 81, "vhost-99", 0x00200000)
+    write(82, 82, "vhost-70", 0)  # whoever calls itself so is not the kernel's
+    (vm,) = Finder(VmsConfig(), tmp_path).found(0)
+    assert [(each.role, each.thread.tid) for each in vm.helpers] == [("main", 70), ("vhost", 80)]
+
+
 def test_what_only_sounds_like_a_vcpu_is_none():
     with fake_vm("CPU x/KVM", "my vcpu0", "vcpu", "fc_vcpu") as fake:
         assert find(fake.pid) == []
@@ -57,14 +109,15 @@ def test_the_configuration_names_a_process_that_says_nothing():
 
 
 def test_threads_that_qemu_itself_names_are_followed_where_they_have_no_names():
-    with fake_vm("qemu-system-x86", "worker", command=["-name", "plain"]) as fake:
+    with fake_vm("qemu-system-x86", "worker", "nameless", command=["-name", "plain"]) as fake:
         finder = Finder(VmsConfig())
         tids = sorted(int(name) for name in names(f"/proc/{fake.pid}/task"))
-        finder.tell("plain", {0: tids[1], 1: tids[2]})
+        finder.tell("plain", {0: tids[1], 1: tids[2]}, {tids[3]: "io0"})
         (vm,) = [each for each in finder.found(0) if each.process.pid == fake.pid]
         assert [(each.vcpu, each.thread.tid) for each in vm.vcpus] == [(0, tids[1]), (1, tids[2])]
+        assert [(each.role, each.name) for each in vm.helpers][1:] == [("iothread", "io0")]
         # Threads of two processes are no VM.
-        finder.tell("plain", {0: tids[1], 1: threading.get_native_id()})
+        finder.tell("plain", {0: tids[1], 1: threading.get_native_id()}, {})
         assert [each for each in finder.found(1 << 60) if each.process.pid == fake.pid] == []
 
 
@@ -93,8 +146,18 @@ def test_more_vcpus_than_a_host_has_are_left_out_and_counted(monkeypatch):
     with fake_vm("CPU 0/KVM", "CPU 1/KVM", "CPU 2/KVM") as fake:
         found = finder.found(0)
     assert sum(len(vm.vcpus) for vm in found) == 2
+    assert all(vm.helpers for vm in found)
     assert finder.left_out >= 1
     assert fake.pid in {vm.process.pid for vm in found}
+
+
+def test_more_helpers_than_are_followed_are_left_out_and_counted(monkeypatch):
+    monkeypatch.setattr(vmm_threads, "VM_THREADS_MAX", 2)
+    finder = Finder(VmsConfig())
+    with fake_vm("CPU 0/KVM", "worker", "worker", "IO a") as fake:
+        (vm,) = [each for each in finder.found(0) if each.process.pid == fake.pid]
+    assert [each.role for each in vm.helpers] == ["main", "iothread"]
+    assert finder.left_out >= 2
 
 
 @pytest.mark.parametrize(

@@ -51,12 +51,14 @@ class Receiver:
 
     def __init__(self, answer=lambda _body: (200, ""), port=0):
         self.bodies = []
+        self.headers = []
         self.answer = answer
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                outer.headers.append(dict(self.headers))
                 outer.bodies.append(body)
                 status, text = outer.answer(body)
                 with contextlib.suppress(OSError):  # whoever asked may have gone
@@ -89,14 +91,18 @@ class Receiver:
 
 
 class Alertmanager:
-    """The real one on a loopback port, whose notifications come to `hook`."""
+    """The real one on a loopback port, whose notifications come to `hook`; with `web` (its own configuration) by https.
 
-    def __init__(self, folder, config=None):
+    `trust` and `headers` are how the tests themselves ask it then.
+    """
+
+    def __init__(self, folder, config=None, web=None, trust=None, headers=None):
         if shutil.which(ALERTMANAGER) is None:
             pytest.skip(f"{ALERTMANAGER} is not there: `make setup-alert` installs it")
         self.hook = Receiver()
         self._folder, self.port = folder, free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if web else 'http'}://127.0.0.1:{self.port}"
+        self._web, self._trust, self._headers = web, trust, headers or {}
         route = "{receiver: hook, group_by: [host, alertname], group_wait: 0s, group_interval: 1s, repeat_interval: 1h}"
         made = config or f"route: {route}\n"
         made += f"receivers:\n- name: hook\n  webhook_configs:\n  - {{url: '{self.hook.url}', send_resolved: true}}\n"
@@ -106,6 +112,9 @@ class Alertmanager:
     def start(self):
         words = ["--config.file", str(self._folder / "am.yml"), "--storage.path", str(self._folder / "am-data")]
         words += [f"--web.listen-address=127.0.0.1:{self.port}", "--cluster.listen-address="]
+        if self._web:
+            (self._folder / "web.yml").write_text(self._web)
+            words += ["--web.config.file", str(self._folder / "web.yml")]
         with (self._folder / "am.err").open("ab") as err:
             self._process = subprocess.Popen([ALERTMANAGER, *words], stdout=err, stderr=err)
         until(lambda: self.get("/-/ready") is not None, 30)
@@ -120,7 +129,11 @@ class Alertmanager:
         self.hook.__exit__()
 
     def get(self, path):
-        with contextlib.suppress(OSError), urllib.request.urlopen(self.url + path, timeout=5) as answer:
+        request = urllib.request.Request(self.url + path, headers=self._headers)
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(request, timeout=5, context=self._trust) as answer,
+        ):
             return answer.read()
         return None
 

@@ -3,6 +3,7 @@
 import json
 
 import pyarrow as pa
+import pytest
 
 from consumers.alerts.case import Case, verdict_from_json, verdict_to_json
 from consumers.alerts.payload import Whose
@@ -35,9 +36,18 @@ def test_a_verdict_goes_through_json():
 
 def test_a_case_goes_through_json():
     case = Case(incident(), Whose("v", "h"), 1 * S, 2 * S, None, VERDICT, 5, 9, {"a"}, set())
-    again = Case.from_json(json.loads(json.dumps(case.to_json())))
+    again = Case.from_json(json.loads(json.dumps(case.to_json())), {}.__getitem__)
     assert again == case
     assert again.alert() == case.alert()
+
+
+def test_of_an_incident_that_stands_elsewhere_a_case_has_the_id():
+    case = Case(incident(), Whose("v", "h"), 1 * S, 2 * S)
+    value = case.to_json(whole=False)
+    assert "stress" not in json.dumps(value)
+    assert Case.from_json(value, {"i1": case.incident}.__getitem__).incident is case.incident
+    with pytest.raises(KeyError):
+        Case.from_json(value, {}.__getitem__)
 
 
 def test_its_end_is_when_it_ended_first_and_going_on_takes_that_back():

@@ -7,22 +7,17 @@ import time
 
 import pytest
 
-from consumers.alerts.follow import MESSAGES_UNTOLD_MAX, AlertFollower
-from consumers.alerts.judge import Judge
+from consumers.alerts.follow import MESSAGES_UNTOLD_MAX
 from consumers.alerts.partition import PartitionAlerter
-from consumers.alerts.signs import SignReader
 from consumers.lake.audit import audit
 from consumers.lake.storage import MemoryStorage
-from consumers.transport.memory import MemoryLog, MemoryReader
-from consumers.verdict.verdict import Confidence, Owner, Verdict
+from consumers.transport.memory import MemoryLog
 from consumers.views import run_query
-from schemas.config import AlertConfig
 from schemas.errors import StorageError
 from tests.consumers.alerts._cases import Alertmanager, Receiver, free_port, until
 from tests.consumers.alerts._floods import RECORDS, flood
+from tests.consumers.alerts._followers import Running, follower
 from tests.consumers.alerts._stalls import HEALTHY, LOG, STATE, Kernel, reading
-
-VERDICT = Verdict(Owner.HOST_CPU, Confidence.HIGH, "C2", 1, "the vCPU waited for a CPU of its host")
 
 
 class FailingStorage(MemoryStorage):
@@ -59,30 +54,6 @@ def alertmanager(tmp_path):
     made.start()
     yield made
     made.close()
-
-
-def follower(log, storage, url=None, assess=lambda _incident: VERDICT, **keys):
-    keys = {"alertmanager": (url,) if url else (), "resend_s": 1.0, "ends_ahead_s": 60.0, "commit_s": 0.1} | keys
-    reader = MemoryReader(log)
-    return AlertFollower(reader, storage, AlertConfig(**keys), Judge(assess), SignReader(lambda: MemoryReader(log)))
-
-
-class Running:
-    """A follower in a thread; at the end of the block it is stopped in good order."""
-
-    def __init__(self, each):
-        self.each = each
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=each.run, args=(self._stop,), kwargs={"until_end": False})
-
-    def __enter__(self):
-        self._thread.start()
-        return self.each
-
-    def __exit__(self, *_):
-        self._stop.set()
-        self._thread.join(30)
-        assert not self._thread.is_alive()
 
 
 def rows(storage, columns="incident_id, version, state"):
@@ -367,7 +338,9 @@ def test_while_too_many_wait_no_more_is_read(log, storage, caplog):
     each._reader._batch_max = 5
     with Running(each):
         until(lambda: any("no more is read" in record.message for record in caplog.records))
+        time.sleep(0.5)
         assert sum(one.position for one in each._alerters.values()) < 30
+    assert len([record for record in caplog.records if "no more is read" in record.message]) == 1
 
 
 def test_what_retention_deleted_unread_is_passed_over(log, storage, caplog):

@@ -222,7 +222,7 @@ def test_what_ends_right_behind_a_restart_has_its_lines(restored):
     assert (len(ended.root.lines), ended.root.cpus) == (3, (1,))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.sets(st.integers(0, 9)))
 def test_taken_up_again_anywhere_it_says_the_same(cuts):
     frames = story()

@@ -1,8 +1,12 @@
 """What is due when: coalesced, sent again, held, refused alone, tried again with growing pauses."""
 
+import logging
+import tracemalloc
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consumers.alerts.outage import Outage
 from consumers.alerts.outbox import BATCH_MAX, Answer, Outbox, Timing, Told
 from tests.consumers.alerts._cases import S, alert
 
@@ -144,6 +148,88 @@ def test_one_bad_alert_of_many_is_found_and_holds_nobody_up():
     assert set(taken(outbox, 61 * S)[0]) == {"a", "c", "new"}
     assert taken(outbox, 61 * S)[0] == ["bad"]
     assert outbox.refused == []
+
+
+def test_the_bad_one_of_a_full_batch_is_found_by_halves_while_others_go_on():
+    outbox, requests, told = Outbox(TIMING), [], set()
+    for number in range(BATCH_MAX):
+        outbox.put(alert(f"i{number}"), 0)
+    for now_ns in range(40):
+        outbox.put(alert(f"new-{now_ns}"), now_ns)
+        batch = outbox.take(now_ns, 0)
+        ids = {each.id for each in batch.alerts}
+        requests.append(ids)
+        answer = Answer.REFUSED if "i77" in ids else Answer.TAKEN
+        told |= {each.id for each in outbox.answered(batch, answer, now_ns)}
+    assert outbox.refused == ["i77"]
+    assert outbox.laments("i77")
+    assert not outbox.laments("i77"), "that is said once"
+    assert told >= {f"i{number}" for number in range(BATCH_MAX) if number != 77}
+    # About two for each half, and between them those of who came meanwhile.
+    assert all(
+        f"new-{number}" in requests[number] or f"new-{number}" in requests[number + 1] for number in range(1, 20)
+    )
+
+
+def test_one_that_is_refused_for_ever_delays_nobody_and_is_said_once_until_it_is_taken():
+    outbox, said, told = Outbox(TIMING), 0, 0
+    for second in range(600):
+        outbox.put(alert("bad", version=second + 1), second * S)
+        outbox.put(alert("good", version=second + 1), second * S)
+        while (batch := outbox.take(second * S, 0)) is not None:
+            bad = any(each.id == "bad" for each in batch.alerts)
+            outbox.answered(batch, Answer.REFUSED if bad else Answer.TAKEN, second * S)
+            said += outbox.laments("bad")
+            told += [each.id for each in batch.alerts] == ["good"]
+    assert said == 1
+    assert told > 250  # changes of one second go together
+    batch = outbox.take(700 * S, 0)
+    while batch is not None:
+        outbox.answered(batch, Answer.TAKEN, 700 * S)
+        batch = outbox.take(700 * S, 0)
+    assert outbox.waiting == 0
+
+
+def test_who_asks_to_be_left_alone_is_up_to_two_minutes():
+    outbox = Outbox(TIMING)
+    outbox.put(alert(), 0)
+    for now_s, wait_s, pause_s in ((0, 10, 10), (20, 0, 1), (40, 1, 2), (60, 86_400, 120)):
+        batch = outbox.take(now_s * S, 0)
+        outbox.answered(batch, Answer.FAILED, now_s * S, wait_s * S)
+        assert outbox.due_ns() == (now_s + pause_s) * S
+
+
+def test_an_hour_of_outage_costs_one_place_for_each_incident_and_loses_nothing():
+    count, outage, said, sizes, tries = 300, Outage("http://am"), [], [], 0
+    outbox, state = Outbox(TIMING), {}
+    tracemalloc.start()
+    for second in range(3600):
+        now_ns = second * S
+        for number in range(second % 10, count, 10):
+            ended = number % 3 == 0 and second > 1800
+            state[f"i{number}"] = (second + 1, ended)
+            outbox.put(alert(f"i{number}", second + 1, now_ns if ended else None), now_ns)
+        if (batch := outbox.take(now_ns, now_ns)) is not None:
+            tries += 1
+            outbox.answered(batch, Answer.FAILED, now_ns)
+            said.append(outage.answered(Answer.FAILED, f"HTTP 503 {second}", outbox.waiting, now_ns))
+        if second % 600 == 599:
+            sizes.append(tracemalloc.get_traced_memory()[0])
+            assert outbox.waiting == count
+    tracemalloc.stop()
+    assert max(sizes) < 1.2 * sizes[0]
+    assert tries < 130
+    newest, now_ns = {}, 3600 * S
+    while (due_ns := outbox.due_ns()) is not None and due_ns < 3660 * S:
+        now_ns = max(now_ns, due_ns)
+        batch = outbox.take(now_ns, now_ns)
+        outbox.answered(batch, Answer.TAKEN, now_ns)
+        said.append(outage.answered(Answer.TAKEN, "", outbox.waiting, now_ns))
+        newest |= {each.id: (each.version, each.ended_ns is not None) for each in batch.alerts}
+        assert len(batch.alerts) <= BATCH_MAX
+    assert newest == state
+    assert outbox.waiting == 0
+    assert [each.level for each in said if each] == [logging.ERROR, logging.INFO]
 
 
 def test_a_request_has_a_bound():

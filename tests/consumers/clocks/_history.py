@@ -34,6 +34,18 @@ class Halted:
         return self.base.read(self.machine.read(true_ns))
 
 
+@dataclass
+class Counter:
+    """Counts `hz` ticks in each second that `base` shows."""
+
+    base: Clock
+    hz: int
+
+    def read(self, true_ns):
+        whole, rest = np.divmod(self.base.read(true_ns), S)
+        return whole * self.hz + rest * self.hz // S
+
+
 def halts(rng, length_ns, restores):
     """Return the time of a machine that is stopped now and then, and the true time at which it goes back, if so."""
     pieces, steps = [(0, 0.0)], []

@@ -5,14 +5,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from consumers.clocks import pings
-from consumers.clocks.edges import MACHINES, PRINTK, SAME_RATE, SLEWED
+from consumers.clocks import pings, ticks
+from consumers.clocks.edges import MACHINES, PRINTK, SAME_RATE, SLEWED, TICKS
 from consumers.clocks.graph import Graph, Node
 from tests.consumers.clocks import _history
-from tests.consumers.clocks._history import Halted, S
+from tests.consumers.clocks._history import Counter, Halted, S
 
 LENGTH_NS = 600 * S
-NAMES = ("realtime", "mono", "mono_raw", "boot", "printk")
+NAMES = ("realtime", "mono", "mono_raw", "boot", "printk", "tsc")
 GUEST, HOST = ({name: Node(who, "b", name) for name in NAMES} for who in "gh")
 _PAIRS = 20
 
@@ -37,6 +37,16 @@ def machine(rng, nodes, graph, halts=None):
     boot = _history.random_clock(rng, 0, LENGTH_NS, steps=int(rng.integers(0, 3)), forward=True, **still)
     clocks = {"mono": mono, "mono_raw": raw, "printk": printk}
     clocks |= {"realtime": _history.with_ahead(mono, real), "boot": _history.with_ahead(mono, boot)}
+    # A counter, which may be set, as those of a machine that is suspended or moved to another one.
+    tsc = _history.random_clock(
+        rng,
+        int(rng.integers(0, 10**15)),
+        LENGTH_NS,
+        ppm=1,
+        around=rng.uniform(-200, 200),
+        steps=int(rng.integers(0, 3)),
+    )
+    clocks["tsc"] = Counter(tsc, int(rng.integers(2 * 10**9, 4 * 10**9)))
     if halts is not None:
         clocks = {name: Halted(each, halts) for name, each in clocks.items()}
     turns = np.sort([at for at, _ in steered])
@@ -48,7 +58,19 @@ def machine(rng, nodes, graph, halts=None):
         steady = np.searchsorted(turns, at if halts is None else halts.read(at))
         graph.add(nodes["mono"], nodes[name], replace(found, steady=steady), kind)
         ends.append((at[0], at[-1]))
+    _add_counter(rng, nodes, graph, clocks, lambda at: np.searchsorted(turns, at if halts is None else halts.read(at)))
     return clocks, (max(first for first, _ in ends), min(last for _, last in ends)), turns
+
+
+# Its readings are those of any clock, but in ticks, from which a frequency is to be found first.
+def _add_counter(rng, nodes, graph, clocks, steady):
+    found, at = _history.local(rng, clocks["mono"], clocks["tsc"], LENGTH_NS, int(rng.choice([1, 10, 30])) * S)
+    shown = found.lo_ns + found.x1_ns
+    hz = ticks.frequency_hz(found.x0_ns, found.x1_ns, shown)
+    if hz is not None:
+        lo_ns, hi_ns = ticks.ns_of(shown, hz) - found.x1_ns, ticks.ns_of(shown + 1, hz) + 1 - found.x0_ns
+        found = replace(found, lo_ns=lo_ns, hi_ns=hi_ns, steady=steady(at))
+        graph.add(nodes["mono"], nodes["tsc"], found, TICKS, hz)
 
 
 def history(seed):

@@ -56,3 +56,12 @@ def test_an_end_must_be_further_ahead_than_the_next_telling(run, tmp_path):
     done = run("alert", "--config", tmp_path / "x.toml", "--lake", tmp_path / "lake", "--log", tmp_path)
     assert done.code == 2
     assert "ends_ahead_s is at least twice resend_s" in done.err
+
+
+def test_a_login_whose_secret_is_not_in_the_environment_is_said_before_anything_is_made(run, tmp_path):
+    text = '[alert]\nalertmanager = ["https://am:9093"]\nalertmanager_token_env = "NO_SUCH_VARIABLE"\n'
+    (tmp_path / "x.toml").write_text(text)
+    done = run("alert", "--config", tmp_path / "x.toml", "--lake", tmp_path / "lake", "--log", tmp_path)
+    assert done.code == 2
+    assert "alert.alertmanager_token_env names the environment variable NO_SUCH_VARIABLE, which is not set" in done.err
+    assert not (tmp_path / "lake").exists()

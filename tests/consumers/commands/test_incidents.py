@@ -134,7 +134,7 @@ def test_an_empty_lake_is_one_sentence(run, empty_lake):
     )  # fmt: skip
     assert run("incidents", "--lake", empty_lake, "--format", "csv").out == ""
     assert run("incidents", "show", "ab", "--lake", empty_lake).err == (
-        "hypocenter: the lake has no incident, so none is called ab\n"
+        "hypocenter: the lake has no incident, so none is called ab: `hypocenter alert` finds them\n"
     )
     assert run("incidents").err == "hypocenter: incidents needs --lake DIR\n"
 

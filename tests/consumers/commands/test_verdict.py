@@ -59,6 +59,6 @@ def test_json_has_the_evidence_with_its_places(run, lake, incident):
 def test_a_wrong_id_and_a_wrong_layer_are_refused(run, lake, incident):
     done = run("verdict", "--lake", lake, "--incident", "0" * 20)
     assert (done.code, done.out) == (2, "")
-    assert f"the nearest is {incident}" in done.err
+    assert "`hypocenter incidents` lists them" in done.err
     done = run("verdict", "--lake", lake, "--incident", incident, "--withhold", "hots")
     assert (done.code, "hots" in done.err) == (2, True)

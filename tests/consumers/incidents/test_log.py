@@ -45,7 +45,7 @@ def test_every_version_is_newer_than_the_one_before(name):
     assert all(codec.decode(text).ended_by == "reboot" for text in final(run(lines_of(name))))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(NAMES), st.lists(st.integers(0, 150), max_size=8), st.booleans())
 def test_batches_and_restarts_change_no_byte(name, cuts, restarts):
     lines = lines_of(name)

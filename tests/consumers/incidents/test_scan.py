@@ -228,7 +228,7 @@ def test_what_only_looks_like_a_report_is_none(line):
     assert scan([line])[0] == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.sampled_from(sorted(EXPECTED)), st.lists(st.integers(0, 1 << 14), max_size=8), st.booleans())
 def test_how_a_log_is_cut_into_blocks_changes_no_byte(name, cuts, as_text):
     lines = console(name) if as_text else (CAPTURES / f"{name}.kmsg").read_bytes().splitlines(keepends=True)

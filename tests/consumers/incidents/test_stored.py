@@ -73,6 +73,8 @@ def test_an_id_that_is_no_or_several_incidents_is_refused(lake):
     assert stored.read(storage, "aa1").incident.id == "aa1"  # exactly that
     with pytest.raises(UsageError, match="3 incidents begin with aa: aa1, aa11, aa2"):
         stored.read(storage, "aa")
+    with pytest.raises(UsageError, match="the lake has no incident ; `hypocenter"):
+        stored.read(storage, "")
     with pytest.raises(UsageError, match="did you mean aa2"):
         stored.read(storage, "ab2")
 

@@ -10,7 +10,7 @@ from consumers.reports.codec import to_json
 from consumers.reports.kmsg_record import kmsg_line
 from consumers.reports.opened import LINES_SIZE_MAX
 from consumers.reports.report import Kind, Line, Seconds, Shape
-from tests.consumers.reports._corpus import KERNEL_NEGATIVES, LINES, USERSPACE_NEGATIVES
+from tests.consumers.reports._corpus import KERNEL_NEGATIVES, LINES, TEXT_NEGATIVES, USERSPACE_NEGATIVES
 from tests.consumers.reports._lines import CAPTURES, S, capture, record, records, text
 
 SOFT = "watchdog: BUG: soft lockup - CPU#{} stuck for {}s! [{}:{}]"
@@ -402,6 +402,35 @@ def test_other_kinds_carry_what_their_start_line_says():
     assert (report.task, report.pid, report.duration) == ("Web Content", 12345, Seconds(30.25, 30.25))
 
 
+def test_a_stall_of_rcu_tasks_names_the_first_task_that_does_not_yield():
+    rows = {
+        "INFO: rcu_tasks detected stalls on tasks:": "(____ptrval____): .. nvcsw: 1/1 holdout: 1 idle_cpu: -1/7",
+        "INFO: rcu_tasks_trace detected stalls on tasks:": "P2133: ... nesting: 1N cpu: 2",
+    }
+    for head, row in rows.items():
+        task = "task:osnoise/7       state:R  running task     stack:    0 pid: 2133 ppid:     2 flags:0x00004000"
+        other = task.replace("2133", "2134").replace("osnoise/7", "osnoise/8")
+        (report,) = assemble(records([(10.0, head), (10.0, row), (10.0, task), (10.0, row), (10.0, other)]))
+        assert (report.kind, report.task, report.pid) == (Kind.RCU_TASKS_STALL, "osnoise/7", 2133)
+
+
+def test_what_a_bpf_scheduler_was_disabled_for_belongs_to_its_report():
+    stalled = [
+        (10.0, 'sched_ext: BPF scheduler "simple" disabled (runnable task stall)'),
+        (10.0, "sched_ext: simple: watchdog failed to check in for 30.012s"),
+    ]
+    (report,) = assemble(records(stalled))
+    assert (report.kind, report.duration) == (Kind.SCX_STALL, Seconds(30.012, 30.012))
+    locked = [
+        (10.0, "sched_ext: Soft lockup - CPU 12 stuck for 15s, disabling BPF scheduler"),
+        (10.1, "sched_ext: simple: soft lockup - CPU 12 stuck for 15s"),
+    ]
+    assembler = ReportAssembler()
+    assembler.feed(records(locked))
+    (report,) = assembler.open_reports
+    assert (len(report.lines), assembler.near_misses) == (2, 0)
+
+
 def test_two_consoles_print_everything_twice_and_it_counts_once():
     once = [
         "[   12.000000] " + SOFT.format(1, 22, "one", 11),
@@ -471,7 +500,7 @@ def test_what_only_sounds_like_a_report_opens_none():
     assert len(KERNEL_NEGATIVES) >= 27
 
 
-@pytest.mark.parametrize("words", USERSPACE_NEGATIVES)
+@pytest.mark.parametrize("words", USERSPACE_NEGATIVES + TEXT_NEGATIVES)
 def test_what_userspace_writes_is_no_line_of_the_kernel(words):
     assert kmsg_line(f"12,1,1000000,-;{words}".encode()) is None
     assert kmsg_line(f"30,1,1000000,-,caller=T1;{words}".encode()) is None

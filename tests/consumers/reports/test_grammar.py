@@ -4,7 +4,7 @@ from consumers.reports import screen
 from consumers.reports.grammar import ROWS, match
 from consumers.reports.grammar_row import Role
 from consumers.reports.report import Line
-from tests.consumers.reports._corpus import KERNEL_NEGATIVES, LINES
+from tests.consumers.reports._corpus import KERNEL_NEGATIVES, LINES, TEXT_NEGATIVES
 
 
 def line(text, *, structured=True, ts_ns=1):
@@ -42,6 +42,28 @@ def test_a_line_that_begins_right_and_ends_wrong_is_a_damaged_one():
             assert {key: found.groups[key] for key in groups} == groups
 
 
+# As mail and pagers break lines; the beginning still says what it was.
+@pytest.mark.parametrize(
+    ("text", "row", "groups"),
+    [
+        ("rcu: INFO: rcu_sched self-", "rcu_stall_self", {"flavor": "rcu_sched"}),
+        ("rcu: INFO: rcu_preempt self-detected st=", "rcu_stall_self", {"flavor": "rcu_preempt"}),
+        ("INFO: rcu_sched detected stalls on", "rcu_stall_other", {"flavor": "rcu_sched"}),
+        ("INFO: rcu_tasks detected stalls on", "rcu_tasks_stall", {"flavor": "rcu_tasks"}),
+        ("rcu: INFO: rcu_preempt detected expedited stalls on", "rcu_exp_stall", {"flavor": "rcu_preempt"}),
+        ("INFO: task kworker/u50:3:3472 blocked ", "hung_task", {"comm": "kworker/u50:3", "pid": "3472"}),
+        ("rcu: \t(t=60006 jiffies ", "rcu_tail", {"jiffies": "60006"}),
+        ("\t(detected by 1, t=15015 jiffies, g=102", "rcu_tail", {"by": "1", "jiffies": "15015"}),
+    ],
+)
+def test_a_line_that_was_broken_in_two_is_known_by_its_beginning(text, row, groups):
+    for structured in (True, False):
+        found = match(line(text, structured=structured, ts_ns=None))
+        assert (found.row.name, found.damaged) == (row, True)
+        assert {key: found.groups[key] for key in groups} == groups
+    assert screen.suspicious(text.encode())
+
+
 def test_a_record_of_the_kernel_with_another_stuck_to_it_is_a_damaged_one():
     found = match(line("rcu: INFO: rcu_preempt self-detected stall on CPUwatchdog: x"))
     assert (found.row.name, found.damaged, found.groups) == ("rcu_stall_self", True, {"flavor": "rcu_preempt"})
@@ -68,6 +90,14 @@ def test_in_text_a_report_is_found_behind_what_nobody_knows():
 )
 def test_what_text_quotes_is_no_report(text):
     assert match(line(text, structured=False, ts_ns=None)) is None
+
+
+@pytest.mark.parametrize("text", TEXT_NEGATIVES)
+def test_what_a_rule_or_a_manual_says_is_no_report(text):
+    assert match(line(text, structured=False, ts_ns=None)) is None
+    # Nor is it where a kernel repeats it: a record of its own begins with what it is.
+    found = match(line(text))
+    assert found is None or found.row.role is Role.NEAR
 
 
 @pytest.mark.parametrize("text", KERNEL_NEGATIVES)

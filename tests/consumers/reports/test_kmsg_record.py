@@ -1,6 +1,6 @@
 import pytest
 
-from consumers.reports.kmsg_record import NetconsoleLines, is_kmsg, kmsg_line
+from consumers.reports.kmsg_record import is_kmsg, kmsg_line
 from consumers.reports.report import Line
 from schemas.errors import BadInputError
 
@@ -42,20 +42,7 @@ def test_a_dump_is_told_from_text_by_its_first_line():
 
 
 def test_netconsole_puts_the_release_in_front_and_cuts_long_lines():
-    lines = NetconsoleLines()
-    assert lines.feed(b"6.12.1-amd64,4,7,1000000,-,caller=T3;short") == Line(7, 10**9, "T3", "short", structured=True)
-    assert lines.feed(b"4,8,1000000,-,ncfrag=6/11;world") is None
-    assert lines.feed(b"4,8,1000000,-,ncfrag=0/11;hello ").text == "hello world"
-    assert lines.lost == 0
-
-
-def test_netconsole_gives_up_the_oldest_of_too_many_cut_lines():
-    lines = NetconsoleLines()
-    for seq in range(NetconsoleLines.FRAGMENTED_MAX + 5):
-        assert lines.feed(f"4,{seq},1000000,-,ncfrag=0/11;hello ".encode()) is None
-    assert lines.lost == 5
-    for at in range(NetconsoleLines.FRAGMENTS_MAX + 1):
-        assert lines.feed(f"4,999,1000000,-,ncfrag={at}/1000;x".encode()) is None
-    assert lines.lost == 7  # the oldest for its place, then itself
-    assert lines.feed(b"4,3,1000000,-,ncfrag=6/11;world") is None
-    assert lines.feed(b"4,60,1000000,-,ncfrag=6/11;world").text == "hello world"
+    whole = kmsg_line(b"6.12.1-amd64,4,7,1000000,-,caller=T3;short")
+    assert whole == Line(7, 10**9, "T3", "short", structured=True)
+    assert is_kmsg(b"6.12.1-amd64,4,7,1000000,-,caller=T3;short")
+    assert kmsg_line(b"4,8,1000000,-,ncfrag=6/11;world").text == "world"

@@ -32,6 +32,13 @@ def read(raw):
         ("Nov 24 02:12:06 host kernel: ", None, ""),
         ("Nov 24 02:12:06 host kernel: [   12.345678] ", TS_NS, ""),
         ("Nov  4 02:12:06 kernel: [   12.345678] ", TS_NS, ""),
+        ("[ ] ", None, ""),
+        ("[            ] ", None, ""),
+        ("maj 27 23:17:02 host kernel: ", None, ""),
+        ("Mär  4 02:12:06 host kernel: ", None, ""),
+        ("déc. 24 02:12:06 host kernel: [   12.345678] ", TS_NS, ""),
+        ("May 25 07:29:42 host 0,16627,12345678,-,caller=C0;", TS_NS, "C0"),
+        ("6.1.0-56-amd64,0,16627,12345678,-;", TS_NS, ""),
         ("[   12.345678] kernel: ", TS_NS, ""),
         ("kernel:[   12.345678] ", TS_NS, ""),
         ("2026-11-24T02:12:06.123456+00:00 host kernel: [   12.345678] ", TS_NS, ""),
@@ -62,6 +69,8 @@ def test_what_stands_before_a_line_is_taken_off(prefix, ts_ns, caller):
         f"<12>[   12.345678] {LOCKUP}",
         f"user  :warn  : [   12.345678] {LOCKUP}",
         f"[   12.345678] systemd[1]: {LOCKUP}",
+        f"14,16627,12345678,-,caller=T7;{LOCKUP}",
+        f"May 25 07:29:42 host 14,16627,12345678,-;{LOCKUP}",
     ],
 )
 def test_what_a_program_wrote_is_no_line_of_the_kernel(raw):

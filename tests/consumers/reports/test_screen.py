@@ -2,7 +2,7 @@ import random
 from pathlib import Path
 
 from consumers.reports.kmsg_record import kmsg_line
-from consumers.reports.screen import candidates, suspicious
+from consumers.reports.screen import candidates, next_opening, suspicious
 
 CAPTURES = Path(__file__).parent / "captures"
 HEALTHY = [b"usb 1-1: new high-speed USB device", b"9pnet: Installing 9P2000 support", b"", b"EXT4-fs (vda): mounted"]
@@ -27,6 +27,16 @@ def test_candidates_are_the_beginnings_of_their_lines():
         assert list(candidates(data)) == wanted
         assert suspicious(data) == bool(wanted)
         assert suspicious(memoryview(data)) == bool(wanted)
+
+
+def test_context_alone_opens_nothing():
+    context = b"workqueue: x hogged CPU for >10000us 4 times, consider switching to WQ_UNBOUND\n"
+    data = b"usb 1-1: new\n" + context + b"a watchdog: BUG: soft lockup - CPU#1\n" + context
+    assert len(list(candidates(data))) == 3
+    at = data.index(b"a watchdog")
+    assert next_opening(data, 0) == at
+    assert next_opening(data, at) == at
+    assert next_opening(data, data.index(b"\n", at) + 1) is None
 
 
 def test_what_a_healthy_machine_prints_is_hardly_ever_looked_at():

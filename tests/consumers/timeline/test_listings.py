@@ -3,7 +3,7 @@
 import duckdb
 import pytest
 
-from consumers.timeline import listings
+from consumers.timeline import listings, sources
 
 S, MS = 10**9, 10**6
 FRAME = "machine text, boot_id text, layer text, surface text, instance text, clock text, position bigint, ts_ns bigint, arrival_ns bigint"
@@ -64,6 +64,23 @@ def test_what_only_repeats_is_left_out_and_what_came_before_the_window_is_only_r
         (3, None, 4, "QEMU answers: paused, vCPUs do not run"),
         (4, None, 4, "QEMU does not answer: vCPUs do not run, no answer"),
     ]
+
+
+def test_of_threads_beside_the_vcpus_it_is_told_whose_they_are(connection):
+    columns = "vm text, role text, name text, pid int, tid int, start_ns bigint, state text, frozen boolean"
+    connection.execute(f"create table vmm_thread_time ({FRAME}, {columns}, run_ns bigint, wait_ns bigint)")
+    for at, (role, name, tid) in enumerate((("iothread", "io0", 5), ("main", "qemu", 4)) * 2):
+        values = [*WHERE, at, at // 2 * S, 1, "web", role, name, 4, tid, 1, "S", False, at, 0]
+        connection.execute(f"insert into vmm_thread_time values ({', '.join('?' * len(values))})", values)
+    source = "(select *, 0 as window_ns from vmm_thread_time)"
+    found = connection.execute(listings.threads_sql("vmm_thread_time", source, 9)).fetchall()
+    assert [row[6] for row in found] == ["main loop qemu", "I/O thread io0"]
+    assert listings.surface_of("vmm_thread_time") == "vcpu-time"
+    # That they slept is no news, and that one was stopped is.
+    assert sources._threads(connection, "vmm_thread_time", source, 9) == []
+    connection.execute("update vmm_thread_time set state = 't' where role = 'iothread'")
+    (held,) = sources._threads(connection, "vmm_thread_time", source, 9)
+    assert (held.text, held.level) == ("I/O thread io0 ran 0.0 of 1.0 s (state t)", 4)
 
 
 def test_a_sum_since_boot_becomes_what_it_grew_by(connection):

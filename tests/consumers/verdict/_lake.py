@@ -45,6 +45,7 @@ class Scenario(NamedTuple):
     lost: tuple = ()
     guest: tuple = ()
     disks: tuple = ()
+    threads: tuple = ()
     heard_s: int = 63
     watched: tuple = ("kmsg", "topology", "vcpu-time", "qmp", "procfs")
 
@@ -107,6 +108,7 @@ def _vcpu_time(scenario):
             fields |= {"frozen": frozen, "run_ns": int(run[vcpu] * S), "wait_ns": int(wait[vcpu] * S), "last_cpu": vcpu}
             yield Record("vcpu_time", AHEAD_NS + at * S + tid, fields | {"timeslices": slices[vcpu]})
             run[vcpu], wait[vcpu], slices[vcpu] = run[vcpu] + ran, wait[vcpu] + waited, slices[vcpu] + (ran > 0)
+    yield from scenario.threads
 
 
 def _qmp(scenario):

@@ -18,6 +18,10 @@ GUEST = {"G": 0.98, "X": 0.01, "W": 0.01}
 HUNG = Kind.HUNG_TASK
 
 
+def _netdev():
+    return incident(notes=("NETDEV WATCHDOG: eth0 (virtio_net)",))
+
+
 class Case(NamedTuple):
     name: str
     row: str
@@ -140,9 +144,26 @@ CASES = (
     Case("host's disk timed out", "S1", Owner.STORAGE_BACKEND, MEDIUM, hung(), _disk(io_timeout=True)),
     Case("network disk", "S1", Owner.NETWORK_BACKEND, HIGH, hung(), _disk(io_slow=True, io_network=True)),
     Case("answered", "S2", Owner.GUEST_KERNEL, MEDIUM, hung(), _disk(io_slow=False, io_done=True)),
-    Case("I/O thread starved", "S3", Owner.HOST_CPU, HIGH, hung(), _disk(io_seen=False, iothread=times(W=0.9))),
-    Case("I/O thread frozen", "S3", Owner.VMM_PAUSE, HIGH, hung(), _disk(io_seen=False, iothread=times(T=0.9))),
-    Case("I/O thread stuck", "S3", Owner.VMM_BUG, MEDIUM, hung(), _disk(io_seen=False, iothread=times(S=0.9))),
+    Case("I/O thread starved", "S3", Owner.HOST_CPU, HIGH, hung(), _disk(io_seen=False, iothread=times(W=0.9, X=0.1))),
+    Case("I/O thread frozen", "S3", Owner.VMM_PAUSE, HIGH, hung(), _disk(io_seen=False, iothread=times(T=0.9, SH=0.1))),
+    Case("I/O thread busy", "S3", Owner.VMM_BUG, MEDIUM, hung(), _disk(io_seen=False, iothread=times(X=0.9, SH=0.1))),
+    Case(
+        "I/O thread swapped out", "S3", Owner.HOST_MEMORY, HIGH, hung(),
+        _disk(io_seen=False, iothread=times(S=0.9, X=0.1), memory=True),
+    ),
+    Case(
+        "I/O thread frozen on a busy host", "S3", Owner.VMM_PAUSE, HIGH, hung(),
+        facts(times(W=0.6, GX=0.4), length_s=120.0, io_seen=False, iothread=times(T=0.9, SH=0.1)),
+    ),
+    Case("I/O thread half known", "S3", Owner.HOST_CPU, MEDIUM, hung(), _disk(io_seen=False, iothread=times(W=0.6))),
+    Case("main loop starved", "S3", Owner.HOST_CPU, HIGH, hung(), _disk(io_seen=False, main_loop=times(W=0.9, X=0.1))),
+    Case("main loop frozen", "S3", Owner.VMM_PAUSE, HIGH, hung(), _disk(io_seen=False, main_loop=times(T=0.9, SH=0.1))),
+    Case("main loop busy", "S3", Owner.VMM_BUG, MEDIUM, hung(), _disk(io_seen=False, main_loop=times(X=0.9, SH=0.1))),
+    Case(
+        "main loop swapped out", "S3", Owner.HOST_MEMORY, HIGH, hung(),
+        _disk(io_seen=False, main_loop=times(S=0.9, X=0.1), memory=True),
+    ),
+    Case("I/O thread asleep", "S4", Owner.UNDETERMINED, NONE, hung(), _disk(io_seen=False, iothread=times(SH=1.0))),
     Case("disk, no host data", "S4", Owner.UNDETERMINED, NONE, hung(), Facts.none()),
     Case("FUSE", "S5", Owner.GUEST_USERSPACE, MEDIUM, hung(("request_wait_answer", "fuse_simple_request")), _disk()),
     Case("FUSE's daemon", "S5", Owner.GUEST_USERSPACE, HIGH, hung(("fuse_simple_request",)), _disk(daemon_stuck=True)),
@@ -184,11 +205,15 @@ CASES = (
         incident(kind=Kind.CLOCKSOURCE_UNSTABLE, cpus=(), source=_HOST), facts(bare=True, hardware=True),
     ),
     Case(
-        "vhost starved", "N1", Owner.HOST_CPU, HIGH, incident(notes=("NETDEV WATCHDOG: eth0 (virtio_net)",)),
-        facts(vhost=times(W=0.9)),
+        "vhost starved", "N1", Owner.HOST_CPU, HIGH, _netdev(),
+        facts(vhost=times(W=0.9, X=0.1)),
     ),
     Case(
-        "vhost stuck", "N1", Owner.VMM_BUG, HIGH, incident(notes=("NETDEV WATCHDOG: eth0 (virtio_net)",)),
-        facts(vhost=times(S=0.9)),
+        "vhost stuck", "N1", Owner.VMM_BUG, HIGH, _netdev(),
+        facts(vhost=times(S=0.9, X=0.1)),
     ),
+    Case("vhost frozen", "N1", Owner.VMM_PAUSE, HIGH, _netdev(), facts(vhost=times(T=0.9, X=0.1))),
+    Case("network's main loop starved", "N1", Owner.HOST_CPU, HIGH, _netdev(), facts(main_loop=times(W=0.9, X=0.1))),
+    Case("network's main loop frozen", "N1", Owner.VMM_PAUSE, HIGH, _netdev(), facts(main_loop=times(T=0.9, X=0.1))),
+    Case("network's main loop stuck", "N1", Owner.VMM_BUG, HIGH, _netdev(), facts(main_loop=times(S=0.9, X=0.1))),
 )  # fmt: skip

@@ -206,6 +206,36 @@ def test_a_limit_of_the_disk_counts_where_requests_wait_and_it_was_reached(made,
         assert "requests of the guest's disk vda stood" in facts.io_limited.text
 
 
+def _io_thread():
+    fields = {"vm": _lake.VM, "role": "iothread", "name": "io0", "pid": 4099, "tid": 4101, "start_ns": 1}
+    fields |= {"run_ns": 5, "wait_ns": 5, "timeslices": 5}
+    for at in range(_lake.END_S):
+        held = 10 <= at < 35
+        seen = {"state": "D" if held else "S", "frozen": held}
+        yield Record("vmm_thread_time", _lake.AHEAD_NS + at * S, fields | seen)
+
+
+def test_a_frozen_io_thread_and_a_disk_of_which_nothing_ends_come_out_of_the_lake(made):
+    counts = {"vm": _lake.VM, "device": "d0", "qdev": "q", "node": "n", "rd_operations": 5, "wr_operations": 9}
+    answers = tuple(Record("qmp_blockstats", _lake.AHEAD_NS + at * S, counts) for at in range(0, 60, 3))
+    stood = (
+        *answers,
+        Record("qmp_status", _lake.AHEAD_NS + 30 * S, {"vm": _lake.VM, "connected": True, "answer_ns": 9 * S}),
+    )
+    rows = tuple(_bpf.block_io((2, 3, "BLOCK_IO_DONE", 4099)))
+    incident, facts = made("frozen", threads=tuple(_io_thread()), disks=stood, trace=rows)
+    assert facts.iothread.value.at_least("T") > 0.9
+    assert holds(facts.io_seen) is None  # nobody says that the program was running all along
+    assert holds(facts.io_done) is False
+    assert any(each.text.endswith("gave no answer for at least 9.0 s") for each in facts.found)
+    unheard = _lake.build(
+        made.path.with_name("unheard"), SCENARIOS["frozen"]._replace(threads=tuple(_io_thread()), heard_s=33)
+    )
+    assert facts.iothread.value.known > 0.99 > gather(unheard, incident).iothread.value.known
+    blind = gather(_lake.open_lake(made.path, create=False), incident, {"host", "virtual-platform"})
+    assert blind.iothread.value is blind.io_done.value is None
+
+
 def test_the_guest_s_own_thresholds_steal_and_counters_are_told(made):
     hangs = [Record("procfs_hangs", at * S, {"watchdog_thresh_s": 3, "softlockups": n}) for n, at in enumerate((5, 40))]
     stat = "cpu  0 0 0 0 0 0 0 {0} 0 0\ncpu0 0 0 0 0 0 0 0 0 0 0\ncpu1 0 0 0 0 0 0 0 {0} 0 0\n"

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumers.reports.report import Kind, Shape
-from consumers.verdict.facts import NAMES, Facts, known, unknown
+from consumers.verdict.facts import HELPERS, NAMES, Facts, known, unknown
 from consumers.verdict.judge import judge
 from consumers.verdict.shares import LETTERS, Shares
 from consumers.verdict.table import RULES_VERSION
@@ -19,7 +19,7 @@ ORDER = [Confidence.NONE, Confidence.LOW, Confidence.MEDIUM, Confidence.HIGH]
 #: What the text may decide without the host: the marks of a test, thresholds, policy, daemons and design of the guest.
 BY_TEXT = {"C13", "C14", "C15", "S5", "S8"}
 KEYS = st.sampled_from([*LETTERS, "GX", "SH", "STH", LETTERS])
-FLAGS = [name for name in NAMES if name not in ("lost", "clock_error_s", "exits", "iothread", "vhost")]
+FLAGS = [name for name in NAMES if name not in ("lost", "clock_error_s", "exits", *HELPERS)]
 
 
 @st.composite
@@ -40,7 +40,7 @@ def maybe(values):
 @st.composite
 def all_facts(draw):
     found = {name: draw(maybe(st.booleans())) for name in FLAGS}
-    found |= {name: draw(maybe(time_shares())) for name in ("iothread", "vhost")}
+    found |= {name: draw(maybe(time_shares())) for name in HELPERS}
     found |= {
         "lost": draw(maybe(st.sampled_from([0, 0, 3]))),
         "clock_error_s": draw(maybe(st.sampled_from([0.001, 5.0]))),
@@ -81,7 +81,7 @@ def near_a_row(draw):
     return case.incident, whole
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     st.one_of(near_a_row(), st.tuples(st.sampled_from([case.incident for case in _rows.CASES]), all_facts())),
     st.sets(st.sampled_from(NAMES), max_size=4),

@@ -1,0 +1,112 @@
+"""The end of a run: a last burst of pings behind the frames, which a host that is gone does not hold up."""
+
+import contextlib
+import itertools
+import os
+import socket
+import threading
+import time
+
+import pytest
+
+from producers import relay_ship
+from producers.relay_pings import PINGS_MAX
+from producers.relay_port import Port
+from producers.relay_ship import RelayShipper
+from schemas.limits import RELAY_WINDOW_BYTES_MAX
+from schemas.relay import Hello
+from schemas.relay_host import Arrived, Asked, Greeted, HostEnd, Pinged, Timed
+from tests._relay import GuestLog
+
+
+class Host(threading.Thread):
+    """A relay of one guest; with `deaf` it answers no ping, and is gone with so many."""
+
+    def __init__(self, path, *, deaf=False, pings_max=1 << 20):
+        super().__init__(daemon=True)
+        self._listen = socket.socket(socket.AF_UNIX)
+        self._listen.bind(str(path))
+        self._listen.listen(1)
+        self._end = HostEnd(Hello("", "host", "b", "host", RELAY_WINDOW_BYTES_MAX, {}), itertools.count(1).__next__)
+        self._deaf, self._pings = deaf, pings_max
+        self.acked_ns, self.timed = 0, []
+        self.start()
+
+    def run(self):
+        port, _ = self._listen.accept()
+        with contextlib.suppress(OSError):
+            port.sendall(self._end.opened())
+            while self._pings > 0 and (data := port.recv(1 << 16)):
+                for event in self._end.feed(data):
+                    self._heard(port, event)
+        self._listen.close()
+        port.close()
+
+    def _heard(self, port, event):
+        if isinstance(event, Asked):
+            port.sendall(self._end.greeting())
+        elif isinstance(event, Greeted):
+            self._end.greeted = True
+        elif isinstance(event, Arrived):
+            port.sendall(self._end.ack(event.topic, event.offset + 1, event.check))
+            self.acked_ns = time.monotonic_ns()
+        elif isinstance(event, Pinged) and self._deaf:
+            self._pings -= 1
+        elif isinstance(event, Pinged):
+            now_ns = time.monotonic_ns()
+            port.sendall(self._end.pong(event.number, event.t0_ns, now_ns, now_ns))
+        elif isinstance(event, Timed):
+            self.timed.append(event.t0_ns)
+
+
+@pytest.fixture
+def ship(tmp_path, monkeypatch):
+    """Give a function that ships three frames to a host while standard input is at its end, and says how long it took."""
+
+    def run(**kwargs):
+        spool = GuestLog(tmp_path / "spool")
+        spool.write(range(3))
+        host = Host(tmp_path / "port", **kwargs)
+        shipper = RelayShipper(spool.path, str(tmp_path / "port"), Hello("", "m", "b", "l", RELAY_WINDOW_BYTES_MAX, {}))
+        ours, theirs = os.pipe()
+        os.close(theirs)
+        stdin = os.dup(0)
+        os.dup2(ours, 0)
+        try:
+            start_s = time.monotonic()
+            shipper.run()
+            return host, time.monotonic() - start_s
+        finally:
+            os.dup2(stdin, 0)
+            os.close(stdin)
+            os.close(ours)
+            shipper.close()
+            host.join(10)
+
+    return run
+
+
+def test_an_answer_and_the_next_ping_are_one_write(ship, monkeypatch):
+    sizes, write = [], Port.write
+
+    def counted(self, data):
+        sizes.append(len(data))
+        return write(self, data)
+
+    monkeypatch.setattr(Port, "write", counted)
+    host, _ = ship()
+    assert len(host.timed) >= PINGS_MAX
+    assert len(sizes) < 1.3 * len(host.timed)
+
+
+def test_the_last_exchange_is_behind_the_last_frame(ship):
+    host, _ = ship()
+    assert len(host.timed) >= 2
+    assert host.acked_ns < host.timed[-1]
+
+
+@pytest.mark.parametrize("kwargs", [{"deaf": True}, {"deaf": True, "pings_max": 2}])
+def test_a_host_that_does_not_answer_holds_up_an_end_for_a_moment_only(ship, kwargs):
+    host, took_s = ship(**kwargs)
+    assert host.timed == []
+    assert took_s < relay_ship._LAST_BURST_S + 5
