@@ -20,6 +20,7 @@ _spec.loader.exec_module(script)
 
 
 def pytest_configure(config):
+    os.environ["COLUMNS"] = "120"  # what is shown follows no terminal
     # kafka-python 3.0.12 loads its protocol schemas through a function that Python 3.11 and 3.12 call deprecated.
     config.addinivalue_line("filterwarnings", "ignore:(read|open)_text is deprecated:DeprecationWarning")
     # It also leaves sockets whose connection was refused to the garbage collector; those have no address of ours.
@@ -33,11 +34,20 @@ def _needs_the_machine(item):
 
 
 # There is one kernel log and one broker: what needs them runs in one process, and mostly waits. All else goes beside it.
-@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item):
+    if _needs_the_machine(item):
+        item.add_marker(pytest.mark.xdist_group("machine"))
+
+
+# What measures schedulers comes last: by then nothing computes beside it.
 def pytest_collection_modifyitems(items):
-    for item in items:
-        if _needs_the_machine(item):
-            item.add_marker(pytest.mark.xdist_group("machine"))
+    items.sort(key=_turn)
+
+
+def _turn(item):
+    if item.get_closest_marker("guest"):
+        return 2
+    return int(_needs_the_machine(item) and "producers" in item.path.parts)
 
 
 @pytest.hookimpl(wrapper=True)

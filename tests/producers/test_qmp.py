@@ -222,10 +222,15 @@ def test_a_real_qemu_says_what_happens_to_its_vm(qemu, monkeypatch):
     assert source.alive()
     (block, *_) = until(lambda: rows("qmp_blocks"))
     assert (block["device"], block["node"], block["driver"], block["iops"]) == ("d0", "n0", "null-co", 0)
+
     # Its threads have no names here: they are found because QEMU says which they are.
-    (vm,) = until(lambda: [vm for vm in finder.found(boottime_ns()) if vm.process.pid == qemu.pid and vm.vcpus])
+    def told():
+        rows("qmp_status")
+        found = [vm for vm in finder.found(boottime_ns()) if vm.process.pid == qemu.pid and vm.vcpus]
+        return [vm for vm in found if ("iothread", "io7") in [(each.role, each.name) for each in vm.helpers]]
+
+    (vm,) = until(told)
     assert (vm.name, [each.vcpu for each in vm.vcpus]) == ("idle", [0, 1])
-    assert [(each.role, each.name) for each in vm.helpers if each.role == "iothread"] == [("iothread", "io7")]
     assert vm.helpers[0].role == "main"
     (counts, *_) = rows("qmp_blockstats")
     assert (counts["device"], counts["node"], counts["rd_operations"]) == ("d0", "n0", 0)
