@@ -140,7 +140,7 @@ def decode(data: bytes) -> Frame:
     return _frame(fields, lambda: _unpack_body(fields[K_BODY], fields[K_CODEC], fields[K_BODY_BYTES]))
 
 
-def decode_tags(data: bytes, *, checked: bool = False) -> Tags:
+def decode_tags(data: bytes | bytearray, *, checked: bool = False) -> Tags:
     """Return the tags of the frame in `data`, everything but its body verified; `checked` says its checksum was.
 
     Raises:
@@ -164,7 +164,7 @@ def decode_tags(data: bytes, *, checked: bool = False) -> Tags:
     return Tags(frame.stream, frame.run, frame.number, frame.first, frame.next, *span)
 
 
-def stamp(data: bytes, tags: Tags, stream: Stream) -> Parts:
+def stamp(data: bytes | bytearray, tags: Tags, stream: Stream) -> Parts:
     """Return the frame in `data`, whose tags are `tags`, as one of `stream`; nothing else of it is changed or opened.
 
     It is in parts, the last of which is its checksum; most of it is where it was, because to move it is work.
@@ -172,7 +172,7 @@ def stamp(data: bytes, tags: Tags, stream: Stream) -> Parts:
     Raises:
         BadInputError: `reason` is `oversize` or `limit`: the result would be no frame.
     """
-    head = data[: tags.stream_at] + _packed(stream)
+    head = bytes(data[: tags.stream_at]) + _packed(stream)
     rest = memoryview(data)[tags.stream_end : -CRC_TAIL_BYTES]
     if len(head) + len(rest) + CRC_TAIL_BYTES > limits.FRAME_BYTES_MAX:
         raise BadInputError("oversize", f"with its stream's name the frame is longer than {limits.FRAME_BYTES_MAX}")
@@ -192,7 +192,7 @@ def _packed(stream: Stream) -> bytes:
     return packed
 
 
-def content(data: bytes, tags: Tags) -> int:
+def content(data: bytes | bytearray, tags: Tags) -> int:
     """Return a checksum of what the frame in `data` says, whosever stream it is said to be of."""
     end = min(tags.stream_end + _CONTENT_BYTES, len(data) - CRC_TAIL_BYTES)
     return crc32(memoryview(data)[tags.stream_end : end])
@@ -236,13 +236,13 @@ def decode_reach(data: bytes) -> tuple[Stream, int]:
         raise BadInputError("malformed", f"field {e} is missing") from None
 
 
-def checksum(data: bytes | memoryview) -> int:
+def checksum(data: bytes | bytearray | memoryview) -> int:
     """Return the CRC-32 in `data`, a frame that `decode` took: so it is that of all bytes before it."""
     return int.from_bytes(data[-_CRC_BYTES:], "big")
 
 
 def _unpack(
-    data: bytes, read: dict[int, Callable[[Reader], Any]] | None = None, *, checked: bool = False
+    data: bytes | bytearray, read: dict[int, Callable[[Reader], Any]] | None = None, *, checked: bool = False
 ) -> dict[int, Any]:
     read = read or _READ
     if len(data) > limits.FRAME_BYTES_MAX:
