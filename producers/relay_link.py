@@ -136,7 +136,7 @@ class Link:
                 asked_bytes = min(bytes_max, len(room))
                 had_bytes = self._socket.recv_into(room, asked_bytes)
             else:
-                asked_bytes = min(bytes_max, self.end.next_bytes or bytes_max)
+                asked_bytes = bytes_max
                 data = self._socket.recv(asked_bytes)
                 had_bytes = len(data)
         except BlockingIOError:

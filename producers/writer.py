@@ -17,9 +17,9 @@ from schemas.surfaces import SURFACES
 log = logging.getLogger(__name__)
 _RETRY_S: Final = 1.0
 #: Behind a sync the next one waits so long for company, unless so many bytes are there: each costs the same work over
-#: again, however little it is of.
+#: again, however little it is of. The bytes are half a relay's window, so its guests send on while they are synced.
 _REST_S: Final = 0.005
-_ENOUGH_BYTES: Final = 1 << 20
+_ENOUGH_BYTES: Final = 1 << 21
 _RETAIN_EVERY_NS: Final = 10_000_000_000
 
 

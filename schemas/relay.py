@@ -36,8 +36,6 @@ _UINT32: Final = 0xCE
 _TIME: Final = struct.Struct(">q")
 #: A topic's place in `TOPICS` is its number on the wire: TOPICS only grows at its end.
 _TOPIC_NONE: Final = 0
-#: A payload of so many bytes is worth a read of its own: to move it is more work.
-_LONG_BYTES: Final = 32 << 10
 
 
 class Kind(IntEnum):
@@ -164,7 +162,7 @@ class Packets:
     """Cuts a stream of bytes into packets. What is none is passed over to the next magic, each byte looked at once.
 
     Holds at most one packet's bytes. Never raises: what cannot be read is a `Refused` among the packets. Bytes come by
-    `feed`, or where a long packet has begun, are read to where they belong: `room`, `filled`.
+    `feed`, or where a packet has begun, are read to where they belong: `room`, `filled`.
     """
 
     def __init__(self) -> None:
@@ -174,9 +172,6 @@ class Packets:
         self._have_bytes = 0  # of the payload
         self._garbage_bytes = 0
         self._garbage = b""
-        #: How many bytes to read for `feed`: after a long packet the next one's header alone, that its payload is read
-        #: to where it belongs. None is as many as there are.
-        self.next_bytes: int | None = None
 
     @property
     def open(self) -> bool:
@@ -202,7 +197,7 @@ class Packets:
     def feed(self, data: bytes) -> list[Packet | Refused]:
         """Take the next bytes and return what they complete, in order."""
         found: list[Packet | Refused] = []
-        self.next_bytes, at = None, 0
+        at = 0
         if self._head is None and self._rest:
             data, self._rest = self._rest + data, b""
         while True:
@@ -222,7 +217,6 @@ class Packets:
     def _whole(self) -> Packet | Refused:
         head, payload, self._head, self._payload = self._head, self._payload, None, bytearray()
         assert head is not None
-        self.next_bytes = HEADER_BYTES if len(payload) >= _LONG_BYTES else None
         if head.kind == Kind.FRAME:
             covered = memoryview(payload)[:-_FRAME_TAIL_BYTES]
             good = payload[-_FRAME_TAIL_BYTES] == _UINT32 and frame_check(payload) == head.check

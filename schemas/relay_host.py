@@ -96,11 +96,6 @@ class HostEnd:
         """Whether a packet has begun and is not yet whole."""
         return self._packets.open
 
-    @property
-    def next_bytes(self) -> int | None:
-        """How many bytes to read for `feed`, None is as many as there are."""
-        return self._packets.next_bytes
-
     def room(self) -> memoryview | None:
         """Return where to read the next bytes to; None where they are to be fed."""
         return self._packets.room()

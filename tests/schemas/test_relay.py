@@ -62,7 +62,7 @@ def read(packets, data, sizes):
     found, at = [], 0
     while at < len(data):
         room, most = packets.room(), next(sizes)
-        asked = min(most, len(room) if room is not None else packets.next_bytes or most)
+        asked = min(most, len(room) if room is not None else most)
         part = data[at : at + asked]
         at += len(part)
         if room is None:
@@ -87,20 +87,6 @@ def test_bytes_read_to_where_they_belong_give_the_same_packets():
         assert whole(found) == whole(expected)
         assert [each[::2] for each in found if isinstance(each, Refused)] == refused
         assert not packets.open
-
-
-def test_behind_a_long_packet_a_header_is_read_alone_and_behind_garbage_what_there_is():
-    packets = Packets()
-    assert packets.next_bytes is None
-    (found,) = packets.feed(LONG)
-    assert len(found.payload) == 100_000
-    assert packets.next_bytes == relay.HEADER_BYTES
-    packets.feed(LONG[: relay.HEADER_BYTES])
-    assert len(packets.room()) == 100_000
-    packets.feed(LONG[relay.HEADER_BYTES :])
-    packets.feed(b"x" * relay.HEADER_BYTES)
-    assert packets.next_bytes is None
-    assert packets.room() is None
 
 
 @pytest.mark.parametrize("start", range(1, 60))
