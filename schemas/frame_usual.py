@@ -6,6 +6,7 @@ is told of a frame here must be what would be told there.
 """
 
 from itertools import islice
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 import msgpack
@@ -51,6 +52,8 @@ def _types(descriptor: type) -> list[type]:
 #: Of keys and values between stream and body, and of the body's key.
 _TYPES: Final = (_types(bytes), _types(type(None)))
 
+_integers: Final = itemgetter(*[at for at, kind in enumerate(_TYPES[0]) if kind is int])
+
 
 class Usual(NamedTuple):
     """The fields by key, of the body its size, and where the stream is."""
@@ -84,7 +87,7 @@ def read_usual(data: bytes | bytearray) -> Usual | None:
         or fields[K_LOSSES]
         or len(fields[K_DESCRIPTOR] or b"") > limits.DESCRIPTOR_BYTES_MAX
         or max(map(len, (*stream, fields[K_RUN], fields[K_ENCODING]))) > _CHARS_MAX
-        or max(each for each in rest if type(each) is int) > limits.INT64_MAX
+        or max(_integers(rest)) > limits.INT64_MAX
     ):
         return None
     fields[K_STREAM], fields[K_BODY] = Stream(*stream), body_bytes
