@@ -113,7 +113,7 @@ test: setup setup-kafka setup-trace setup-rules setup-alert setup-guest ## lint,
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n 2 --dist loadgroup
 
 bench: setup ## measure
 	.venv/bin/python -m benchmarks

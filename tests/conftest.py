@@ -28,10 +28,22 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "ignore:unclosed <socket.*family=1,:ResourceWarning")
 
 
+def _needs_the_machine(item):
+    return any(item.get_closest_marker(name) for name in ("kernel", "broker", "guest"))
+
+
+# There is one kernel log and one broker: what needs them runs in one process, and mostly waits. All else goes beside it.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if _needs_the_machine(item):
+            item.add_marker(pytest.mark.xdist_group("machine"))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield
-    needed = any(item.get_closest_marker(name) for name in ("kernel", "broker", "guest"))
+    needed = _needs_the_machine(item)
     if report.skipped and needed and os.environ.get("CI") and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome, report.longrepr = "failed", f"skipped in CI, which counts as a failure: {reason}"

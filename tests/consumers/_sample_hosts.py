@@ -85,6 +85,9 @@ def _procfs():
         for path, text in texts.items():
             yield Record("procfs_text", at_ns, {"path": path, "text": text, "truncated": False})
         yield Record("procfs_hangs", at_ns, {"hung_task_warnings": 10 - reading, "watchdog_thresh_s": 10})
+    task = {"pid": 87, "tgid": 87, "comm": "jbd2/vda-8", "started_ns": S, "since_ns": 11 * S}
+    yield Record("procfs_blocked", 14 * S, task | {"blocked": True, "state": "D", "wchan": "io_schedule"})
+    yield Record("procfs_blocked", 16 * S, task | {"blocked": False, "state": "S", "woken_ns": 16 * S})
 
 
 def frames(guest, realtime_ns):

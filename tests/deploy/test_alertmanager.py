@@ -68,7 +68,7 @@ def storage():
 
 @pytest.fixture
 def _of_h1(monkeypatch):
-    known = {f"guest-{number}": Whose(f"vm-{number}", "h1") for number in range(1000)}
+    known = {f"guest-{number}": frozenset({Whose(f"vm-{number}", "h1")}) for number in range(1000)}
     monkeypatch.setattr("consumers.alerts.hosts.read", lambda _storage: known)
 
 
