@@ -15,7 +15,8 @@ from schemas import log_dir, segment
 from schemas.crashpoints import crash_point
 from schemas.crc import WORTH_BYTES, crc32
 from schemas.errors import BadInputError
-from schemas.frame import CRC_TAIL_BYTES, Frame, Parts, checksum, encode
+from schemas.frame import Frame, Parts, checksum, encode
+from schemas.frame_keys import CRC_TAIL_BYTES
 from schemas.segment import End, StreamPosition
 from schemas.segment_file import SegmentFile
 from schemas.stream import Stream

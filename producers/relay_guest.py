@@ -97,7 +97,7 @@ class Guest:
         reached = self.reached.setdefault(self._claims.name, {})
         reached[arrived.topic] = max(reached.get(arrived.topic, 0), arrived.offset + 1)
         if arrived.damaged:
-            self.refuse(Refused("spool-damaged", arrived.payload[: limits.DEAD_LETTER_BYTES_MAX], len(arrived.payload)))
+            self._refuse("spool-damaged", arrived)
             return None
         try:
             tags = frames.decode_tags(arrived.payload, checked=True)
@@ -109,7 +109,7 @@ class Guest:
             stream = self._stamped(tags.stream, now_s)
             parts = frames.stamp(arrived.payload, tags, stream)
         except BadInputError as e:
-            self.refuse(Refused(e.reason, arrived.payload[: limits.DEAD_LETTER_BYTES_MAX], len(arrived.payload)))
+            self._refuse(e.reason, arrived)
             return None
         self.frames += 1
         row = SURFACES.get(stream.surface)
@@ -123,6 +123,10 @@ class Guest:
             fields = {"reason": refused.reason, "size_bytes": refused.size_bytes, "data": refused.data}
             fields["data"] = refused.data[: limits.DEAD_LETTER_BYTES_MAX]
             self._samples.append(Record("relay_refused", boottime_ns(), self._named(fields)))
+
+    def _refuse(self, reason: str, arrived: Arrived) -> None:
+        data = bytes(memoryview(arrived.payload)[: limits.DEAD_LETTER_BYTES_MAX])
+        self.refuse(Refused(reason, data, len(arrived.payload)))
 
     def pinged(self, number: int, t0_ns: int, t1_ns: int, t2_ns: int) -> None:
         """Enter a ping that was answered."""

@@ -116,23 +116,43 @@ class Link:
         if not size_bytes:
             self._pause()
             return
+        read_bytes = packets = 0
+        while read_bytes < size_bytes:
+            asked_bytes, had_bytes, events = self._read(size_bytes - read_bytes)
+            read_bytes += had_bytes
+            packets += events
+            if had_bytes < asked_bytes:
+                break
+        if self._socket is not None and read_bytes:
+            self._watch_for_the_rest()
+            self._keep_to_the_rates(read_bytes, packets)
+
+    # Reads at most so many bytes; returns how many were asked for and came, and how many packets they completed.
+    def _read(self, bytes_max: int) -> tuple[int, int, int]:
+        assert self._socket is not None
+        room = self.end.room()
         try:
-            data = self._socket.recv(size_bytes)
+            if room is not None:
+                asked_bytes = min(bytes_max, len(room))
+                had_bytes = self._socket.recv_into(room, asked_bytes)
+            else:
+                asked_bytes = bytes_max
+                data = self._socket.recv(asked_bytes)
+                had_bytes = len(data)
         except BlockingIOError:
-            return
+            return bytes_max, 0, 0
         except OSError as e:
             self._lost(e.strerror or str(e))
-            return
+            return bytes_max, 0, 0
         t1_ns = boottime_ns()
-        if not data:
+        if not had_bytes:
             self._lost("the other end is closed")
-            return
-        self.guest.bytes += len(data)
-        events = self.end.feed(data)
+            return bytes_max, 0, 0
+        self.guest.bytes += had_bytes
+        events = self.end.feed(data) if room is None else self.end.filled(had_bytes)
         for event in events:
             self._heard(event, t1_ns)
-        self._watch_for_the_rest()
-        self._keep_to_the_rates(len(data), len(events))
+        return asked_bytes, had_bytes, len(events)
 
     def _heard(self, event: Event, t1_ns: int) -> None:
         if isinstance(event, Arrived):

@@ -14,29 +14,49 @@ import msgpack
 from schemas import limits, zstd
 from schemas.crc import WORTH_BYTES, crc32, shifted
 from schemas.errors import BadInputError
+from schemas.frame_keys import (
+    CODEC_NONE,
+    CODEC_ZSTD,
+    CRC_TAIL_BYTES,
+    K_BODY,
+    K_BODY_BYTES,
+    K_CODEC,
+    K_COUNT,
+    K_CRC,
+    K_DESCRIPTOR,
+    K_ENCODING,
+    K_ENCODING_VERSION,
+    K_FIRST,
+    K_LOSSES,
+    K_NEXT,
+    K_NUMBER,
+    K_REALTIME,
+    K_RUN,
+    K_SNAPSHOT,
+    K_STREAM,
+    K_TS_FIRST,
+    K_TS_LAST,
+    K_VERSION,
+    VERSION,
+)
+from schemas.frame_usual import Usual, read_usual
 from schemas.loss import Loss, LossUnit
 from schemas.msgpack_reader import Reader
 from schemas.stream import Stream
 
-VERSION: Final = 1
-# Keys. New fields get the next number, with a default on decode; no field changes type; the version stays physically
-# first and the checksum last, also in every later version.
-K_VERSION, K_STREAM, K_RUN, K_NUMBER, K_FIRST, K_NEXT, K_COUNT = range(7)
-K_LOSSES, K_TS_FIRST, K_TS_LAST, K_REALTIME, K_SNAPSHOT = range(7, 12)
-K_ENCODING, K_ENCODING_VERSION, K_DESCRIPTOR, K_CODEC, K_BODY_BYTES, K_BODY = range(12, 18)
-K_CRC: Final = 127
-CODEC_NONE, CODEC_ZSTD = 0, 1
 # A body shorter than this is not worth a compressor's call.
 _COMPRESS_FROM_BYTES: Final = 512
 _UINT32: Final = 0xCE  # msgpack's first byte of a 32-bit unsigned integer
 _SHORT_CHARS: Final = limits.TEXT_BYTES_MAX // 4
-_CRC_BYTES: Final = 4
-#: A frame's last bytes: 0xce, then its checksum, big endian.
-CRC_TAIL_BYTES: Final = 1 + _CRC_BYTES
+_CRC_BYTES: Final = CRC_TAIL_BYTES - 1
 #: So begin the runs of shippers, whose frames say what a spool gave up; how one is sent again may differ.
 SHIPPER_RUN: Final = "ship-"
 # Of what follows a frame's stream, enough to tell two frames apart: number, times, the beginning of the body.
 _CONTENT_BYTES: Final = 1024
+
+
+_Read = dict[int, Callable[[Reader], Any]]
+_Spans = dict[int, tuple[int, int]]  # by key, where the value begins and ends
 
 
 @dataclass(slots=True)
@@ -136,35 +156,33 @@ def decode(data: bytes) -> Frame:
             `limit` (a value out of its bounds), `codec` (the body is not what its codec and size say).
         AccessError: the body is compressed, and the library for that is missing.
     """
-    fields = _unpack(data)
+    _verify(data)
+    fields = _unpack(data, _READ, {})
     return _frame(fields, lambda: _unpack_body(fields[K_BODY], fields[K_CODEC], fields[K_BODY_BYTES]))
 
 
-def decode_tags(data: bytes, *, checked: bool = False) -> Tags:
+def decode_tags(data: bytes | bytearray, *, checked: bool = False) -> Tags:
     """Return the tags of the frame in `data`, everything but its body verified; `checked` says its checksum was.
 
     Raises:
         BadInputError: as `decode`, but for what only a look into the body tells.
     """
-    span: list[int] = []
+    _verify(data, checked=checked)
+    fields, *span = read_usual(data) or _unpack_tags(data)
 
-    def read_stream(reader: Reader) -> Stream:
-        start = reader.at
-        stream = _read_stream(reader)
-        span.extend((start, reader.at))
-        return stream
+    def no_body() -> bytes:
+        size_bytes, codec = fields[K_BODY_BYTES], fields[K_CODEC]
+        if not 0 <= size_bytes <= limits.BODY_BYTES_MAX:
+            raise BadInputError("limit", f"a body of {size_bytes} bytes, at most {limits.BODY_BYTES_MAX}")
+        if codec not in (CODEC_NONE, CODEC_ZSTD) or (codec == CODEC_NONE and fields[K_BODY] != size_bytes):
+            raise BadInputError("codec", f"{fields[K_BODY]} bytes of body with codec {codec}, {size_bytes} stated")
+        return b""
 
-    fields = _unpack(data, {**_READ, K_STREAM: read_stream, K_BODY: _read_body_size}, checked=checked)
-    frame = _frame(fields, lambda: b"")
-    size_bytes, codec = fields[K_BODY_BYTES], fields[K_CODEC]
-    if not 0 <= size_bytes <= limits.BODY_BYTES_MAX:
-        raise BadInputError("limit", f"a body of {size_bytes} bytes, at most {limits.BODY_BYTES_MAX}")
-    if codec not in (CODEC_NONE, CODEC_ZSTD) or (codec == CODEC_NONE and fields[K_BODY] != size_bytes):
-        raise BadInputError("codec", f"{fields[K_BODY]} bytes of body with codec {codec}, {size_bytes} stated")
+    frame = _frame(fields, no_body)
     return Tags(frame.stream, frame.run, frame.number, frame.first, frame.next, *span)
 
 
-def stamp(data: bytes, tags: Tags, stream: Stream) -> Parts:
+def stamp(data: bytes | bytearray, tags: Tags, stream: Stream) -> Parts:
     """Return the frame in `data`, whose tags are `tags`, as one of `stream`; nothing else of it is changed or opened.
 
     It is in parts, the last of which is its checksum; most of it is where it was, because to move it is work.
@@ -172,7 +190,7 @@ def stamp(data: bytes, tags: Tags, stream: Stream) -> Parts:
     Raises:
         BadInputError: `reason` is `oversize` or `limit`: the result would be no frame.
     """
-    head = data[: tags.stream_at] + _packed(stream)
+    head = bytes(data[: tags.stream_at]) + _packed(stream)
     rest = memoryview(data)[tags.stream_end : -CRC_TAIL_BYTES]
     if len(head) + len(rest) + CRC_TAIL_BYTES > limits.FRAME_BYTES_MAX:
         raise BadInputError("oversize", f"with its stream's name the frame is longer than {limits.FRAME_BYTES_MAX}")
@@ -192,7 +210,7 @@ def _packed(stream: Stream) -> bytes:
     return packed
 
 
-def content(data: bytes, tags: Tags) -> int:
+def content(data: bytes | bytearray, tags: Tags) -> int:
     """Return a checksum of what the frame in `data` says, whosever stream it is said to be of."""
     end = min(tags.stream_end + _CONTENT_BYTES, len(data) - CRC_TAIL_BYTES)
     return crc32(memoryview(data)[tags.stream_end : end])
@@ -229,32 +247,37 @@ def decode_reach(data: bytes) -> tuple[Stream, int]:
     Raises:
         BadInputError: as `decode`, but for what only a look at the values and the body tells.
     """
-    fields = _unpack(data)
+    _verify(data)
+    fields = _unpack(data, _READ, {})
     try:
         return fields[K_STREAM], fields[K_NEXT]
     except KeyError as e:
         raise BadInputError("malformed", f"field {e} is missing") from None
 
 
-def checksum(data: bytes | memoryview) -> int:
+def checksum(data: bytes | bytearray | memoryview) -> int:
     """Return the CRC-32 in `data`, a frame that `decode` took: so it is that of all bytes before it."""
     return int.from_bytes(data[-_CRC_BYTES:], "big")
 
 
-def _unpack(
-    data: bytes, read: dict[int, Callable[[Reader], Any]] | None = None, *, checked: bool = False
-) -> dict[int, Any]:
-    read = read or _READ
+def _verify(data: bytes | bytearray, *, checked: bool = False) -> None:
     if len(data) > limits.FRAME_BYTES_MAX:
         raise BadInputError("oversize", f"{len(data)} bytes, at most {limits.FRAME_BYTES_MAX}")
     if len(data) <= CRC_TAIL_BYTES:
         raise BadInputError("truncated", f"{len(data)} bytes are no frame")
     crc_start = len(data) - CRC_TAIL_BYTES
     # The checksum first: nothing else of damaged bytes is worth a message.
-    if data[crc_start] != _UINT32 or (
-        not checked and crc32(memoryview(data)[:crc_start]) != int.from_bytes(data[crc_start + 1 :], "big")
-    ):
+    if data[crc_start] != _UINT32 or (not checked and crc32(memoryview(data)[:crc_start]) != checksum(data)):
         raise BadInputError("checksum", "the frame's CRC-32 does not match its bytes")
+
+
+def _unpack_tags(data: bytes | bytearray) -> Usual:
+    spans: _Spans = {}
+    fields = _unpack(data, {**_READ, K_BODY: lambda reader: reader.binary_size(limits.FRAME_BYTES_MAX)}, spans)
+    return Usual(fields, *spans.get(K_STREAM, (0, 0)))
+
+
+def _unpack(data: bytes | bytearray, read: _Read, spans: _Spans) -> dict[int, Any]:
     reader = Reader(data, "malformed")
     entries = reader.map_header(limits.FRAME_FIELDS_MAX)
     if not entries or reader.integer() != K_VERSION:
@@ -270,8 +293,9 @@ def _unpack(
         if key in fields:
             raise BadInputError("malformed", f"field {key} is there twice")
         fields[key] = read.get(key, Reader.skip)(reader)
-    # The five bytes behind `crc_start` are one integer, so nothing can follow it.
-    if key != K_CRC or start != crc_start:
+        spans[key] = start, reader.at
+    # The last five bytes are one integer, so nothing can follow it.
+    if key != K_CRC or start != len(data) - CRC_TAIL_BYTES:
         raise BadInputError("malformed", "a frame's last field is its checksum")
     return fields
 
@@ -310,16 +334,12 @@ def _read_body(reader: Reader) -> bytes:
     return reader.binary(limits.FRAME_BYTES_MAX)
 
 
-def _read_body_size(reader: Reader) -> int:
-    return reader.binary_size(limits.FRAME_BYTES_MAX)
-
-
 def _read_descriptor(reader: Reader) -> bytes | None:
     return reader.optional_binary(limits.DESCRIPTOR_BYTES_MAX)
 
 
 #: How each field is taken; the key of any other is one that a later producer added.
-_READ: Final[dict[int, Callable[[Reader], Any]]] = {
+_READ: Final[_Read] = {
     K_STREAM: _read_stream,
     **dict.fromkeys((K_RUN, K_ENCODING), Reader.text),
     **dict.fromkeys((K_NUMBER, K_FIRST, K_NEXT, K_COUNT, K_TS_FIRST, K_TS_LAST, K_REALTIME), Reader.integer),

@@ -36,7 +36,7 @@ class Reader:
 
     __slots__ = ("_data", "_reason", "at")
 
-    def __init__(self, data: bytes, reason: str) -> None:
+    def __init__(self, data: bytes | bytearray, reason: str) -> None:
         self._data = data
         self._reason = reason
         self.at = 0
@@ -165,7 +165,7 @@ class Reader:
         end = self.at + size_bytes
         if end > len(self._data):
             self._refuse("cut short")
-        data = self._data[self.at : end]
+        data = bytes(self._data[self.at : end])
         self.at = end
         return data
 

@@ -69,7 +69,7 @@ class Packet(NamedTuple):
     topic: str
     link: int
     value: int
-    payload: bytes
+    payload: bytes | bytearray
     check: int
 
 
@@ -106,7 +106,7 @@ def encode(kind: Kind, link: int, *, topic: str = "", value: int = 0, payload: b
     return head + _CRC.pack(crc32(head)) + (b"" if framed else payload)
 
 
-def frame_check(frame: bytes) -> int:
+def frame_check(frame: bytes | bytearray) -> int:
     """Return the checksum that ends `frame`."""
     return int.from_bytes(frame[-_CRC.size :], "big")
 
@@ -116,7 +116,7 @@ def pack_times(*times_ns: int) -> bytes:
     return b"".join(map(_TIME.pack, times_ns))
 
 
-def unpack_times(payload: bytes) -> list[int]:
+def unpack_times(payload: bytes | bytearray) -> list[int]:
     """Return the times in the payload of a ping and its answers."""
     return [value for (value,) in _TIME.iter_unpack(payload)]
 
@@ -127,7 +127,7 @@ def pack_hello(hello: Hello) -> bytes:
     return body
 
 
-def unpack_hello(payload: bytes) -> Hello:
+def unpack_hello(payload: bytes | bytearray) -> Hello:
     """Return what a greeting says; unknown keys are ignored.
 
     Raises:
@@ -161,14 +161,15 @@ def _read(key: str, reader: Reader) -> Any:
 class Packets:
     """Cuts a stream of bytes into packets. What is none is passed over to the next magic, each byte looked at once.
 
-    Holds at most one packet's bytes. Never raises: what cannot be read is a `Refused` among the packets.
+    Holds at most one packet's bytes. Never raises: what cannot be read is a `Refused` among the packets. Bytes come by
+    `feed`, or where a packet has begun, are read to where they belong: `room`, `filled`.
     """
 
     def __init__(self) -> None:
         self._rest = b""  # shorter than a header
         self._head: Packet | None = None  # whose payload is not yet whole
-        self._parts: list[bytes | memoryview] = []
-        self._missing_bytes = 0
+        self._payload = bytearray()
+        self._have_bytes = 0  # of the payload
         self._garbage_bytes = 0
         self._garbage = b""
 
@@ -181,9 +182,17 @@ class Packets:
         """Forget the packet that has begun: whoever sent it went away in the middle of it."""
         if self._head is None:
             return None
-        parts, self._head, self._parts = self._parts, None, []
-        size_bytes = sum(map(len, parts))
-        return Refused("broken-off", _beginning(parts[0]) if parts else b"", size_bytes + HEADER_BYTES)
+        data, self._head, self._payload = memoryview(self._payload)[: self._have_bytes], None, bytearray()
+        return Refused("broken-off", _beginning(data), len(data) + HEADER_BYTES)
+
+    def room(self) -> memoryview | None:
+        """Return where the packet that has begun goes on; None where there is none: feed the next bytes."""
+        return memoryview(self._payload)[self._have_bytes :] if self._head is not None else None
+
+    def filled(self, size_bytes: int) -> list[Packet | Refused]:
+        """Take note that the next bytes, so many, were put where `room` said, and return what they complete."""
+        self._have_bytes += size_bytes
+        return [self._whole()] if self._have_bytes == len(self._payload) else []
 
     def feed(self, data: bytes) -> list[Packet | Refused]:
         """Take the next bytes and return what they complete, in order."""
@@ -192,28 +201,22 @@ class Packets:
         if self._head is None and self._rest:
             data, self._rest = self._rest + data, b""
         while True:
-            if self._head is not None:
-                if len(data) - at < self._missing_bytes:
-                    self._keep(memoryview(data)[at:] if at else data)
+            room = self.room()
+            if room is not None:
+                taken = min(len(room), len(data) - at)
+                room[:taken] = memoryview(data)[at : at + taken]
+                at += taken
+                found += self.filled(taken)
+                if self._head is not None:
                     return found
-                end = at + self._missing_bytes
-                self._keep(memoryview(data)[at:end] if at or end < len(data) else data)
-                found.append(self._whole())
-                at = end
             at = self._find_head(data, at, found)
             if self._head is None:
                 self._rest = data[at:]
                 return found
 
-    # A part of a large buffer would keep all of it in memory.
-    def _keep(self, part: bytes | memoryview) -> None:
-        self._missing_bytes -= len(part)
-        self._parts.append(part)
-
     def _whole(self) -> Packet | Refused:
-        head, parts, self._head, self._parts = self._head, self._parts, None, []
+        head, payload, self._head, self._payload = self._head, self._payload, None, bytearray()
         assert head is not None
-        payload = parts[0] if len(parts) == 1 and isinstance(parts[0], bytes) else b"".join(parts)
         if head.kind == Kind.FRAME:
             covered = memoryview(payload)[:-_FRAME_TAIL_BYTES]
             good = payload[-_FRAME_TAIL_BYTES] == _UINT32 and frame_check(payload) == head.check
@@ -237,7 +240,8 @@ class Packets:
             head = _read_head(data, start)
             if head is not None:
                 self._end_of_garbage(found)
-                self._head, self._missing_bytes = head
+                self._head, size_bytes = head
+                self._payload, self._have_bytes = bytearray(size_bytes), 0
                 return start + HEADER_BYTES
             found.append(Refused("header", data[start : start + HEADER_BYTES], len(MAGIC)))
             at = start + len(MAGIC)
@@ -257,7 +261,7 @@ class Packets:
             self._garbage_bytes, self._garbage = 0, b""
 
 
-def _beginning(data: bytes | memoryview) -> bytes:
+def _beginning(data: bytearray | memoryview) -> bytes:
     return bytes(data[: limits.DEAD_LETTER_BYTES_MAX])
 
 

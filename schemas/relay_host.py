@@ -26,7 +26,7 @@ class Arrived(NamedTuple):
     link: int
     topic: str
     offset: int
-    payload: bytes
+    payload: bytes | bytearray
     check: int
     damaged: bool
 
@@ -96,6 +96,10 @@ class HostEnd:
         """Whether a packet has begun and is not yet whole."""
         return self._packets.open
 
+    def room(self) -> memoryview | None:
+        """Return where to read the next bytes to; None where they are to be fed."""
+        return self._packets.room()
+
     def give_up(self) -> Refused | None:
         """Forget a packet that does not go on, and look for another."""
         return self._packets.give_up()
@@ -110,7 +114,14 @@ class HostEnd:
 
     def feed(self, data: bytes) -> list[Event]:
         """Take bytes from the guest and return what they say, in order."""
-        found = [each if isinstance(each, Refused) else self._event(each) for each in self._packets.feed(data)]
+        return self._events(self._packets.feed(data))
+
+    def filled(self, size_bytes: int) -> list[Event]:
+        """Take bytes from the guest, so many, that were read to the `room` for them, and return what they say."""
+        return self._events(self._packets.filled(size_bytes))
+
+    def _events(self, packets: list[Packet | Refused]) -> list[Event]:
+        found = [each if isinstance(each, Refused) else self._event(each) for each in packets]
         return [each for each in found if each is not None]
 
     def _event(self, packet: Packet) -> Event | None:
@@ -125,7 +136,7 @@ class HostEnd:
             return Pinged(packet.value, *relay.unpack_times(packet.payload))
         if packet.kind == Kind.TIMES:
             return Timed(packet.value, *relay.unpack_times(packet.payload))
-        return Refused("direction", packet.payload, len(packet.payload) + relay.HEADER_BYTES)
+        return Refused("direction", bytes(packet.payload), len(packet.payload) + relay.HEADER_BYTES)
 
     def _arrived(self, packet: Packet) -> Arrived | WentBack:
         # The last offset may be there again: what a spool says of its losses comes right before what it still has.
@@ -144,7 +155,7 @@ class HostEnd:
         try:
             guest = relay.unpack_hello(packet.payload)
         except BadInputError as e:
-            return Refused(e.reason, packet.payload, len(packet.payload) + relay.HEADER_BYTES)
+            return Refused(e.reason, bytes(packet.payload), len(packet.payload) + relay.HEADER_BYTES)
         if packet.link == 0:
             # One that was not answered is offered again: the guest may have asked before our greeting got there.
             if self.greeted:

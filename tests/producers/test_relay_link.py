@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 import socket
 
 import pytest
@@ -139,6 +140,23 @@ def test_frames_arrive_in_order_however_the_bytes_are_cut(run):
         await until(lambda: len(peer.arrived) == 20)
         assert [each.offset for each in peer.arrived] == list(range(20))
         assert peer.guest.bytes > len(data)
+
+    run(story)
+
+
+def test_long_and_short_frames_arrive_whole_with_what_is_between_them(run):
+    async def story(peer):
+        bodies = [
+            random.Random(n).randbytes(size) for n, size in enumerate((300_000, 10, 40_000, 40_000, 0, 1 << 20) * 3)
+        ]
+        sent = [encode(frame(n, body), compress=False) for n, body in enumerate(bodies)]
+        for n, payload in enumerate(sent):
+            await peer.send(peer.end.frame(TOPIC_LOG, n, payload) + payload)
+            await peer.send(peer.end.ping(n, n))
+        await until(lambda: len(peer.arrived) == len(sent))
+        assert [each.payload for each in peer.arrived] == sent
+        assert (await peer.heard(Ponged)).number == 0
+        assert peer.guest.refused.total() == 0
 
     run(story)
 

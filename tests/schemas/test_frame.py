@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from schemas import frame as frames
 from schemas import heartbeat, kmsg, limits
 from schemas.errors import BadInputError
-from schemas.frame import Frame, checksum, decode, decode_reach, encode
+from schemas.frame import Frame, checksum, decode, decode_reach, decode_tags, encode
 from schemas.loss import Loss
 from schemas.stream import Stream
 from tests.schemas import wire_writer as w
@@ -251,6 +251,17 @@ def test_hostile_frames_are_refused_without_taking_memory(name):
         assert tracemalloc.get_traced_memory()[1] < 2 << 20
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_the_tags_of_hostile_frames_are_refused_likewise_or_only_the_body_is_wrong(name):
+    data, reason = HOSTILE[name]
+    told = "codec"  # of a body that only a look into it tells
+    try:
+        decode_tags(data)
+    except BadInputError as e:
+        told = e.reason
+    assert told == reason
 
 
 def test_hostile_frames_take_no_memory_outside_python():

@@ -57,6 +57,38 @@ def test_a_stream_cut_at_every_byte_gives_the_same_packets():
     assert [each for byte in STREAM for each in packets.feed(bytes([byte]))] == expected
 
 
+# As a reader of a socket does it; each read brings what `sizes` allows.
+def read(packets, data, sizes):
+    found, at = [], 0
+    while at < len(data):
+        room, most = packets.room(), next(sizes)
+        asked = min(most, len(room) if room is not None else most)
+        part = data[at : at + asked]
+        at += len(part)
+        if room is None:
+            found += packets.feed(part)
+        else:
+            room[: len(part)] = part
+            found += packets.filled(len(part))
+    return found
+
+
+LONG = written(7, 3, 9, 1, random.Random(2).randbytes(100_000))
+MIXED = LONG + LONG + STREAM + b"garbage" + LONG + b"\xd7HYR" + STREAM
+
+
+def test_bytes_read_to_where_they_belong_give_the_same_packets():
+    expected, rand = Packets().feed(MIXED), random.Random(3)
+    refused = [each[::2] for each in expected if isinstance(each, Refused)]
+    assert refused == [("garbage", 7), ("header", 4)]
+    for most in (1, 7, 40, 5000, 200_000):
+        packets = Packets()
+        found = read(packets, MIXED, iter(lambda most=most: rand.randint(1, most), 0))
+        assert whole(found) == whole(expected)
+        assert [each[::2] for each in found if isinstance(each, Refused)] == refused
+        assert not packets.open
+
+
 @pytest.mark.parametrize("start", range(1, 60))
 def test_whoever_comes_in_the_middle_finds_the_next_packet(start):
     packets = Packets()
