@@ -33,12 +33,6 @@ def _needs_the_machine(item):
     return any(item.get_closest_marker(name) for name in ("kernel", "broker", "guest"))
 
 
-# There is one kernel log and one broker: what needs them runs in one process, and mostly waits. All else goes beside it.
-def pytest_itemcollected(item):
-    if _needs_the_machine(item):
-        item.add_marker(pytest.mark.xdist_group("machine"))
-
-
 # What measures schedulers comes last: by then nothing computes beside it.
 def pytest_collection_modifyitems(items):
     items.sort(key=_turn)
