@@ -204,7 +204,8 @@ def test_a_request_that_stays_open_is_told_each_second_and_has_the_time_of_its_e
     assert last.service_ns == pytest.approx(took_ns, abs=READING_NS)
     # The short one is in the histogram alone.
     assert sum(watched.measures["write_ns"]) >= 2
-    assert watched.measures["write_ns"][32] == 1  # 2^31 to 2^32 ns
+    # 2^31 to 2^32 ns; a histogram is of all disks, and others may be slow as well.
+    assert watched.measures["write_ns"][32] >= 1
 
 
 def write_all(disk):
