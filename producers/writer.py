@@ -69,9 +69,10 @@ class WriterThread:
 
     def stop(self, timeout_s: float) -> bool:
         """Append what waits, sync, end the thread; False when the disk did not take it in time."""
-        self._stopping.set()
-        self._some.set()
-        self._enough.set()
+        with self._lock:  # else a group that is just taken could clear what is set here, and the thread wait for ever
+            self._stopping.set()
+            self._some.set()
+            self._enough.set()
         self._thread.join(timeout_s)
         return not self._thread.is_alive() and self.queued_bytes == 0 and self.error is None
 

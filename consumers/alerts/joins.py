@@ -129,14 +129,21 @@ class Joins:
 
         A panic that is part of a case is told to that one, again where a kill came between.
         """
-        cases = [case for each in self._alerters.values() for case in each.cases.values()]
+        told: list[Case] = []
+        of_machine: dict[str, list[Case]] = {}
+        for each in self._alerters.values():
+            for case in each.cases.values():
+                if not case.incident.vm:
+                    of_machine.setdefault(case.incident.source.machine, []).append(case)
+                elif case.incident.kind in KINDS:
+                    told.append(case)
         changed = []
-        for case in [each for each in cases if each.incident.vm and each.incident.kind in KINDS]:
+        for case in told:
             if case.incident.joined:
                 changed += self._panicked(case)
                 continue
             machines = self._guests(case.whose.vm, case.whose.host)
-            mine = [each for each in cases if each.incident.source.machine in machines and not each.incident.vm]
+            mine = [each for machine in machines for each in of_machine.get(machine, ())]
             other = part_of(case, [guest_of(each) for each in mine if not each.incident.joined])
             if other is not None:
                 changed += self._join(case, other)

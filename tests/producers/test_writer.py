@@ -107,6 +107,28 @@ def test_what_comes_right_behind_a_sync_shares_the_next_one_unless_it_is_much(tm
     log.close()
 
 
+def test_it_ends_also_when_it_is_stopped_just_as_it_takes_a_group(tmp_path):
+    log = writer(tmp_path)
+    thread = WriterThread(log, lambda: None)
+    stopped = []
+    stopper = threading.Thread(target=lambda: stopped.append(thread.stop(2)))
+    real = thread._stopping.is_set
+
+    def is_set():
+        found = real()
+        if threading.current_thread() is thread._thread and stopper.ident is None:
+            stopper.start()
+            stopper.join(0.2)  # it comes as far as it can
+        return found
+
+    thread._stopping.is_set = is_set
+    thread.put(frame(0))
+    wait_for(lambda: stopped)
+    stopper.join()
+    log.close()
+    assert stopped == [True]
+
+
 @pytest.mark.parametrize("segment_bytes", [20_000, 1 << 20])
 def test_a_full_disk_is_waited_out_and_nothing_is_lost_or_doubled(small_disk, segment_bytes, caplog):
     log = writer(small_disk / "log", segment_bytes=segment_bytes)
