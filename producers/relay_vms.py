@@ -21,6 +21,7 @@ _SOCKET_SUFFIX: Final = ".sock"
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LISTEN: Final = "listen:"
 _CID: Final = "cid:"
+_WORD: Final = re.compile(r"\w+:")
 #: CIDs of guests: what is below is the hypervisor, this machine itself and its own host, the highest is any. vsock(7).
 CID_MIN: Final = 3
 CID_MAX: Final = (1 << 32) - 2
@@ -79,7 +80,8 @@ def _way(where: str) -> Way | None:
     if where.startswith(_CID):
         return _vsock(where.removeprefix(_CID))
     path = where.removeprefix(_LISTEN)
-    if not path:
+    # A word in front that is no way is a slip of the pen: it would be tried for ever as a path. Such a path is `./a:b`.
+    if not path or _WORD.match(path):
         return None
     return Connect(Path(path)) if path == where else Listen(Path(path))
 

@@ -39,7 +39,17 @@ def test_no_guest_has_such_a_cid(cid):
 
 @pytest.mark.parametrize(
     "text",
-    ["web", "web=", "=/run/s", "web=/s,uid=x", "web=/s,uuid=x", "web=/s,uuid", "x" * 256 + "=/s", "web=listen:"],
+    [
+        "web",
+        "web=",
+        "=/run/s",
+        "web=/s,uid=x",
+        "web=/s,uuid=x",
+        "web=/s,uuid",
+        "x" * 256 + "=/s",
+        "web=listen:",
+        "web=listne:/s",
+    ],
 )
 def test_another_text_is_refused(text):
     with pytest.raises(UsageError):
