@@ -1,6 +1,7 @@
 """The thread between the drain and the disk: frames in, appended and synced in groups, never a wait for the drain."""
 
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable
@@ -16,10 +17,6 @@ from schemas.surfaces import SURFACES
 
 log = logging.getLogger(__name__)
 _RETRY_S: Final = 1.0
-#: Behind a sync the next one waits so long for company, unless so many bytes are there: each costs the same work over
-#: again, however little it is of. The bytes are half a relay's window, so its guests send on while they are synced.
-_REST_S: Final = 0.005
-_ENOUGH_BYTES: Final = 1 << 21
 _RETAIN_EVERY_NS: Final = 10_000_000_000
 
 
@@ -32,8 +29,6 @@ class _Step(NamedTuple):
 class WriterThread:
     """Appends frames to `writer` in order; `queued_bytes` bounds what waits, by the caller's hand.
 
-    The first frame after a silence is synced at once, those that come right behind it share the next sync.
-
     A disk that refuses is retried for ever: what waits stays in memory, and the caller stops reading at its bound, so
     the kernel's ring counts what does not fit. `on_durable` is called from the thread after each sync; `durable` is
     the next position of each stream whose frames were put here, as far as it is synced. Of encoded frames, which are
@@ -43,10 +38,9 @@ class WriterThread:
     def __init__(self, writer: LogWriter, on_durable: Callable[[], None]) -> None:
         self._writer = writer
         self._on_durable = on_durable
+        self._queue: queue.SimpleQueue[_Step | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._steps: list[_Step] = []
-        self._waiting_bytes = 0  # of these steps
-        self._some, self._enough, self._stopping = threading.Event(), threading.Event(), threading.Event()
+        self._stopping = threading.Event()
         self.queued_bytes = 0
         self.durable: dict[Stream, int] = {}
         #: How many frames were queued since the start, and how many of them are synced.
@@ -69,23 +63,16 @@ class WriterThread:
 
     def stop(self, timeout_s: float) -> bool:
         """Append what waits, sync, end the thread; False when the disk did not take it in time."""
-        with self._lock:  # else a group that is just taken could clear what is set here, and the thread wait for ever
-            self._stopping.set()
-            self._some.set()
-            self._enough.set()
+        self._stopping.set()
+        self._queue.put(None)
         self._thread.join(timeout_s)
         return not self._thread.is_alive() and self.queued_bytes == 0 and self.error is None
 
     def _push(self, step: "_Step") -> None:
         with self._lock:
             self.queued_bytes += step.size_bytes
-            self.queued += 1
-            self._steps.append(step)
-            self._waiting_bytes += step.size_bytes
-            if len(self._steps) == 1:
-                self._some.set()
-            if self._waiting_bytes >= _ENOUGH_BYTES:
-                self._enough.set()
+        self.queued += 1
+        self._queue.put(step)
 
     def _run(self) -> None:
         try:
@@ -96,15 +83,17 @@ class WriterThread:
             raise
 
     def _loop(self) -> None:
-        retain_at_ns, rested_at_s, last = 0, 0.0, False
-        while not last:
-            steps, last = self._gathered(rested_at_s)
+        retain_at_ns = 0
+        while True:
+            group = [self._queue.get()]
+            while not self._queue.empty():
+                group.append(self._queue.get())
+            steps = [step for step in group if step is not None]
             for step in steps:
                 if not self._retried(step.append):
                     return
             if not self._retried(self._writer.sync):
                 return
-            rested_at_s = time.monotonic() + _REST_S
             with self._lock:
                 self.queued_bytes -= sum(step.size_bytes for step in steps)
             self.durable.update((step.frame.stream, step.frame.next) for step in steps if step.frame is not None)
@@ -114,19 +103,8 @@ class WriterThread:
             if time.monotonic_ns() >= retain_at_ns:
                 self._retain()
                 retain_at_ns = time.monotonic_ns() + _RETAIN_EVERY_NS
-
-    # What waits when it is time to sync, and whether that is the last.
-    def _gathered(self, rested_at_s: float) -> tuple[list[_Step], bool]:
-        self._some.wait()
-        rest_s = rested_at_s - time.monotonic()
-        if rest_s > 0:
-            self._enough.wait(rest_s)
-        with self._lock:
-            steps, self._steps, self._waiting_bytes = self._steps, [], 0
-            last = self._stopping.is_set()
-            self._some.clear()
-            self._enough.clear()
-        return steps, last
+            if None in group:
+                return
 
     # Deleting can wait for a better moment, appending cannot.
     def _retain(self) -> None:

@@ -83,52 +83,6 @@ def test_a_frame_waits_for_no_other(tmp_path):
     log.close()
 
 
-def test_what_comes_right_behind_a_sync_shares_the_next_one_unless_it_is_much(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_REST_S", 60)
-    monkeypatch.setattr(module, "_ENOUGH_BYTES", 20_000)
-    log = writer(tmp_path)
-    durable = []
-    thread = WriterThread(log, lambda: durable.append(thread.synced))
-    thread.put(frame(0))
-    wait_for(lambda: durable == [1])
-    for n in range(1, 4):
-        thread.put(frame(n, noise(n)))
-    time.sleep(0.05)
-    assert durable == [1]
-    for n in range(4, 8):
-        thread.put(frame(n, noise(n)))
-    wait_for(lambda: len(durable) == 2)
-    thread.put(frame(8))
-    start_s = time.monotonic()
-    assert thread.stop(10)
-    assert time.monotonic() - start_s < 5
-    assert durable[1] >= 7
-    assert durable[-1] == 9
-    log.close()
-
-
-def test_it_ends_also_when_it_is_stopped_just_as_it_takes_a_group(tmp_path):
-    log = writer(tmp_path)
-    thread = WriterThread(log, lambda: None)
-    stopped = []
-    stopper = threading.Thread(target=lambda: stopped.append(thread.stop(2)))
-    real = thread._stopping.is_set
-
-    def is_set():
-        found = real()
-        if threading.current_thread() is thread._thread and stopper.ident is None:
-            stopper.start()
-            stopper.join(0.2)  # it comes as far as it can
-        return found
-
-    thread._stopping.is_set = is_set
-    thread.put(frame(0))
-    wait_for(lambda: stopped)
-    stopper.join()
-    log.close()
-    assert stopped == [True]
-
-
 @pytest.mark.parametrize("segment_bytes", [20_000, 1 << 20])
 def test_a_full_disk_is_waited_out_and_nothing_is_lost_or_doubled(small_disk, segment_bytes, caplog):
     log = writer(small_disk / "log", segment_bytes=segment_bytes)
