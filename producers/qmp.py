@@ -1,4 +1,6 @@
-"""The surface `qmp`: what QEMU says of a VM: every event, and at an interval its run state, disks and their counts.
+"""The surface `qmp`: what QEMU says of a VM: every event, and at an interval its run state, disks, and counts.
+
+Counts are of what each disk did, and how often KVM left each vCPU and for what (`kvm_exits.py`).
 
 For each VM one source, with its monitor's socket (`-qmp unix:PATH,server=on,wait=off`). A socket serves one client:
 while the agent has it, nobody else does, and a second client waits without a word. Give the agent a monitor of its own.
@@ -13,7 +15,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final
 
-from producers import vmm_threads, vms
+from producers import kvm_exits, vmm_threads, vms
 from producers.qmp_session import Answer, Bad, Event, Greeting, Session
 from producers.registry import Opening
 from producers.source import Source
@@ -36,7 +38,11 @@ _GREETING_NS: Final = 5 * 10**9
 _RETRY_NS_MAX: Final = 30 * 10**9
 _BLOCKS_MAX: Final = 1024
 _DATA_BYTES_MAX: Final = 256 << 10
-_QUERIES: Final = ("query-status", "query-block", "query-blockstats", "query-cpus-fast", "query-iothreads")
+#: By the command its arguments. Of vCPUs is asked behind which they are.
+_QUERIES: Final[dict[str, dict[str, Any] | None]] = {
+    **dict.fromkeys(("query-status", "query-block", "query-blockstats", "query-cpus-fast", "query-iothreads")),
+    "query-stats": kvm_exits.ARGUMENTS,
+}
 #: Of BlockDeviceStats: what had ended, and since when nothing more did.
 _STATS: Final = (
     "rd_operations", "wr_operations", "flush_operations", "unmap_operations", "rd_bytes", "wr_bytes",
@@ -95,6 +101,8 @@ class Monitor:
         self._version: str | None = None
         self._vcpus: dict[int, int] = {}
         self._iothreads: dict[int, str] = {}
+        self._paths: dict[str, int] = {}
+        self._refused: set[str] = set()  # what this QEMU is too old for
         self._unsent = b""
         self._since_ns = self._asked_ns = self._due_ns = 0
         self._retry_ns, self._detail = 10**9, ""
@@ -129,6 +137,7 @@ class Monitor:
             self._gone(now_ns, e.strerror or str(e), records)
             return
         self._socket, self._session, self._since_ns, self._unsent = tried, Session(), now_ns, b""
+        self._refused = set()
         self._epoll.register(tried, select.EPOLLIN)
 
     def _read(self, now_ns: int, records: list[Record]) -> None:
@@ -175,12 +184,17 @@ class Monitor:
         elif answer.command == "query-blockstats" and isinstance(value, list):
             records += [self._counted(now_ns, each) for each in value[:_BLOCKS_MAX] if isinstance(each, dict)]
         elif answer.command == "query-cpus-fast" and isinstance(value, list):
-            self._vcpus = _threads(value)
+            self._vcpus, self._paths = _threads(value), kvm_exits.paths_of(value)
             self._tell(self._vm.name, self._vcpus, self._iothreads)
         elif answer.command == "query-iothreads" and isinstance(value, list):
             self._iothreads = _iothreads(value)
             self._tell(self._vm.name, self._vcpus, self._iothreads)
+        elif answer.command == "query-stats" and answer.error is None:
+            found = kvm_exits.counts_of(value, self._paths)
+            records += [self._record("qmp_exits", now_ns, {"vcpu": vcpu} | counts) for vcpu, counts in found.items()]
         elif answer.error is not None:
+            if "CommandNotFound" in answer.error:
+                self._refused.add(answer.command)
             records.append(self._status(now_ns, {"detail": _word(f"{answer.command}: {answer.error}")}))
 
     # Asked again only when all is answered: a monitor that is silent is told with how long it is.
@@ -196,7 +210,8 @@ class Monitor:
                 records.append(self._status(now_ns, {"answer_ns": now_ns - self._asked_ns, "detail": detail}))
             else:
                 self._asked_ns = now_ns
-                self._unsent += b"".join(self._session.command(name) for name in _QUERIES)
+                asked = [(name, more) for name, more in _QUERIES.items() if name not in self._refused]
+                self._unsent += b"".join(self._session.command(*each) for each in asked)
         self._send(now_ns, records)
 
     def _send(self, now_ns: int, records: list[Record]) -> None:

@@ -60,12 +60,13 @@ class Session:
         """Return how many commands wait for their answers."""
         return len(self._sent)
 
-    def command(self, name: str) -> bytes:
-        """Return the bytes of a command without arguments."""
+    def command(self, name: str, arguments: dict[str, Any] | None = None) -> bytes:
+        """Return the bytes of a command."""
         key = f"{_ID}-{self._number}"
         self._number += 1
         self._sent[key] = name
-        return json.dumps({"execute": name, "id": key}).encode() + b"\r\n"
+        more = {} if arguments is None else {"arguments": arguments}
+        return json.dumps({"execute": name, "id": key} | more).encode() + b"\r\n"
 
     def feed(self, data: bytes) -> list[Message]:
         """Return the messages that `data` completes."""

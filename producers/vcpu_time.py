@@ -1,6 +1,7 @@
 """The surface `vcpu-time`: what the host's scheduler gave to each VM's threads, once a second.
 
-Records of the kind `vcpu_time` are of vCPUs, those of `vmm_thread_time` of threads beside them (`vmm_threads.py`).
+Records of the kind `vcpu_time` are of vCPUs, those of `vmm_thread_time` of threads beside them (`vmm_threads.py`), and
+those of `vcpu_exits` how often KVM left all vCPUs of a VM, where that can be read (`kvm_exits.py`).
 
 For each thread three files stay open, and a sample reads them again: `schedstat` (time on a CPU, time waiting for one,
 and how often it got one: Documentation/scheduler/sched-stats.rst), `status` (state, switches: proc_pid_status(5)) and
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from producers import vms
+from producers import kvm_exits, vms
 from producers.registry import Opening
 from producers.source import Source
 from producers.state_source import StateSource
@@ -31,7 +32,9 @@ from schemas.stream import Layer, Stream
 
 SURFACE: Final = "vcpu-time"
 CLOCK: Final = "boot"
-VCPU_KIND, HELPER_KIND = "vcpu_time", "vmm_thread_time"
+VCPU_KIND, HELPER_KIND, EXITS_KIND = "vcpu_time", "vmm_thread_time", "vcpu_exits"
+#: A dozen files of each VM: read no more often, however often threads are sampled.
+_EXITS_NS: Final = 1_000_000_000
 _FILES: Final = ("schedstat", "status", "stat")
 _FILE_BYTES: Final = 4096
 _STATE: Final = b"\nState:\t"
@@ -75,11 +78,19 @@ class _Open(NamedTuple):
 class Sampler:
     """Samples of all threads that `finder` finds; `now_ns` reads CLOCK_BOOTTIME."""
 
-    def __init__(self, finder: Finder, now_ns: Callable[[], int], cgroups: Path = Path("/sys/fs/cgroup")) -> None:
+    def __init__(
+        self,
+        finder: Finder,
+        now_ns: Callable[[], int],
+        cgroups: Path = Path("/sys/fs/cgroup"),
+        debugfs: Path = kvm_exits.DEBUGFS,
+    ) -> None:
         self.unopened = 0  # threads that could not be opened at the last look
         self._finder = finder
         self._now_ns = now_ns
         self._cgroups = cgroups
+        self._kvm = kvm_exits.Folders(debugfs)
+        self._exits_due_ns = 0
         self._vms: tuple[Vm, ...] = ()
         self._threads: dict[Thread, _Open] = {}
 
@@ -99,7 +110,7 @@ class Sampler:
             else:
                 fields["frozen"] = frozen[each.freezer] if each.freezer else None
                 records.append(Record(each.kind, at_ns, fields))
-        return records
+        return records + self._exits()
 
     @property
     def left_out(self) -> int:
@@ -110,6 +121,19 @@ class Sampler:
         """Close all files."""
         for thread in list(self._threads):
             self._forget(thread)
+
+    def _exits(self) -> list[Record]:
+        now_ns = self._now_ns()
+        if not self._vms or now_ns < self._exits_due_ns:
+            return []
+        self._exits_due_ns = now_ns + _EXITS_NS
+        folders, records = self._kvm.of_processes(), []
+        for vm in self._vms:
+            at_ns = self._now_ns()
+            if counts := kvm_exits.read(folders.get(vm.process.pid, [])):
+                front: dict[str, Any] = {"vm": vm.name, "pid": vm.process.pid, "start_ns": vm.process.start_ns}
+                records.append(Record(EXITS_KIND, at_ns, front | counts))
+        return records
 
     def _follow(self) -> None:
         # A thread can be moved to another cgroup, and a VM be told another name.

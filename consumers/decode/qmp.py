@@ -1,10 +1,11 @@
-"""Records of the surface `qmp` to rows of the tables `qmp_*`: events, run state, disks and their counts of a VM."""
+"""Records of the surface `qmp` to rows of the tables `qmp_*`: events, run state, disks, and counts of a VM."""
 
 from typing import Final
 
 import pyarrow as pa
 
 from consumers.decode import state
+from consumers.decode.vcpu_time import EXITS
 from consumers.lake.tables import WORD
 
 _STATE: Final = state.State(
@@ -59,6 +60,7 @@ _STATE: Final = state.State(
         failed_unmap_operations=pa.int64(),
         idle_time_ns=pa.int64(),
     ),
+    state.table("qmp_exits", vm=WORD, vcpu=pa.int32(), **EXITS),
 )
 TABLES: Final = _STATE.tables
 POSITION: Final = state.POSITION

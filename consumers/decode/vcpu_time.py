@@ -1,4 +1,4 @@
-"""Records of the surface `vcpu-time` to `vcpu_time` and `vmm_thread_time`: what threads got of the host's CPUs."""
+"""Records of the surface `vcpu-time`: what threads got of the host's CPUs, and how often KVM left a VM's guest."""
 
 from typing import Final
 
@@ -20,9 +20,29 @@ _THREAD: Final = {
     "involuntary_switches": pa.int64(),
     "last_cpu": pa.int32(),
 }
+#: As the kernel names them; schemas of `vcpu_exits` and `qmp_exits`.
+EXITS: Final = {
+    "exits": pa.int64(),
+    "signal_exits": pa.int64(),
+    "io_exits": pa.int64(),
+    "mmio_exits": pa.int64(),
+    "halt_exits": pa.int64(),
+    "irq_exits": pa.int64(),
+    "request_irq_exits": pa.int64(),
+    "irq_window_exits": pa.int64(),
+    "nmi_window_exits": pa.int64(),
+    "hypercalls": pa.int64(),
+    "insn_emulation": pa.int64(),
+    "mmio_exit_user": pa.int64(),
+    "mmio_exit_kernel": pa.int64(),
+    "hvc_exit_stat": pa.int64(),
+    "wfe_exit_stat": pa.int64(),
+    "wfi_exit_stat": pa.int64(),
+}
 _STATE: Final = state.State(
     state.table("vcpu_time", vm=WORD, vcpu=pa.int32(), **_THREAD),
     state.table("vmm_thread_time", vm=WORD, role=WORD, name=WORD, **_THREAD),
+    state.table("vcpu_exits", vm=WORD, pid=pa.int32(), start_ns=pa.int64(), **EXITS),
 )
 TABLES: Final = _STATE.tables
 POSITION: Final = state.POSITION

@@ -177,7 +177,7 @@ _NEEDED: Final = {"bpf_vcpu": {"vcpu", "state_name", "duration_ns", "open", "on_
 #: What a summary or another row says better.
 _LEFT_OUT: Final = frozenset(
     {"artifacts", "bpf_counts", "bpf_histograms", "clock_pings", "clock_readings", "coverage", "dead_letters", "losses",
-     "procfs_disk", "procfs_text", "qmp_blockstats"}
+     "procfs_disk", "procfs_text", "qmp_blockstats", "qmp_exits", "vcpu_exits"}
 )  # fmt: skip
 #: The surface of the tables whose names do not begin with it.
 _SURFACES: Final = {"trace": "ftrace", "vcpu": "vcpu-time", "vmm": "vcpu-time"}

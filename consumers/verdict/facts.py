@@ -77,6 +77,11 @@ ABOUT: Final[Mapping[str, About]] = {
         "run the agent on the host with the surfaces topology and vcpu-time, and the BPF program vcpu for every stay",
     ),
     "exits": About("H2", "what the time in KVM or the VMM was for", _KVM),
+    "exit_storm": About(
+        "H2",
+        "whether KVM left the vCPU far more often than before",
+        "configure the VM's monitor (surface qmp, QEMU 7.1 or newer)",
+    ),
     "sleep_memory": About("H1", "whether the vCPU's thread slept for memory", "run the BPF program vcpu; " + _SCHED),
     "sleep_io": About("H1", "whether the vCPU's thread slept for a disk", "run the BPF program vcpu on the host"),
     "memory": About("H3", "pressure on the host's memory", "run the agent on the host with the surface procfs"),
@@ -140,6 +145,7 @@ class Facts:
     lost: Fact[int] = Fact()
     clock_error_s: Fact[float] = Fact()
     exits: Fact[str] = Fact()
+    exit_storm: Fact[bool] = Fact()
     sleep_memory: Fact[bool] = Fact()
     sleep_io: Fact[bool] = Fact()
     memory: Fact[bool] = Fact()

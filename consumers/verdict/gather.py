@@ -11,7 +11,7 @@ import duckdb
 
 from consumers.incidents.incident import Incident
 from consumers.lake.storage import Storage
-from consumers.verdict import of_guest, of_host, of_monitor, of_threads, of_vcpus
+from consumers.verdict import of_exits, of_guest, of_host, of_monitor, of_threads, of_vcpus
 from consumers.verdict.facts import HELPERS, NAMES, Fact, Facts, known, unknown
 from consumers.verdict.look import Look, S, There, interval, look
 from consumers.verdict.shares import part
@@ -48,7 +48,7 @@ def _facts(found: Look) -> Facts:
     if found.incident.vm and there is not None:
         return of_monitor.add(found, of_host.add(found, of_vcpus.add(found, facts, []), []), there)
     threads = of_vcpus.threads(found)
-    facts = of_vcpus.add(found, facts, threads)
+    facts = of_exits.add(found, of_vcpus.add(found, facts, threads), threads)
     if there is not None:
         facts.host = _host(found, there, facts)
     helpers = of_threads.threads(found)

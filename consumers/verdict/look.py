@@ -39,6 +39,7 @@ _WHO_TABLES: Final = ("topology_vm", "topology_vcpu", "relay_guests")
 #: What is read near the time in question, and what is read whole; a view of each takes its time.
 _TABLES: Final = (
     "kmsg", "vcpu_time", "vmm_thread_time", "qmp_events", "qmp_status", "qmp_blocks", "qmp_blockstats",
+    "qmp_exits", "vcpu_exits",
     "procfs_cpu", "procfs_disk", "procfs_hangs", "procfs_pressure", "bpf_vcpu", "bpf_block_io", "bpf_hang",
     "trace_kvm_entry", "trace_kvm_exit", "trace_kvm_userspace_exit", "trace_kvm_write_tsc_offset",
 )  # fmt: skip

@@ -1,7 +1,6 @@
-"""What the host says of a VM's vCPUs over the time in question: samples, stays, pauses, exits, whose thread is whose.
+"""What the host says of a VM's vCPUs over the time in question: samples, stays, pauses, whose thread is whose.
 
-Tables: vcpu_time, topology_vcpu, qmp_status, qmp_events, bpf_vcpu, trace_kvm_entry, trace_kvm_exit and
-trace_kvm_userspace_exit.
+Tables: vcpu_time, topology_vcpu, qmp_status, qmp_events and bpf_vcpu.
 """
 
 from dataclasses import replace
@@ -15,7 +14,7 @@ from consumers.verdict.conditions import ALL_VCPUS
 from consumers.verdict.facts import Fact, Facts, known, unknown
 from consumers.verdict.look import CUT_NS, PAD_NS, Look, S, There, record
 from consumers.verdict.shares import Shares
-from consumers.verdict.stays import Monitor, Sample, Stay, account, split
+from consumers.verdict.stays import Monitor, Sample, Stay, account
 from consumers.verdict.verdict import Evidence, Record
 from schemas.stream import Stream
 
@@ -26,7 +25,6 @@ _STATES: Final = {
 }  # fmt: skip
 #: A row of a stay that ended, and those that were told while it went on, agree on its begin within this.
 _SAME_NS: Final = 1_000_000
-_TRACED_PAD_NS: Final = 10 * S
 _VCPUS_MAX: Final = 1024
 _THROTTLED: Final = "VCPU_THROTTLED"
 
@@ -91,12 +89,11 @@ def add(look: Look, facts: Facts, mine: list[Thread]) -> Facts:
         shares = account((), (), monitor, there.window, there.error_ns)
         vcpus[ALL_VCPUS] = known(shares, "by the monitor alone", paused)
     exact = f"the guest's time is known on the host's clock within {there.error_ns / S:g} s"
-    facts = replace(
+    return replace(
         facts, vcpus=vcpus, mapped=_mapped(look, there, scope, mine), lost=_lost(look, scope, there),
         clock_error_s=known(there.error_ns / S, exact),
         found=(*facts.found, *_throttled(look, there, mine)),
     )  # fmt: skip
-    return _with_exits(look, facts, there, mine)
 
 
 def _shares(look: Look, there: There, thread: Thread, monitor: Monitor) -> tuple[Shares, str, tuple[Record, ...]]:
@@ -287,65 +284,6 @@ def _throttled(look: Look, there: There, mine: list[Thread]) -> list[Evidence]:
             )
         )
     return found
-
-
-# Where entries to and exits from the guest were traced without loss, they tell G from X.
-def _with_exits(look: Look, facts: Facts, there: There, mine: list[Thread]) -> Facts:
-    if not {"trace_kvm_entry", "trace_kvm_exit"} <= look.tables:
-        return facts
-    vcpus, exits = dict(facts.vcpus), facts.exits
-    for thread in mine:
-        found = _traced(look, there, thread)
-        fact = vcpus.get(thread.vcpu)
-        if found is None or fact is None or fact.value is None:
-            continue
-        guest, kernel, user = found
-        vcpus[thread.vcpu] = replace(fact, value=split(fact.value, guest))
-        if thread.vcpu in look.incident.root.cpus and kernel + user > 0:
-            where = "userspace" if user >= kernel else "kernel"
-            text = f"of its time outside the guest {max(user, kernel) / (user + kernel):.0%} was in {where}"
-            exits = known(where, text)
-    return replace(facts, vcpus=vcpus, exits=exits)
-
-
-def _traced(look: Look, there: There, thread: Thread) -> tuple[float, float, float] | None:
-    parts, node = [], there.node
-    of = f"machine = {literal(node.machine)} and boot_id = {literal(node.boot_id)} and pid = {thread.tid}"
-    for name, kind in (("kvm_entry", "G"), ("kvm_exit", "K"), ("kvm_userspace_exit", "U")):
-        if f"trace_{name}" in look.tables:
-            parts.append(
-                f"select ts_ns, instance, page, clock, {literal(kind)} as kind from trace_{name} "  # noqa: S608
-                f"where {of}"
-            )
-    rows = look.rows("trace_kvm_entry", f"select distinct clock from ({' union all '.join(parts)})")  # noqa: S608
-    clock = look.on_clock(rows[0]["clock"]) if len(rows) == 1 else None
-    if clock is None or not _whole(look, there):
-        return None
-    since_ns, until_ns = there.window.since_ns + clock[1], there.window.until_ns + clock[1]
-    sums = look.rows(
-        "trace_kvm_entry",
-        "with stays as (select kind, ts_ns, lead(ts_ns) over (order by ts_ns) as until_ns "  # noqa: S608
-        f"from ({' union all '.join(parts)}) where ts_ns between ? and ?) "
-        "select kind, sum(greatest(0, least(until_ns, ?) - greatest(ts_ns, ?))) as took_ns, min(ts_ns) as first_ns, "
-        "max(until_ns) as last_ns from stays group by kind",
-        since_ns - _TRACED_PAD_NS, until_ns + _TRACED_PAD_NS, until_ns, since_ns,
-    )  # fmt: skip
-    if (
-        not sums
-        or min(row["first_ns"] for row in sums) > since_ns
-        or max(row["last_ns"] or 0 for row in sums) < until_ns
-    ):
-        return None
-    took = {row["kind"]: float(row["took_ns"] or 0) / (until_ns - since_ns) for row in sums}
-    return took.get("G", 0.0), took.get("K", 0.0), took.get("U", 0.0)
-
-
-# Every ring of trace events of the host was watched over the time, and none of them lost any.
-def _whole(look: Look, there: There) -> bool:
-    rings = [each for each in look.of_host("ftrace") if "/" in each.instance]
-    return bool(rings) and all(
-        look.watched(ring, there.window) is Answer.YES and not look.lost(ring, 0, (1 << 62)) for ring in rings
-    )
 
 
 def _names(scope: Scope) -> str:

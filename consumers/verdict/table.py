@@ -10,7 +10,7 @@ from consumers.verdict.text import Symptom
 from consumers.verdict.verdict import Confidence, Owner
 
 #: Grows with each change of the table or of what decides beside it; every verdict carries it.
-RULES_VERSION: Final = 2
+RULES_VERSION: Final = 3
 #: Two owners that each explain so much are both told.
 SHARED_MIN: Final = 0.3
 
@@ -176,6 +176,10 @@ ROWS: Final[tuple[Row, ...]] = (
     ),
     Row("C5", _CPU, (Share("X", 0.5), Exits("userspace")), Owner.VMM_BUG, _MEDIUM, _IN_VMM, letters="X"),
     Row("C5", _CPU, (Share("X", 0.5), Exits("kernel")), Owner.HOST_KERNEL, _MEDIUM, _IN_KVM, letters="X"),
+    Row(
+        "C5", _CPU, (Share("GX", 0.5), Is("exit_storm")), Owner.VMM_BUG, _MEDIUM,
+        "its CPU left the guest for the VMM far more often than before", letters="GX",
+    ),
     Row("C13", _CPU, (Is("hog"),), Owner.GUEST_POLICY, _HIGH, "a real-time task of the guest kept its CPU", True),
     Row(
         "C13", _CPU, (Either((Says("scx"), Is("rt_line"))),), Owner.GUEST_POLICY, _MEDIUM,

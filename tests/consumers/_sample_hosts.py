@@ -59,6 +59,19 @@ def _blockstats():
         yield Record("qmp_blockstats", _BOOT + second * S, disk | {"rd_operations": 90, "wr_operations": 7})
 
 
+def _exits():
+    for second in (0, 10):
+        counts = {"exits": 9000 * (second + 1), "io_exits": 40 * second, "halt_exits": 8000 * second}
+        yield Record("vcpu_exits", _BOOT + second * S, {"vm": "web-7", "pid": 4099, "start_ns": _BOOT} | counts)
+
+
+def _qmp_exits():
+    for second in (0, 10):
+        for vcpu, _ in _THREADS:
+            counts = {"exits": 4500 * (second + 1), "io_exits": 20 * second, "halt_exits": 4000 * second}
+            yield Record("qmp_exits", _BOOT + second * S, {"vm": "web-7", "vcpu": vcpu} | counts)
+
+
 def _qmp(realtime_ns):
     status = {"vm": "web-7", "connected": True, "status": "running", "running": True, "version": "7.2.22 Debian"}
     yield Record("qmp_status", _BOOT, status | {"answer_ns": 400_000})
@@ -95,8 +108,8 @@ def frames(guest, realtime_ns):
     numbers = count()
     surfaces = {
         "topology": [*_topology(), *_thread()],
-        "vcpu-time": [*_vcpu_time(), *_thread_time()],
-        "qmp": [*_qmp(realtime_ns), *_blockstats()],
+        "vcpu-time": [*_vcpu_time(), *_thread_time(), *_exits()],
+        "qmp": [*_qmp(realtime_ns), *_blockstats(), *_qmp_exits()],
         "procfs": _procfs(),
     }
     for surface, records in surfaces.items():

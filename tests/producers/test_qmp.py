@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -80,7 +81,8 @@ def test_answers_of_any_form_are_rows_that_a_body_can_hold(watched):
     watched.peer.say(HELLO)
     watched.sample()
     blocks = [{"device": "\ud800", "io-status": "ok", "inserted": {"ro": {"a": {}}, "bps": 1 << 80, "iops": 7}}, 1]
-    cpus = [{"cpu-index": 0, "thread-id": 42}, {"cpu-index": "x"}, 3]
+    cpus = [{"cpu-index": 0, "thread-id": 42, "qom-path": "/m/d[0]"}, {"cpu-index": "x"}, 3]
+    exits = [{"qom-path": "/m/d[0]", "stats": [{"name": "exits", "value": 12}, {"name": "io_exits", "value": 7}]}]
     stats = {"wr_operations": 9, "rd_operations": 1 << 80, "idle_time_ns": "x"}
     counts = [{"device": "d0", "qdev": "/d", "node-name": "n0", "stats": stats}, {"device": "d1", "stats": 3}, 1]
     iothreads = [{"id": "io0", "thread-id": 43}, {"id": 1, "thread-id": "x"}, 3]
@@ -90,6 +92,7 @@ def test_answers_of_any_form_are_rows_that_a_body_can_hold(watched):
         "query-blockstats": counts,
         "query-cpus-fast": cpus,
         "query-iothreads": iothreads,
+        "query-stats": exits,
     }
     for line in watched.peer.peer.recv(4096).splitlines():
         command = json.loads(line)
@@ -116,6 +119,27 @@ def test_answers_of_any_form_are_rows_that_a_body_can_hold(watched):
     records = [state.Record(kind, 1, fields) for kind, fields in found.items()]
     assert state.unpack(state.pack(records)) == records
     assert watched.told == {"web": ({0: 42}, {43: "io0"})}
+    assert found["qmp_exits"] == {"vm": "web", "vcpu": 0, "exits": 12, "io_exits": 7}
+
+
+def test_a_question_that_qemu_is_too_old_for_is_told_and_asked_once(watched):
+    watched.sample()
+    watched.peer.say(HELLO)
+    watched.sample()
+
+    def asked():
+        lines = [json.loads(line) for line in watched.peer.peer.recv(4096).splitlines()]
+        for line in lines:
+            old = {"error": {"class": "CommandNotFound", "desc": "The command query-stats has not been found"}}
+            said = old if line["execute"] == "query-stats" else {"return": []}
+            watched.peer.say(json.dumps(said | {"id": line["id"]}).encode() + b"\n")
+        return [line["execute"] for line in lines]
+
+    assert "query-stats" in asked()
+    details = [fields.get("detail") or "" for kind, fields in watched.sample() if kind == "qmp_status"]
+    assert [each for each in details if each.startswith("query-stats: ")]
+    watched.sample(10)
+    assert asked() == [name for name in qmp._QUERIES if name != "query-stats"]
 
 
 def test_a_monitor_that_does_not_answer_is_told_and_not_asked_again(watched):
@@ -179,14 +203,15 @@ def test_the_surface_wants_a_socket():
         qmp.open_sources(Opening(Identity("m", "b", "host"), {}, Config()))
 
 
-@pytest.fixture
-def qemu(tmp_path):
-    """A QEMU that runs nothing, with two monitors: ours and the test's."""
+@pytest.fixture(params=["tcg"])
+def qemu(request, tmp_path):
+    """A QEMU without a guest, by an accelerator, with two monitors: ours and the test's."""
     binary = shutil.which("qemu-system-x86_64")
     if binary is None:
         pytest.skip("needs qemu-system-x86_64")
     monitors = [word for name in "ab" for word in ("-qmp", f"unix:{tmp_path / name},server=on,wait=off")]
-    machine = ["-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35", "-accel", "tcg", "-smp", "2"]
+    machine = ["-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35", "-smp", "2"]
+    machine += ["-accel", request.param, "-accel", "tcg", *(("-cpu", "qemu64") if request.param == "kvm" else ())]
     machine += ["-object", "iothread,id=io7"]
     drive = ["-drive", "if=none,id=d0,driver=null-co,size=1M,node-name=n0"]
     command = [binary, "-name", "guest=idle", "-S", "-m", "32", *machine, *drive, *monitors]
@@ -245,4 +270,32 @@ def test_a_real_qemu_says_what_happens_to_its_vm(qemu, monkeypatch):
     assert all(abs(row["realtime_ns"] - time.time_ns()) < 60 * S for row in rows("qmp_events"))
     assert not source.alive()
     assert source.counters()["bad"] == 0
+    source.close()
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("qemu", ["kvm"], indirect=True)
+def test_a_real_qemu_counts_the_exits_of_its_vcpus_where_it_has_kvm(qemu, monkeypatch):
+    monkeypatch.setattr(vms, "shared", lambda _: Finder(VmsConfig()))
+    config = Config(vms=VmsConfig(machines=(Vm("idle", qmp=qemu.socket),), qmp_interval_s=0.1))
+    (source,) = qmp.open_sources(Opening(Identity("m", "b", "host"), {}, config))
+    seen = []
+
+    def rows(kind):
+        source.drain()
+        for batch in source.cut():
+            seen.extend(state.unpack(batch.body))
+        return [record.fields for record in seen if record.kind == kind]
+
+    # Its firmware looks for a disk, and halts.
+    qemu.say("cont")
+    if any(Path(link).resolve().name == "kvm" for link in Path(f"/proc/{qemu.pid}/fd").iterdir()):
+        until(lambda: [row for row in rows("qmp_exits") if row["vcpu"] == 0 and row["exits"] > 100])
+        mine = [row for row in rows("qmp_exits") if row["vcpu"] == 0]
+        assert [row["exits"] for row in mine] == sorted(row["exits"] for row in mine)
+        assert {row["vcpu"] for row in rows("qmp_exits")} == {0, 1}
+        assert all(row["exits"] >= row["halt_exits"] >= 0 for row in mine)
+    else:
+        until(lambda: len(rows("qmp_status")) > 3)
+        assert rows("qmp_exits") == []
     source.close()

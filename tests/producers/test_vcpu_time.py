@@ -97,6 +97,25 @@ def test_a_thread_that_ends_is_sampled_no_more_and_its_files_are_closed():
     assert len(names("/proc/self/fd")) == fds
 
 
+def test_exits_of_a_vm_come_once_a_second_where_debugfs_tells_them(tmp_path):
+    clock = [10**9]
+    vm = Vm("web", "", "qemu", Thread(4099, 4099, 7), ())
+    folder = tmp_path / "kvm" / "4099-12"
+    folder.mkdir(parents=True)
+    (folder / "exits").write_text("9000\n")
+    sampler = Sampler(_Fixed(vm), lambda: clock[0], debugfs=tmp_path)
+    (record,) = sampler.sample()
+    assert record == state.Record("vcpu_exits", 10**9, {"vm": "web", "pid": 4099, "start_ns": 7, "exits": 9000})
+    clock[0] += 10**9 - 1
+    assert sampler.sample() == []
+    clock[0] += 1
+    assert len(sampler.sample()) == 1
+    (folder / "exits").unlink()
+    clock[0] += 10**9
+    assert sampler.sample() == []
+    sampler.close()
+
+
 class _Fixed:
     left_out = 0
 

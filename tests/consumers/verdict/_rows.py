@@ -68,6 +68,7 @@ CASES = (
     ),
     Case("VMM loops", "C5", Owner.VMM_BUG, MEDIUM, incident(), facts(times(X=0.9, G=0.1), exits="userspace")),
     Case("KVM loops", "C5", Owner.HOST_KERNEL, MEDIUM, incident(), facts(times(X=0.9, G=0.1), exits="kernel")),
+    Case("exits storm", "C5", Owner.VMM_BUG, MEDIUM, incident(), facts(times(GX=0.9, W=0.1), exit_storm=True)),
     Case("host locked up", "C6", Owner.HOST_KERNEL, HIGH, incident(), facts(times(GX=0.3, SH=0.7), host_lockup=True)),
     Case(
         "machine check", "C6", Owner.HARDWARE_FIRMWARE, HIGH, incident(),
