@@ -42,24 +42,27 @@ class _Count(NamedTuple):
     row: dict[str, Any]
 
 
-# Of the vCPU in question by its monitor, and of the whole VM by debugfs: a storm of one is one of both.
+# Of the vCPUs in question by the monitor, and of the whole VM by debugfs: a storm of one is one of both.
 def _storm(look: Look, there: There) -> Fact[bool]:
-    assert look.scope is not None
-    vms = ", ".join(map(literal, look.scope.names))
-    told = []
-    for table, who, where in (
-        *(("qmp_exits", f"vCPU {cpu}", f"and vcpu = {cpu}") for cpu in look.incident.root.cpus),
-        ("vcpu_exits", "all vCPUs", ""),
-    ):
-        rows = look.rows(
-            table,
-            f"select * from {table} where machine = ? and boot_id = ? and vm in ({vms}) {where} "  # noqa: S608
-            "and exits is not null order by ts_ns, position",
-            *there.node[:2],
-        )
-        told.append(_judged(table, _counts(rows, there), there, who))
+    by_vcpu: dict[int, list[dict[str, Any]]] = {cpu: [] for cpu in look.incident.root.cpus}
+    for row in _rows(look, there, "qmp_exits"):
+        if row["vcpu"] in by_vcpu:
+            by_vcpu[row["vcpu"]].append(row)
+    told = [_judged("qmp_exits", _counts(rows, there), there, f"vCPU {cpu}") for cpu, rows in by_vcpu.items()]
+    told.append(_judged("vcpu_exits", _counts(_rows(look, there, "vcpu_exits"), there), there, "all vCPUs"))
     answers = [each for each in told if each.value is not None]
     return next((each for each in answers if each.value), (answers or told)[0])
+
+
+def _rows(look: Look, there: There, table: str) -> list[dict[str, Any]]:
+    assert look.scope is not None
+    return look.rows(
+        table,
+        f"select * from {table} where machine = ? and boot_id = ? "  # noqa: S608
+        f"and vm in ({', '.join(map(literal, look.scope.names))}) and exits is not null and ts_ns >= ? "
+        "order by ts_ns, position",
+        *there.node[:2], there.window.since_ns - _BEFORE_NS - _AROUND_MAX * there.length_ns,
+    )  # fmt: skip
 
 
 # Those of the run of the VM that the time in question lies in: another one counts from 0.
