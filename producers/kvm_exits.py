@@ -71,6 +71,18 @@ class Folders:
         return found
 
 
+def told(debugfs: Path = DEBUGFS) -> str:
+    """Return whether debugfs tells exits here, and why not."""
+    try:
+        _number(debugfs / "kvm" / NAMES[0])
+    except FileNotFoundError:
+        return f"exits of KVM are not read: there is no {debugfs / 'kvm'} (no KVM, or debugfs is not mounted)"
+    except (OSError, ValueError) as e:
+        reason = e.strerror if isinstance(e, OSError) else "it is no number"
+        return f"exits of KVM are not read: {debugfs / 'kvm' / NAMES[0]}: {reason}"
+    return "exits of KVM are read from debugfs"
+
+
 def read(folders: list[Path]) -> dict[str, int]:
     """Return the counts of a VM in sum over its vCPUs, by its folders: without what cannot be read now."""
     sums: dict[str, int] = {}

@@ -56,14 +56,14 @@ def open_sources(opening: Opening) -> list[Source]:
 
 
 def check() -> str:
-    """Return how many vCPUs run here now.
+    """Return how many vCPUs run here now, and whether exits can be read.
 
     Raises:
         AccessError: the kernel does not keep the times of threads.
     """
     if not _SCHEDSTAT.exists():
         raise AccessError(f"this kernel has no {_SCHEDSTAT} (CONFIG_SCHED_INFO), which has the times of threads")
-    return check_vms()
+    return f"{check_vms()}; {kvm_exits.told()}"
 
 
 class _Open(NamedTuple):

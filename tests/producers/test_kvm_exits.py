@@ -53,6 +53,14 @@ def test_a_machine_without_kvm_or_debugfs_has_none(tmp_path):
     assert kvm_exits.read([]) == {}
 
 
+def test_why_exits_are_not_read_is_told(debugfs, tmp_path):
+    assert kvm_exits.told(debugfs) == "exits of KVM are read from debugfs"
+    (debugfs / "kvm" / "exits").unlink()
+    assert "no KVM, or debugfs is not mounted" in kvm_exits.told(debugfs)
+    (debugfs / "kvm" / "exits").mkdir()
+    assert kvm_exits.told(debugfs).endswith("kvm/exits: Is a directory")
+
+
 def test_qemu_s_paths_lead_to_vcpus():
     answer = [
         {"cpu-index": 0, "qom-path": "/machine/unattached/device[0]"},
