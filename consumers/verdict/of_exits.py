@@ -21,8 +21,8 @@ STORM_MIN_PER_S: Final = 1000.0
 _BEFORE_NS, _BEFORE_NS_MIN = 600 * S, 30 * S
 #: Who counts more often than this part of the time in question, tells of it; else it is thinned by what was around it.
 _AROUND_MAX: Final = 3
-#: Those that the VMM handles, of x86 and of arm64 (KVM_EXIT_IO, KVM_EXIT_MMIO).
 _BY_VMM_MIN: Final = 0.5
+#: Those that the VMM handles, of x86 and of arm64 (KVM_EXIT_IO, KVM_EXIT_MMIO).
 _BY_VMM: Final = ("io_exits", "mmio_exits", "mmio_exit_user")
 
 

@@ -228,13 +228,8 @@ def qemu(request, tmp_path):
         process.kill()
 
 
-@pytest.mark.kernel
-def test_a_real_qemu_says_what_happens_to_its_vm(qemu, monkeypatch):
-    finder = Finder(VmsConfig(scan_interval_s=0.1))
-    monkeypatch.setattr(vms, "shared", lambda _: finder)
-    config = Config(vms=VmsConfig(machines=(Vm("idle", qmp=qemu.socket),), qmp_interval_s=0.1))
-    (source,) = qmp.open_sources(Opening(Identity("m", "b", "host"), {}, config))
-    assert (*source.stream, source.alive()) == ("m", "b", "virtual-platform", "qmp", "idle", "boot", False)
+def reader(source):
+    """Return a function that gives the fields of all records of a kind so far."""
     seen = []
 
     def rows(kind):
@@ -243,6 +238,17 @@ def test_a_real_qemu_says_what_happens_to_its_vm(qemu, monkeypatch):
             seen.extend(state.unpack(batch.body))
         return [record.fields for record in seen if record.kind == kind]
 
+    return rows
+
+
+@pytest.mark.kernel
+def test_a_real_qemu_says_what_happens_to_its_vm(qemu, monkeypatch):
+    finder = Finder(VmsConfig(scan_interval_s=0.1))
+    monkeypatch.setattr(vms, "shared", lambda _: finder)
+    config = Config(vms=VmsConfig(machines=(Vm("idle", qmp=qemu.socket),), qmp_interval_s=0.1))
+    (source,) = qmp.open_sources(Opening(Identity("m", "b", "host"), {}, config))
+    assert (*source.stream, source.alive()) == ("m", "b", "virtual-platform", "qmp", "idle", "boot", False)
+    rows = reader(source)
     until(lambda: [row for row in rows("qmp_status") if row.get("status") == "prelaunch"])
     assert source.alive()
     (block, *_) = until(lambda: rows("qmp_blocks"))
@@ -279,14 +285,7 @@ def test_a_real_qemu_counts_the_exits_of_its_vcpus_where_it_has_kvm(qemu, monkey
     monkeypatch.setattr(vms, "shared", lambda _: Finder(VmsConfig()))
     config = Config(vms=VmsConfig(machines=(Vm("idle", qmp=qemu.socket),), qmp_interval_s=0.1))
     (source,) = qmp.open_sources(Opening(Identity("m", "b", "host"), {}, config))
-    seen = []
-
-    def rows(kind):
-        source.drain()
-        for batch in source.cut():
-            seen.extend(state.unpack(batch.body))
-        return [record.fields for record in seen if record.kind == kind]
-
+    rows = reader(source)
     # Its firmware looks for a disk, and halts.
     qemu.say("cont")
     if any(Path(link).resolve().name == "kvm" for link in Path(f"/proc/{qemu.pid}/fd").iterdir()):
