@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
-from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import KafkaError, OffsetOutOfRangeError
 from kafka.net.compat import KafkaNetClient
 
+from consumers.transport.assignor import PerTopicAssignor
 from consumers.transport.base import Message, Partition, RetentionOvertookError
 from schemas import kafka_start
 from schemas.errors import UnavailableError
@@ -68,7 +68,7 @@ class KafkaReader:
             kwargs |= {
                 "group_instance_id": instance,
                 "session_timeout_ms": session_timeout_ms,
-                "partition_assignment_strategy": (CooperativeStickyAssignor,),
+                "partition_assignment_strategy": (PerTopicAssignor,),
             }
         kwargs |= {
             "group_id": group,
