@@ -72,7 +72,8 @@ class Client:
 
     # A timeout of the socket bounds each read, and somebody may send a byte at a time: so at the end the line is cut.
     def _asked(self, link: socket.socket, data: bytes) -> Reply:
-        cutter = threading.Timer(self._timeout_s, _cut, (link,))
+        late = threading.Event()
+        cutter = threading.Timer(self._timeout_s, _cut, (link, late))
         cutter.daemon = True
         cutter.start()
         connection = http.client.HTTPConnection(self._host, self._port)
@@ -83,7 +84,7 @@ class Client:
             connection.request("POST", self._path, data, self._headers)
             response = connection.getresponse()
             # What is cut among the headers passes for their end.
-            if not cutter.is_alive():
+            if late.is_set():
                 raise TimeoutError
             status = response.status
             if status in range(200, 300):
@@ -110,7 +111,8 @@ def _said(response: http.client.HTTPResponse) -> str:
 
 
 # That of the socket alone: the one of TLS forgets its state, in which another thread reads.
-def _cut(link: socket.socket) -> None:
+def _cut(link: socket.socket, late: threading.Event) -> None:
+    late.set()  # before whoever reads wakes up
     with suppress(OSError):
         socket.socket.shutdown(link, socket.SHUT_RDWR)
 

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from consumers.alerts import post
 from consumers.alerts.outbox import Answer
 from consumers.alerts.post import Client, Reply
 from tests.consumers.alerts._cases import Receiver, free_port
@@ -88,6 +89,13 @@ def test_an_answer_that_comes_byte_by_byte_is_given_up_all_the_same(start):
         took_s = time.monotonic() - began_s
     assert found == Reply(Answer.FAILED, "no whole answer within 0.4 s")
     assert took_s < 1.5
+
+
+def test_what_was_cut_off_is_no_answer_however_long_the_cutting_takes(monkeypatch):
+    cut = post._cut
+    monkeypatch.setattr(post, "_cut", lambda *link: (cut(*link), time.sleep(0.3)))
+    with served([b"HTTP/1.1 200 OK\r\n", *[b"1"] * 20], pause_s=0.05) as url:
+        assert Client(url, 0.2).post([]) == Reply(Answer.FAILED, "no whole answer within 0.2 s")
 
 
 @pytest.mark.parametrize("body", [b"Transfer-Encoding: chunked", b"Content-Length: 200"])
