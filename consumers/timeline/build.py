@@ -104,7 +104,7 @@ def _found(
     try:
         entries = [
             entry
-            for some in sources.read(connection, scope, reaches, window.arrival, limit + 1, each=each)
+            for some in sources.read(connection, taken.files, scope, reaches, window.arrival, limit + 1, each=each)
             for entry in some
         ]
         entries += sources.losses(connection, scope, window.arrival, sources.mapped(entries), limit + 1)

@@ -1,6 +1,6 @@
 """From the lake's tables to the rows of a timeline, not yet in order: only what can lie in the window is read."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import duckdb
@@ -86,11 +86,18 @@ def _files(found: Sequence[FileEntry], reaches: Sequence[Reach], arrival: Span) 
 
 
 def read(
-    connection: duckdb.DuckDBPyConnection, scope: Scope, reaches: Reaches, arrival: Span, limit: int, *, each: bool
+    connection: duckdb.DuckDBPyConnection,
+    tables: Iterable[str],
+    scope: Scope,
+    reaches: Reaches,
+    arrival: Span,
+    limit: int,
+    *,
+    each: bool,
 ) -> Iterator[list[Entry]]:
-    """Yield the rows of each table and clock in lists of at most `limit`: the first ones there are."""
+    """Yield the rows of each of `tables` and clock in lists of at most `limit`: the first ones there are."""
     layers = {(*stream[:2], stream.surface, stream.instance): stream.layer for stream in scope.streams}
-    for (table,) in connection.execute("show tables").fetchall():
+    for table in sorted(tables):
         columns = connection.table(table).columns
         how = listings.listing(table, columns)
         for node in _nodes(table, scope):

@@ -69,6 +69,17 @@ def test_rows_whose_bounds_overlap_are_marked(timeline):
     assert picked(found, text="<script>alert('host')</script>")[0]["order"] == "known"
 
 
+def test_each_record_of_a_bpf_ring_is_one_row(timeline):
+    found = [row["text"] for row in picked(timeline(), surface="bpf", kind="record")]
+    assert sorted(text.split(" wait_ns=")[1].split()[0] for text in found) == [
+        "1040000",
+        "1700000",
+        "2100000",
+        "3213000",
+    ]
+    assert all(text.startswith("sched_delay ") for text in found)
+
+
 def test_samples_of_a_vcpu_become_what_it_did_and_for_how_long(timeline):
     found = timeline()
     held = [row["text"] for row in picked(found, surface="vcpu-time", level=4)]
