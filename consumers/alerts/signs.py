@@ -8,17 +8,20 @@ task was blocked and is awake, or gone, its agent says for a minute (`procfs_blo
 The topic is read from its end on, and only while an incident is open: a sign that is missed comes again in seconds.
 """
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, NamedTuple
 
 from consumers.decode import registry
 from consumers.decode.base import FrameIn
 from consumers.transport.base import LogReader, Message, Partition, RetentionOvertookError
-from schemas.errors import BadInputError
+from schemas.errors import BadInputError, HypocenterError
 from schemas.frame import decode, decode_tags
 from schemas.stream import Stream
 from schemas.surfaces import TOPIC_LOG, TOPIC_STATE
 
+log = logging.getLogger(__name__)
 _SURFACE: Final = "procfs"
 _TABLE: Final = "procfs_cpu"
 _TASKS: Final = "procfs_blocked"
@@ -88,47 +91,78 @@ class Readings:
 
 
 class SignReader:
-    """Reads signs of life by a reader of its own, which `opened` makes when there is something to watch."""
+    """Reads signs of life in a thread, by a reader of its own, which `opened` makes when there is something to watch.
+
+    To connect, and to ask which partitions there are, takes a broker some tenths of a second: no page waits for that.
+    """
 
     def __init__(self, opened: Callable[[], LogReader]) -> None:
         self._opened = opened
         self._reader: LogReader | None = None
         self._sought: set[Partition] = set()
         self._readings = Readings()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="signs")
+        self._looking: Future[list[Sign]] | None = None
 
-    def poll(self, watched: dict[Partition, set[tuple[str, str]]]) -> list[Sign]:
-        """Return what came since the last call of the machines that are `watched`, by their log's partition.
+    def poll(self, watched: Mapping[Partition, Collection[tuple[str, str]]]) -> list[Sign]:
+        """Return what the last look found, once, and look anew at the machines that are `watched`; never waits.
 
-        Raises:
-            StorageError, UnavailableError: the log cannot be read.
+        They are by their log's partition. A log that cannot be read gives nothing, and is tried again.
         """
+        found: list[Sign] = []
+        if self._looking is not None:
+            if not self._looking.done():
+                return []
+            found = self._found(self._looking)
+        self._looking = self._pool.submit(self._look, {at: frozenset(names) for at, names in watched.items()})
+        return found
+
+    def close(self) -> None:
+        """Let go of the reader, and end the thread."""
+        self._pool.submit(self._let_go)
+        self._pool.shutdown()
+
+    def _found(self, looking: "Future[list[Sign]]") -> list[Sign]:
+        error = looking.exception()
+        if error is None:
+            return looking.result()
+        if not isinstance(error, HypocenterError):
+            raise error
+        log.warning("signs of life are not read: %s", error)
+        return []
+
+    def _look(self, watched: Mapping[Partition, Collection[tuple[str, str]]]) -> list[Sign]:
         machines = {name for names in watched.values() for name in names}
         self._readings.keep(machines)
         if not machines:
-            self.close()
+            self._let_go()
             return []
-        if self._reader is None:
-            self._reader = self._opened()
-        self._seek(self._reader, watched)
         try:
+            if self._reader is None:
+                self._reader = self._opened()
+            self._seek(self._reader, watched)
             polled = self._reader.poll(0)
         except RetentionOvertookError as e:
-            self._reader.seek(e.partition, e.start)
+            if self._reader is not None:
+                self._reader.seek(e.partition, e.start)
             return []
+        except HypocenterError:
+            self._let_go()
+            raise
         found = [self._take(at, message, machines) for at, messages in polled.items() for message in messages]
         return [sign for sign in found if sign is not None]
 
-    def close(self) -> None:
-        """Let go of the reader, until there is something to watch again."""
-        if self._reader is not None:
-            self._reader.close()
-        self._reader = None
+    def _let_go(self) -> None:
+        reader, self._reader = self._reader, None
         self._sought.clear()
+        if reader is not None:
+            reader.close()
 
     # A machine has the same partition number in all topics that have the same number of partitions.
-    def _seek(self, reader: LogReader, watched: dict[Partition, set[tuple[str, str]]]) -> None:
-        state = reader.partitions([TOPIC_STATE])
-        same = len(state) == len(reader.partitions([TOPIC_LOG]))
+    def _seek(self, reader: LogReader, watched: Mapping[Partition, Collection[tuple[str, str]]]) -> None:
+        found = reader.partitions([TOPIC_STATE, TOPIC_LOG])
+        state = [each for each in found if each.topic == TOPIC_STATE]
+        same = 2 * len(state) == len(found)
         numbers = {partition.number for partition, names in watched.items() if names}
         wanted = {each for each in state if not same or each.number in numbers}
         for partition in wanted - self._sought:

@@ -45,7 +45,10 @@ class LogReader(Protocol):
         ...
 
     def partitions(self, topics: list[str]) -> list[Partition]:
-        """Return the partitions of those `topics` that exist."""
+        """Return the partitions of those `topics` that exist; what is made later shows in later calls, if not the next.
+
+        Only the first call may wait for an answer.
+        """
         ...
 
     def topic_id(self, topic: str) -> str:

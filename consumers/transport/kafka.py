@@ -4,6 +4,7 @@ Positions are ours (the lake's chains hold them); the group's committed offsets 
 """
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Protocol
@@ -24,6 +25,9 @@ _FETCH_BYTES: Final = 16 << 20
 _PARTITION_FETCH_BYTES: Final = 8 << 20
 _POLL_RECORDS: Final = 1000
 _ADVICE_MS: Final = 1_000
+# Which topics there are is asked this often, and is to be answered within the other.
+_ASK_AGAIN_S: Final = 1.0
+_ANSWER_S: Final = 10.0
 
 
 class Listener(Protocol):
@@ -63,6 +67,8 @@ class KafkaReader:
         self._listener: Listener | None = None
         self._assigned: set[Partition] = set()  # by the group, and the listener does not know it yet
         self._in_callback = False
+        self._answer: Any = None  # to the question which topics there are, asked at `_asked_s`
+        self._asked_s = 0.0
         kwargs = config.client_kwargs()
         if group is not None:
             kwargs |= {
@@ -92,11 +98,36 @@ class KafkaReader:
             return str(self._cluster().cluster_id)
 
     def partitions(self, topics: list[str]) -> list[Partition]:
-        """Return the partitions of those `topics` that exist."""
-        with self._reached():
-            existing = self._consumer.topics()
-            numbers = {topic: self._consumer.partitions_for_topic(topic) or () for topic in topics if topic in existing}
-        return [Partition(topic, number) for topic, found in numbers.items() for number in sorted(found)]
+        """Return the partitions of those `topics` that exist, as the brokers last said.
+
+        Only the first call waits for their answer, which takes tenths of a second; later ones ask for a newer one.
+
+        Raises:
+            UnavailableError: no broker has answered for long.
+        """
+        cluster = self._cluster()
+        self._ask(cluster)
+        found = {topic: cluster.partitions_for_topic(topic) or () for topic in topics}
+        return [Partition(topic, number) for topic, numbers in found.items() for number in sorted(numbers)]
+
+    # Of all topics, also those that are not read or do not exist yet.
+    def _ask(self, cluster: Any) -> None:
+        now_s = time.monotonic()
+        if self._answer is None:
+            with self._reached():
+                self._consumer.topics()
+            cluster.need_all_topic_metadata = True
+        elif not self._answer.is_done or self._answer.failed():
+            why = self._answer.exception or f"nothing for {_ANSWER_S:g} s"
+            if self._answer.failed():
+                self._answer = cluster.request_update()
+            if now_s - self._asked_s >= _ANSWER_S:
+                self._asked_s = now_s
+                raise UnavailableError(f"Kafka at {self._where} does not answer: {why!s:.200}")
+            return
+        elif now_s - self._asked_s < _ASK_AGAIN_S:
+            return
+        self._answer, self._asked_s = cluster.request_update(), now_s
 
     def topic_id(self, topic: str) -> str:
         """Return the topic's UUID; from brokers too old to have one, cluster id and name."""

@@ -1,11 +1,15 @@
 """Readings of /proc/stat: which CPUs went on between two of them."""
 
+import contextlib
+import threading
+from concurrent.futures import wait
+
 import pytest
 
 from consumers.alerts.signs import Readings, SignReader
 from consumers.transport.base import Message
 from consumers.transport.memory import MemoryLog, MemoryReader
-from schemas.errors import BadInputError
+from schemas.errors import BadInputError, UnavailableError
 from tests.consumers.alerts._stalls import LOG, STATE, Kernel, awake, reading
 
 WATCHED = {("m1", "guest-kernel")}
@@ -49,19 +53,51 @@ def test_the_topic_is_read_from_its_end_and_only_while_something_is_watched():
         opened.append(MemoryReader(log))
         return opened[-1]
 
-    signs = SignReader(open_reader)
-    log.append(STATE, reading(kernel, 0))
-    assert signs.poll({LOG: set()}) == []
-    assert opened == []
-    assert signs.poll({LOG: WATCHED}) == []
-    log.append(STATE, b"damage")
-    log.append(STATE, reading(kernel, 1, 5, user=(101, 101)))
-    log.append(STATE, reading(kernel, 2, 10, user=(101, 102)))
-    (sign,) = signs.poll({LOG: WATCHED})
-    assert sign.busy == (1,)
-    signs.poll({LOG: set()})
-    signs.poll({LOG: WATCHED})
-    assert len(opened) == 2
+    with contextlib.closing(SignReader(open_reader)) as signs:
+        log.append(STATE, reading(kernel, 0))
+        look(signs, set())
+        assert opened == []
+        assert look(signs, WATCHED) == []
+        assert look(signs, WATCHED) == []
+        log.append(STATE, b"damage")
+        log.append(STATE, reading(kernel, 1, 5, user=(101, 101)))
+        log.append(STATE, reading(kernel, 2, 10, user=(101, 102)))
+        look(signs, WATCHED)
+        (sign,) = look(signs, set())
+        assert sign.busy == (1,)
+        look(signs, WATCHED)
+        assert len(opened) == 2
+
+
+def look(signs, machines):
+    """Return what the look before found, and look anew, to the end."""
+    found = signs.poll({LOG: machines})
+    wait([signs._looking], 10)
+    return found
+
+
+def test_a_log_that_does_not_answer_holds_nobody_up_and_is_asked_again(caplog):
+    log, kernel, asked, opened = MemoryLog([LOG.topic, STATE.topic]), Kernel(), threading.Event(), []
+
+    def open_reader():
+        opened.append(True)
+        if len(opened) > 1:
+            return MemoryReader(log)
+        asked.wait(10)
+        raise UnavailableError("Kafka at nowhere does not answer")
+
+    with contextlib.closing(SignReader(open_reader)) as signs:
+        for _ in range(3):
+            assert signs.poll({LOG: WATCHED}) == []
+        asked.set()
+        wait([signs._looking], 10)
+        assert look(signs, WATCHED) == []
+        assert "Kafka at nowhere does not answer" in caplog.text
+        log.append(STATE, reading(kernel, 1, 5, user=(101, 101)))
+        log.append(STATE, reading(kernel, 2, 10, user=(101, 102)))
+        look(signs, WATCHED)
+        (sign,) = look(signs, WATCHED)
+        assert (sign.busy, len(opened)) == ((1,), 2)
 
 
 def test_a_task_that_is_not_blocked_any_more_is_a_sign_by_itself():

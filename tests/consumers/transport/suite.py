@@ -96,7 +96,10 @@ class ReaderSuite:
         assert reader.partitions([later]) == []
         log.create(later)
         log.append(later, range(2))
-        assert reader.partitions([topic, later]) == [Partition(topic, 0), Partition(later, 0)]
+        deadline_s = time.monotonic() + 20
+        while reader.partitions([topic, later]) != [Partition(topic, 0), Partition(later, 0)]:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
         reader.seek(Partition(later, 0), 0)
         assert pairs(read(reader, Partition(later, 0), 2)) == expected(range(2))
 

@@ -1,11 +1,15 @@
 """The Kafka reader: the shared suite over a real broker."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 from kafka import KafkaProducer, TopicPartition
+from kafka.errors import NodeNotReadyError
+from kafka.future import Future
 
 from consumers.topics import admin, create_topics
+from consumers.transport import kafka
 from consumers.transport.kafka import KafkaReader
 from schemas import kafka_start
 from schemas.errors import UnavailableError
@@ -61,3 +65,47 @@ def test_no_broker_is_one_sentence(monkeypatch):
     monkeypatch.setattr(kafka_start, "_TRIES_MS", (500,))
     with pytest.raises(UnavailableError, match=r"^no broker answers at 127\.0\.0\.1:1: "):
         KafkaReader(KafkaConfig("127.0.0.1:1"))
+
+
+class Cluster:
+    """What a client knows of the topics, whose questions are answered by hand."""
+
+    def __init__(self):
+        self.known, self.futures = {"t": {0}}, []
+
+    def request_update(self):
+        self.futures.append(Future())
+        return self.futures[-1]
+
+    def partitions_for_topic(self, topic):
+        return self.known.get(topic)
+
+
+def test_who_asks_what_there_is_waits_for_no_broker_and_is_told_when_none_answers(monkeypatch):
+    cluster, now_s = Cluster(), [100.0]
+    consumer = SimpleNamespace(_client=SimpleNamespace(cluster=cluster), topics=lambda: {"t"})
+    monkeypatch.setattr(kafka, "_connect", lambda *_: consumer)
+    monkeypatch.setattr(kafka.time, "monotonic", lambda: now_s[0])
+    reader = KafkaReader(KafkaConfig("127.0.0.1:1"))
+
+    def ask(later_s):
+        now_s[0] += later_s
+        return [str(each) for each in reader.partitions(["t", "later"])]
+
+    assert ask(0) == ["t-0"]
+    cluster.known["later"] = {0}
+    assert ask(0.5) == ask(1.0) == ["t-0", "later-0"]
+    assert len(cluster.futures) == 1
+    cluster.futures[0].success(cluster)
+    assert ask(0.1) == ["t-0", "later-0"]
+    assert len(cluster.futures) == 2
+    # One that failed is asked again at once; but until when, decides the first.
+    cluster.futures[1].failure(NodeNotReadyError("metadata"))
+    assert ask(9.0) == ["t-0", "later-0"]
+    assert len(cluster.futures) == 3
+    with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1 does not answer: nothing for 10 s"):
+        ask(1.0)
+    assert ask(9.0) == ["t-0", "later-0"]
+    cluster.futures[2].success(cluster)
+    assert ask(5.0) == ["t-0", "later-0"]
+    assert len(cluster.futures) == 4
