@@ -35,6 +35,9 @@ _ASK_S: Final = 1.0
 #: So long without an acknowledgement of what was sent: something got lost on the way.
 _STALL_S: Final = 15.0
 _PING_S: Final = 5.0
+#: Behind new records of the kernel log there is a burst sooner, but not two within so long.
+_PING_SOON_S: Final = 1.0
+_KERNEL_LOG: Final = "kmsg"
 #: So long the last burst of pings may keep an agent that stops, on top of what the frames take.
 _LAST_BURST_S: Final = 1.0
 _IDLE_S: Final = 5.0
@@ -62,6 +65,8 @@ class RelayShipper:
         self._sent: dict[str, deque[Shipment]] = {}
         self._hinted = True
         self._open_s = self._ask_s = self._ping_s = 0.0  # not before
+        self._pinged_s = 0.0
+        self._log_next = 0  # of the kernel log, which is that of one boot
         self._progress_s = 0.0
         self._numbers = itertools.count(1)
         self._burst = Burst()
@@ -207,14 +212,21 @@ class RelayShipper:
             # What a spool says of its losses has no offset of its own: it has the last of those that are gone.
             self._put(self._end.frame(each.topic, each.before - 1, each.payload))
             self._put(each.payload)
+            self._ping_soon(each)
             if not self._sent.get(each.topic) and not self._end.waiting:
                 self._progress_s = time.monotonic()
             self._sent.setdefault(each.topic, deque()).append(each)
 
+    # They may be the last words of a guest, and a time of it is known only up to its last exchange.
+    def _ping_soon(self, each: Shipment) -> None:
+        if each.stream is not None and each.stream.surface == _KERNEL_LOG and each.next > self._log_next:
+            self._log_next = each.next
+            self._ping_s = min(self._ping_s, self._pinged_s + _PING_SOON_S)
+
     # Behind no frames, because they would be waited for.
     def _ping(self, now_s: float) -> None:
         if self._end.link and now_s >= self._ping_s and not self._out:
-            self._ping_s = now_s + _PING_S
+            self._pinged_s, self._ping_s = now_s, now_s + _PING_S
             self._burst.begin()
             self._send_ping()
 

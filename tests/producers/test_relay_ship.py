@@ -4,6 +4,8 @@ import contextlib
 import itertools
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -30,6 +32,7 @@ class Host(threading.Thread):
         self._end = HostEnd(Hello("", "host", "b", "host", RELAY_WINDOW_BYTES_MAX, {}), itertools.count(1).__next__)
         self._deaf, self._pings = deaf, pings_max
         self.acked_ns, self.timed = 0, []
+        self.bursts = []  # when the first ping of each came
         self.start()
 
     def run(self):
@@ -54,6 +57,8 @@ class Host(threading.Thread):
             self._pings -= 1
         elif isinstance(event, Pinged):
             now_ns = time.monotonic_ns()
+            if not self.timed or event.t0_ns - self.timed[-1] > 10**8:
+                self.bursts.append(now_ns)
             port.sendall(self._end.pong(event.number, event.t0_ns, now_ns, now_ns))
         elif isinstance(event, Timed):
             self.timed.append(event.t0_ns)
@@ -103,6 +108,44 @@ def test_the_last_exchange_is_behind_the_last_frame(ship):
     host, _ = ship()
     assert len(host.timed) >= 2
     assert host.acked_ns < host.timed[-1]
+
+
+def test_new_records_of_the_kernel_log_are_followed_by_an_exchange_within_a_second(tmp_path):
+    spool = GuestLog(tmp_path / "spool")
+    host = Host(tmp_path / "port")
+    ours, theirs = os.pipe()
+    words = (
+        "--log",
+        str(spool.path),
+        "--port",
+        str(tmp_path / "port"),
+        "--machine",
+        "m",
+        "--boot-id",
+        "b",
+        "--layer",
+        "l",
+    )
+    spool.write(range(1))
+    shipper = subprocess.Popen([sys.executable, "-m", "producers.relay_ship", *words], stdin=ours)
+    os.close(ours)
+    try:
+        sent = []
+        # The second says nothing new, as a heartbeat does.
+        for number, values in ((1, {}), (2, {"first": 20, "next": 20, "count": 0, "body": b""}), (2, {})):
+            time.sleep(1.5)
+            spool.write([number], **values)
+            os.write(theirs, b"\n")
+            sent.append(time.monotonic_ns())
+        time.sleep(1.0)
+    finally:
+        os.close(theirs)
+        assert shipper.wait(20) == 0
+        host.join(10)
+    behind = [min((burst - at for burst in host.bursts if burst > at), default=1 << 62) / 10**9 for at in sent]
+    assert behind[0] < 1.0
+    assert behind[1] > 1.4
+    assert behind[2] < 1.0
 
 
 @pytest.mark.parametrize("kwargs", [{"deaf": True}, {"deaf": True, "pings_max": 2}])
