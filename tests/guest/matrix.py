@@ -67,6 +67,10 @@ _FILES = (
 #: As a kernel comes, and how long a failure lasts then.
 _AS_SHIPPED = (10, 21, 120)
 _AS_SHIPPED_S = {"soft": 32, "rcu": 40, "task": 150}
+#: A stall of another grace period within three timeouts of RCU is the same incident; between two failures is more.
+_AS_SHIPPED_APART_S = 70
+#: As many reports of hung tasks a kernel prints, and no more: one failure would take them all.
+_WARNINGS = "/proc/sys/kernel/hung_task_warnings"
 #: Else blocked tasks are looked for once in each such time only.
 _LOOK_OFTEN = "echo 1 >/proc/sys/kernel/hung_task_check_interval_secs"
 
@@ -241,7 +245,10 @@ def make_all(folder, bundle, cases=CASES, *, as_shipped=False):
         alerter = ("consumers.cli", "alert", "--log", folder / "guests", "--lake", folder / "lake")
         stack.enter_context(lab.running(folder, "alert", *alerter, "--metrics", "off"))
         there = Lab(vm, ClocksConfig().interval_s if as_shipped else _CLOCKS_S)
-        made = [_make(there, case, _AS_SHIPPED if as_shipped else _THRESHOLDS[case.detector]) for case in cases]
+        apart_s = _AS_SHIPPED_APART_S if as_shipped else _BEHIND_S
+        made = [
+            _make(there, case, _AS_SHIPPED if as_shipped else _THRESHOLDS[case.detector], apart_s) for case in cases
+        ]
     lab.collect(folder)
     return made
 
@@ -274,10 +281,10 @@ def _steady(folder, kernel, **more):
     raise AssertionError(f"the clock of {_BOOTS_MAX} guests ran wrong")
 
 
-def _make(lab, case, thresholds):
-    values = zip(_FILES, thresholds, strict=True)
+def _make(lab, case, thresholds, apart_s):
+    values = zip((*_FILES, _WARNINGS), (*thresholds, 10), strict=True)
     lab.vm.run("\n".join(f"echo {value} >{path}" for path, value in values))
-    time.sleep(_BEHIND_S)
+    time.sleep(apart_s)
     since_ns = time.time_ns()
     say(f"{case.name}, for {case.seconds:g} s")
     case.make(lab, case.seconds)
