@@ -51,7 +51,7 @@ def test_the_guest_blames_itself_for_the_time_that_its_host_took(told):
 def test_its_host_saw_the_thread_stand_still_by_two_surfaces(told):
     since_ns, until_ns, rows = told
     sampled = [row for row in of_surface(rows, "vcpu-time") if "state t" in row["text"]]
-    traced = [row for row in of_surface(rows, "bpf") if "VCPU_TRACED" in row["text"]]
+    traced = [row for row in of_surface(rows, "bpf") if row["text"].startswith("vCPU 1 traced for ")]
     for found in (sampled, traced):
         assert found
         assert any(since_ns - 10**9 <= row["at_ns"] <= until_ns + 10**9 for row in found)
