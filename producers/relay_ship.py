@@ -8,6 +8,7 @@ import argparse
 import gc
 import itertools
 import logging
+import math
 import os
 import select
 import sys
@@ -65,7 +66,7 @@ class RelayShipper:
         self._sent: dict[str, deque[Shipment]] = {}
         self._hinted = True
         self._open_s = self._ask_s = self._ping_s = 0.0  # not before
-        self._pinged_s = 0.0
+        self._pinged_s, self._soon_s = 0.0, math.inf
         self._log_next = 0  # of the kernel log, which is that of one boot
         self._progress_s = 0.0
         self._numbers = itertools.count(1)
@@ -221,12 +222,14 @@ class RelayShipper:
     def _ping_soon(self, each: Shipment) -> None:
         if each.stream is not None and each.stream.surface == _KERNEL_LOG and each.next > self._log_next:
             self._log_next = each.next
-            self._ping_s = min(self._ping_s, self._pinged_s + _PING_SOON_S)
+            self._soon_s = self._pinged_s + _PING_SOON_S
 
     # Behind no frames, because they would be waited for.
     def _ping(self, now_s: float) -> None:
-        if self._end.link and now_s >= self._ping_s and not self._out:
-            self._pinged_s, self._ping_s = now_s, now_s + _PING_S
+        if self._end.link and now_s >= min(self._ping_s, self._soon_s) and not self._out:
+            self._pinged_s, self._soon_s = now_s, math.inf
+            if now_s >= self._ping_s:
+                self._ping_s = now_s + _PING_S
             self._burst.begin()
             self._send_ping()
 
@@ -272,7 +275,7 @@ class RelayShipper:
         elif not self._end.link:
             until_s = self._ask_s
         else:
-            until_s = min(now_s + _IDLE_S, self._ping_s)
+            until_s = min(now_s + _IDLE_S, self._ping_s, self._soon_s)
             if self._end.waiting:
                 until_s = min(until_s, now_s + _ASK_S)
         if self._spool.dirty:
