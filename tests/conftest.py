@@ -1,9 +1,11 @@
 """A real broker for whoever asks, and in CI no skipping of what needs the kernel, the broker or a guest."""
 
+import gc
 import importlib.util
 import os
 import signal
 import uuid
+import warnings
 from pathlib import Path
 
 import hypothesis
@@ -19,14 +21,25 @@ script = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(script)
 
 
+# kafka-python 3.0.12 leaves to the garbage collector sockets whose connection was refused, which have no address of
+# ours, and the socket pair that wakes its loop, when the client that made it finds no broker.
+_LEFT = (r"unclosed <socket.*laddr=\('0\.0\.0\.0'", "unclosed <socket.*family=1,")
+
+
 def pytest_configure(config):
     os.environ["COLUMNS"] = "120"  # what is shown follows no terminal
     # kafka-python 3.0.12 loads its protocol schemas through a function that Python 3.11 and 3.12 call deprecated.
     config.addinivalue_line("filterwarnings", "ignore:(read|open)_text is deprecated:DeprecationWarning")
-    # It also leaves sockets whose connection was refused to the garbage collector; those have no address of ours.
-    config.addinivalue_line("filterwarnings", r"ignore:unclosed <socket.*laddr=\('0\.0\.0\.0':ResourceWarning")
-    # And the socket pair that wakes its loop, when the client that made it finds no broker.
-    config.addinivalue_line("filterwarnings", "ignore:unclosed <socket.*family=1,:ResourceWarning")
+    for left in _LEFT:
+        config.addinivalue_line("filterwarnings", f"ignore:{left}:ResourceWarning")
+
+
+# Behind the last test filters hold no more.
+def pytest_sessionfinish():
+    with warnings.catch_warnings():
+        for left in _LEFT:
+            warnings.filterwarnings("ignore", left, ResourceWarning)
+        gc.collect()
 
 
 def _needs_the_machine(item):
