@@ -67,7 +67,7 @@ class RelayShipper:
         self._hinted = True
         self._open_s = self._ask_s = self._ping_s = 0.0  # not before
         self._pinged_s, self._soon_s = 0.0, math.inf
-        self._log_next = 0  # of the kernel log, which is that of one boot
+        self._told = "", 0  # of which boot the kernel log was sent last, and up to where
         self._progress_s = 0.0
         self._numbers = itertools.count(1)
         self._burst = Burst()
@@ -220,8 +220,12 @@ class RelayShipper:
 
     # They may be the last words of a guest, and a time of it is known only up to its last exchange.
     def _ping_soon(self, each: Shipment) -> None:
-        if each.stream is not None and each.stream.surface == _KERNEL_LOG and each.next > self._log_next:
-            self._log_next = each.next
+        if each.stream is None or each.stream.surface != _KERNEL_LOG:
+            return
+        boot_id, told = self._told
+        # A spool on a disk has the boot before in front, whose numbers say nothing of this one's.
+        if each.stream.boot_id != boot_id or each.next > told:
+            self._told = each.stream.boot_id, each.next
             self._soon_s = self._pinged_s + _PING_SOON_S
 
     # Behind no frames, because they would be waited for.

@@ -32,7 +32,7 @@ def shared_out(
         members = sorted(member for member in subscribed if topic in subscribed[member])
         if not members:
             continue
-        # What two claim is the first one's: the other's claim is from a generation before.
+        # Of those that exist; what two have is the first one's.
         kept: dict[str, list[int]] = {}
         free = set(numbers)
         for member in members:
