@@ -40,20 +40,45 @@ class Vm:
     """A guest with two CPUs, its files in `folder`, this machine's files read-only, and /run and /mnt of its own.
 
     `ports` maps names of virtio ports to the paths of sockets that QEMU listens on; `arguments` are more of QEMU's own.
+
+    `in_turns`: its CPUs share one thread of QEMU's, for guests that trace, though none of them can be frozen alone then.
+    Where each has its own, QEMU 7.2 may go on with an instruction that another CPU has patched since: the `int3` that
+    the kernel puts there meanwhile then comes again and again, as a soft lockup.
     """
 
     def __init__(
-        self, folder, kernel, memory_mib=512, name="hypocenter-test", ports=None, append="", arguments=(), modules=()
+        self,
+        folder,
+        kernel,
+        memory_mib=512,
+        name="hypocenter-test",
+        ports=None,
+        append="",
+        arguments=(),
+        modules=(),
+        in_turns=False,
     ):
         self.folder = Path(folder)
         self.console_path, self._said_path = self.folder / "console.log", self.folder / "qemu.err"
         image = _image.make(self.folder, kernel, modules)
+        threads = "single" if in_turns else "multi"
         qmp, far_qmp = socket.socketpair()
         self._commands, far_commands = socket.socketpair()
         command = [
             *("setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64"),
             *("-name", f"{name},debug-threads=on", "-nodefaults", "-no-user-config", "-display", "none"),
-            *("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "qemu64", "-smp", "2", "-m", f"{memory_mib}M"),
+            *(
+                "-machine",
+                "q35",
+                "-accel",
+                f"tcg,thread={threads}",
+                "-cpu",
+                "qemu64",
+                "-smp",
+                "2",
+                "-m",
+                f"{memory_mib}M",
+            ),
             *("-kernel", kernel.vmlinux, "-initrd", image, "-append", f"{_APPEND} {append}"),
             *("-chardev", f"file,id=console,path={self.console_path}", "-serial", "chardev:console"),
             *("-chardev", f"socket,id=qmp,fd={far_qmp.fileno()}", "-mon", "chardev=qmp,mode=control"),

@@ -20,5 +20,5 @@ def kernel():
 # Gone with the last test here: an idle guest takes a quarter of a CPU, without hardware virtualisation.
 @pytest.fixture(scope="package")
 def guest(kernel, tmp_path_factory):
-    with Vm(tmp_path_factory.mktemp("guest"), kernel, memory_mib=1024) as made:
+    with Vm(tmp_path_factory.mktemp("guest"), kernel, memory_mib=1024, in_turns=True) as made:
         yield made.booted()

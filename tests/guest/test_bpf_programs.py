@@ -8,6 +8,7 @@ import pytest
 from producers import bpf_program
 from tests.guest._disturb import frozen
 from tests.guest._python import PYTHON
+from tests.guest._vm import Vm
 from tests.producers._bpf import skip_unless_loadable
 from tests.producers.bpf_programs.test_hang import ALWAYS
 
@@ -81,7 +82,15 @@ def test_every_program_passes_its_own_tests(guest):
     assert re.search(r"^\.[.s]+ +\[100%\]$", said, re.MULTILINE), said
 
 
-def test_a_grace_period_that_a_frozen_cpu_holds_up_is_told(guest):
+@pytest.fixture
+def guest_of_threads(kernel, tmp_path):
+    """A guest one of whose CPUs can be frozen."""
+    with Vm(tmp_path, kernel) as made:
+        yield made.booted()
+
+
+def test_a_grace_period_that_a_frozen_cpu_holds_up_is_told(guest_of_threads):
+    guest = guest_of_threads
     guest.run("echo 3 >/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout; echo 0 >/proc/sys/kernel/watchdog")
     guest.run(f"({PYTHON} - <<'END'{_WATCH}END\n) >/run/said 2>&1 & echo $! >/run/watcher")
     guest.run(

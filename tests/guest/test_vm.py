@@ -38,6 +38,27 @@ def test_the_monitor_answers_and_tells_events(guest):
         guest.qmp.command("no-such-command")
 
 
+_PATCH = """
+echo 2 >/proc/sys/kernel/watchdog_thresh
+cd /sys/kernel/tracing/events
+for cpu in 1 2; do
+  (exec >/dev/null; taskset $cpu bash -c 'while :; do cat /proc/self/stat; done') &
+done
+for ((until = SECONDS + 10; SECONDS < until;)); do
+  for on in 1 0; do
+    for system in kmem raw_syscalls sched signal task timer; do echo $on >$system/enable; done
+  done
+done
+kill $(jobs -p)
+echo 10 >/proc/sys/kernel/watchdog_thresh
+dmesg | grep 'soft lockup' || :
+"""
+
+
+def test_a_kernel_that_patches_itself_under_load_stays_alive(guest):
+    assert guest.run(_PATCH, timeout_s=60) == ""
+
+
 def test_a_command_that_does_not_end_ends_the_guest_and_a_guest_leaves_nothing(kernel, tmp_path):
     before = set(Path("/proc/self/fd").iterdir())
     with Vm(tmp_path, kernel) as made:
