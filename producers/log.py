@@ -112,10 +112,13 @@ class LogWriter:
                 self._retain(None)
                 self._rolls = rolls
 
-    def retain(self, now_ns: int) -> None:
-        """Delete what is too old or too much at `now_ns` (CLOCK_REALTIME), oldest first, never a newest segment."""
+    def retain(self, now_ns: int) -> int:
+        """Delete what is too old or too much at `now_ns` (CLOCK_REALTIME), oldest first, never a newest segment.
+
+        Return the bytes of what is left, with what is not yet synced.
+        """
         with self._busy:
-            self._retain(now_ns)
+            return self._retain(now_ns)
 
     def close(self) -> None:
         """Sync and release the directory; it is released also when the sync raises."""
@@ -143,7 +146,7 @@ class LogWriter:
             self._partitions[topic] = PartitionWriter(folder, self._segment_bytes, self._clock)
         return self._partitions[topic]
 
-    def _retain(self, now_ns: int | None) -> None:
+    def _retain(self, now_ns: int | None) -> int:
         closed = [each for partition in self._partitions.values() for each in partition.closed_segments()]
         closed.sort(key=lambda each: each.closed_ns)
         total_bytes = sum(each.size_bytes for each in closed)
@@ -153,11 +156,12 @@ class LogWriter:
             expired_ns = now_ns - self._retention_ms * 1_000_000
         for each in closed:
             if each.closed_ns >= expired_ns and total_bytes <= self._retention_bytes:
-                return
+                break
             with refusals(each.path):
                 each.path.unlink(missing_ok=True)
             crash_point("log:deleted")
             total_bytes -= each.size_bytes
+        return total_bytes
 
     def _release(self) -> None:
         for partition in self._partitions.values():

@@ -36,6 +36,8 @@ _ASK_S: Final = 1.0
 #: So long without an acknowledgement of what was sent: something got lost on the way.
 _STALL_S: Final = 15.0
 _PING_S: Final = 5.0
+#: A burst that is due so soon comes with whatever else woke the shipper, to save a wake-up of its own.
+_PING_EARLY_S: Final = 0.5
 #: Behind new records of the kernel log there is a burst sooner, but not two within so long.
 _PING_SOON_S: Final = 1.0
 _KERNEL_LOG: Final = "kmsg"
@@ -230,9 +232,10 @@ class RelayShipper:
 
     # Behind no frames, because they would be waited for.
     def _ping(self, now_s: float) -> None:
-        if self._end.link and now_s >= min(self._ping_s, self._soon_s) and not self._out:
+        regular_s = self._ping_s if self._end.waiting else self._ping_s - _PING_EARLY_S
+        if self._end.link and now_s >= min(regular_s, self._soon_s) and not self._out:
             self._pinged_s, self._soon_s = now_s, math.inf
-            if now_s >= self._ping_s:
+            if now_s >= regular_s:
                 self._ping_s = now_s + _PING_S
             self._burst.begin()
             self._send_ping()
@@ -286,7 +289,8 @@ class RelayShipper:
             until_s = min(until_s, now_s + _ASK_S)
         if deadline_s is not None:
             until_s = min(until_s, now_s + 0.2)
-        return max(10, int((until_s - now_s) * 1000))
+        # Rounded down it would be two wake-ups.
+        return max(10, math.ceil((until_s - now_s) * 1000))
 
 
 def main() -> int:

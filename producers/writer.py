@@ -109,8 +109,7 @@ class WriterThread:
     # Deleting can wait for a better moment, appending cannot.
     def _retain(self) -> None:
         try:
-            self._writer.retain(time.time_ns())
-            self.log_bytes = self._writer.size_bytes()
+            self.log_bytes = self._writer.retain(time.time_ns())
         except StorageError as e:
             log.warning("nothing deleted: %s", e)
 

@@ -60,6 +60,11 @@ class LogCursor:
         return self._wanted
 
     @property
+    def segment_base(self) -> int | None:
+        """The first offset of the segment that is being read; None while none is open."""
+        return self._file.base if self._file is not None else None
+
+    @property
     def behind(self) -> bool:
         """Whether the last `read` left durable entries behind; what came since it does not know."""
         return self._wanted < self._seen

@@ -110,7 +110,9 @@ def test_the_last_exchange_is_behind_the_last_frame(ship):
     assert host.acked_ns < host.timed[-1]
 
 
-def test_new_records_of_the_kernel_log_are_followed_by_an_exchange_within_a_second(tmp_path):
+@pytest.fixture
+def shipping(tmp_path):
+    """A host and a function that appends a frame and hints at it; the shipper ends with the block."""
     path, port = tmp_path / "spool", tmp_path / "port"
     GuestLog(path, boot="4f0c2f0e-8d0a-4a31-8f6c-0f6f3a0b9d55", run="before").write(range(100, 101))
     host = Host(port)
@@ -118,22 +120,50 @@ def test_new_records_of_the_kernel_log_are_followed_by_an_exchange_within_a_seco
     words = f"-m producers.relay_ship --log {path} --port {port} --machine m --boot-id b --layer l".split()
     shipper = subprocess.Popen([sys.executable, *words], stdin=ours)
     os.close(ours)
+
+    def append(number, **values):
+        GuestLog(path).write([number], **values)
+        os.write(theirs, b"\n")
+        return time.monotonic_ns()
+
     try:
         until(lambda: host.bursts)
-        sent = []
-        # Of another boot, with lower numbers; and what says nothing new, as a heartbeat does.
-        for number, values in ((0, {}), (1, {"first": 10, "next": 10, "count": 0, "body": b""})):
-            time.sleep(1.3)
-            GuestLog(path).write([number], **values)
-            os.write(theirs, b"\n")
-            sent.append(time.monotonic_ns())
-        time.sleep(1.1)
+        yield host, append
     finally:
         os.close(theirs)
         assert shipper.wait(20) == 0
         host.join(10)
-    new, nothing = (min(burst - at for burst in host.bursts if burst > at) / 10**9 for at in sent)
+
+
+#: What says nothing new, as a heartbeat does.
+NOTHING = {"first": 10, "next": 10, "count": 0, "body": b""}
+
+
+def burst_s(host, at_ns):
+    """Return how long after `at_ns` the next burst began."""
+    until(lambda: host.bursts[-1] > at_ns)
+    return (min(burst for burst in host.bursts if burst > at_ns) - at_ns) / 10**9
+
+
+def test_new_records_of_the_kernel_log_are_followed_by_an_exchange_within_a_second(shipping):
+    host, append = shipping
+    sent = []
+    # Of another boot than what lies in front, with lower numbers; and then nothing new.
+    for number, values in ((0, {}), (1, NOTHING)):
+        time.sleep(1.3)
+        sent.append(append(number, **values))
+    time.sleep(1.1)
+    new, nothing = (burst_s(host, at_ns) for at_ns in sent)
     assert new < 1.0 < nothing
+
+
+def test_an_exchange_that_is_nearly_due_comes_with_an_acknowledgement(shipping):
+    host, append = shipping
+    append(0)
+    until(lambda: len(host.bursts) == 2)  # behind new records, and the regular one when it was due
+    until(lambda: len(host.bursts) == 3)
+    time.sleep(max(0, host.bursts[-1] / 10**9 + relay_ship._PING_S - 0.4 - time.monotonic()))
+    assert burst_s(host, append(1, **NOTHING)) < 0.3
 
 
 def until(condition, timeout_s=20.0):
