@@ -42,7 +42,9 @@ def vm(kernel, tmp_path_factory):
         file.truncate(_DISK_BYTES)
     subprocess.run(["mkfs.ext4", "-q", "-F", disk], check=True)
     drive = ("-drive", f"file={disk},if=virtio,format=raw,cache=unsafe")
-    with Vm(folder, kernel, ports={PORT: folder / "port.sock"}, arguments=drive, modules=_LOOPBACK) as made:
+    with Vm(
+        folder, kernel, ports={PORT: folder / "port.sock"}, arguments=drive, modules=_LOOPBACK, in_turns=True
+    ) as made:
         made.booted().bundle = _bundle.make(folder)
         made.run("mount /dev/vda /mnt")
         yield made
