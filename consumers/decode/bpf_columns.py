@@ -226,8 +226,8 @@ def _lists(rows: Rows, column: Column, values: pa.Array) -> pa.Array:
 
 def _texts(rows: Rows, column: Column, words: Words) -> pa.Array:
     if not column.tail and not column.dimensions and 8 <= column.size <= 16:
-        where = (rows.fixed, rows.base + column.offset, rows.stride, len(rows.starts))
-        codes, different = slice_columns.interned_pairs(*where, column.size)
+        first, last = (_strided(rows, column, np.uint64, at) for at in (0, column.size - 8))
+        codes, different = slice_columns.interned_pairs(first, last, column.size)
     else:
         codes, different = slice_columns.interned(_slices(rows, column))
     texts = [data.partition(b"\0")[0].decode("utf-8", "replace") for data in different]

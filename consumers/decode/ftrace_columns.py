@@ -1,7 +1,7 @@
 """The fields of many events of one kind to Arrow columns, without a Python object per event.
 
-The fixed part of all events is copied into one matrix, of which each field is a strided column. Text is numbered by
-its bytes; only different texts become strings: cut at the first NUL, and what is no UTF-8 replaced.
+The numbers of all events are cut out of their pages in one pass, a column for each field. Text is numbered by its
+bytes; only different texts become strings: cut at the first NUL, and what is no UTF-8 replaced.
 
 Source: kernel/trace/trace_events.c, include/trace/stages/stage1_struct_define.h (`__data_loc`, `__rel_loc`),
 include/linux/trace_events.h (`enum trace_flag_type`), kernel/trace/trace.c (`tracing_gen_ctx_irq_test`).
@@ -54,19 +54,40 @@ class Column(NamedTuple):
     names: Names | None
 
 
-class Rows(NamedTuple):
-    """Events of one kind, each at least as long as its format says.
+class Rows:
+    """Events of one kind, each at least as long as its format says; columns of it are valid until the next `Rows`.
 
-    `octets` is the whole buffer, `starts` and `lengths` the payloads in it, `fixed` their first `size` bytes, row
-    behind row, `order` the byte order as NumPy writes it.
+    `octets` is the whole buffer, `starts` and `lengths` the payloads in it, `size` the bytes of their fixed part,
+    `order` the byte order as NumPy writes it.
     """
 
-    octets: Bytes
-    starts: Ints
-    lengths: Ints
-    fixed: Bytes
-    size: int
-    order: str
+    def __init__(self, octets: Bytes, starts: Ints, lengths: Ints, event: Format, *, big_endian: bool) -> None:
+        self.octets, self.starts, self.lengths, self.size = octets, starts, lengths, event.size
+        self.order = ">" if big_endian else "<"
+        self._fixed: Bytes | None = None
+        common = [field for field in event.common if field.name in _SOURCES.values()]
+        places = list(dict.fromkeys(_place(field) for field in (*common, *event.fields) if _is_number(field)))
+        pairs = list(dict.fromkeys(at for field in event.fields if _is_pair(field) for at in _pair(field)))
+        numbers, words = slice_columns.cut(octets, starts, places, pairs)
+        self._numbers = dict(zip(places, numbers, strict=True))
+        self._words = dict(zip(pairs, words, strict=True))
+
+    @property
+    def fixed(self) -> Bytes:
+        """The fixed parts, row behind row."""
+        if self._fixed is None:
+            self._fixed = slice_columns.gathered(self.octets, self.starts, self.size)
+        return self._fixed
+
+    def numbers(self, field: Field, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        """Return the numbers that a field of the fixed part has, in this machine's byte order."""
+        found = self._numbers[_place(field)].view(dtype)
+        return found.astype(dtype.newbyteorder("="), copy=False)
+
+    def pair(self, field: Field) -> tuple[slice_columns.Words64, slice_columns.Words64]:
+        """Return the first and the last eight bytes of a field of 8 to 16."""
+        first, last = _pair(field)
+        return self._words[first], self._words[last]
 
 
 def columns(event: Format, taken: frozenset[str]) -> list[Column]:
@@ -103,12 +124,6 @@ def _type(column: Column) -> pa.DataType:
         return pa.uint64()
     element = pa.from_numpy_dtype(_dtype(field, "="))
     return pa.list_(element) if field.kind == Kind.INTEGERS else element
-
-
-def gather(octets: Bytes, starts: Ints, lengths: Ints, size: int, *, big_endian: bool) -> Rows:
-    """Return the events whose payloads are at `starts`; each has at least `size` bytes, and there is at least one."""
-    fixed = slice_columns.gathered(octets, starts, size)
-    return Rows(octets, starts, lengths, fixed, size, ">" if big_endian else "<")
 
 
 def column_array(rows: Rows, column: Column, words: Words) -> pa.Array:
@@ -174,9 +189,28 @@ def _dtype(field: Field, order: str) -> np.dtype[Any]:
     return np.dtype(f"{order}{'i' if signed else 'u'}{field.element_size}")
 
 
+# What one number of a row is read for: a field's value, or where a field's bytes are.
+def _is_number(field: Field) -> bool:
+    return field.place in (Place.DATA_LOC, Place.REL_LOC) or (
+        field.place == Place.FIXED and field.kind in (Kind.INTEGER, Kind.BOOL, Kind.POINTER, Kind.BITS)
+    )
+
+
+def _place(field: Field) -> tuple[int, int]:
+    return field.offset, field.size
+
+
+# Short texts are compared as two numbers.
+def _is_pair(field: Field) -> bool:
+    return field.place == Place.FIXED and field.kind == Kind.TEXT and 8 <= field.size <= 16
+
+
+def _pair(field: Field) -> tuple[int, int]:
+    return field.offset, field.offset + field.size - 8
+
+
 def _integers(rows: Rows, field: Field) -> npt.NDArray[Any]:
-    column = np.ndarray((len(rows.starts),), _dtype(field, rows.order), rows.fixed, field.offset, (rows.size,))
-    return column.astype(column.dtype.newbyteorder("="))
+    return rows.numbers(field, _dtype(field, rows.order))
 
 
 # Where the bytes of a field are, for each row.
@@ -187,7 +221,7 @@ def _slices(rows: Rows, field: Field) -> Slices:
         return Slices(rows.fixed, starts, np.full(count, field.size, np.int64), None)
     if field.place == Place.TAIL:
         return Slices(rows.octets, rows.starts + field.offset, rows.lengths - field.offset, None)
-    word = np.ndarray((count,), f"{rows.order}u{field.size}", rows.fixed, field.offset, (rows.size,)).astype(np.int64)
+    word = rows.numbers(field, np.dtype(f"{rows.order}u{field.size}")).astype(np.int64)
     offsets, lengths = word & 0xFFFF, word >> 16
     if field.place == Place.REL_LOC:
         offsets += field.offset + field.size
@@ -202,15 +236,15 @@ def _slices(rows: Rows, field: Field) -> Slices:
 
 
 def _texts(rows: Rows, field: Field, words: Words) -> pa.Array:
-    slices = _slices(rows, field)
-    pair = field.place == Place.FIXED and 8 <= field.size <= 16
-    if pair:
-        where = (rows.fixed, field.offset, rows.size, len(rows.starts))
-        codes, different = slice_columns.interned_pairs(*where, field.size)
+    if _is_pair(field):
+        missing = None
+        codes, different = slice_columns.interned_pairs(*rows.pair(field), field.size)
     else:
+        slices = _slices(rows, field)
+        missing = slices.missing
         codes, different = slice_columns.interned(slices)
     texts = [data.partition(b"\0")[0].decode("utf-8", "replace") for data in different]
-    return _numbers(codes, texts, slices.missing, words)
+    return _numbers(codes, texts, missing, words)
 
 
 def _named(rows: Rows, field: Field, names: Names, words: Words) -> pa.Array:

@@ -307,7 +307,7 @@ def _place(group: _Group, rows: _Rows, same: _Same) -> dict[str, pa.Array]:
 
 def _fields(group: _Group, rows: _Rows, event: Format, formats: Formats, table: _Table) -> dict[str, pa.Array]:
     starts, lengths = group.ordered.start[rows], group.ordered.length[rows]
-    found = ftrace_columns.gather(group.octets, starts, lengths, event.size, big_endian=formats.header.big_endian)
+    found = ftrace_columns.Rows(group.octets, starts, lengths, event, big_endian=formats.header.big_endian)
     arrays = ftrace_columns.context_arrays(found, event)
     return arrays | {
         column.name: ftrace_columns.column_array(found, column, table.words.get(column.name, {}))

@@ -1,6 +1,8 @@
 """Slices of one buffer of bytes to Arrow columns: raw, or numbered so that only different ones become objects."""
 
 import os
+import sys
+import threading
 from importlib import import_module
 from typing import Any, Final, NamedTuple
 
@@ -11,10 +13,13 @@ import pyarrow as pa
 from consumers.decode.slices import Bytes, Ints, Mask
 
 Codes = npt.NDArray[np.int32]
+Numbers = npt.NDArray[Any]
+Words64 = npt.NDArray[np.uint64]
 #: The number of each text that a column of words has had so far.
 Words = dict[str, int]
 # Secret, so that nobody can make slices collide.
 _SEED: Final = np.uint64(int.from_bytes(os.urandom(8)))
+_threads: Final = threading.local()
 
 
 class Slices(NamedTuple):
@@ -38,6 +43,30 @@ def gathered(octets: Bytes, starts: Ints, size: int) -> Bytes:
     return rows
 
 
+def cut(
+    octets: Bytes, starts: Ints, places: list[tuple[int, int]], word_offsets: list[int]
+) -> tuple[list[Numbers], list[Words64]]:
+    """Return columns of unsigned numbers: for each row those behind its start, all of them in `octets`.
+
+    Of `places` each is an offset and the size of its numbers, 1, 2, 4 or 8 bytes; they are in this machine's byte
+    order. Further columns of eight bytes, from each of `word_offsets` on, are valid until this thread's next call.
+    """
+    rows = len(starts)
+    begins = np.cumsum([0, *(-(-rows * size // 8) * 8 for _, size in places)])
+    memory = np.empty(int(begins[-1]), np.uint8)
+    words = _passing(len(word_offsets) * rows).reshape(len(word_offsets), rows)
+    offsets, sizes = (np.array([place[i] for place in places], np.int64) for i in (0, 1))
+    views = (octets, *(_from_each_byte(octets, type_) for type_ in (np.uint16, np.uint32, np.uint64)))
+    columns = tuple(memory.view(type_) for type_ in (np.uint8, np.uint16, np.uint32, np.uint64))
+    further = np.array(word_offsets, np.int64)
+    _loops().cut(views, starts, offsets, sizes, begins[:-1] // np.maximum(sizes, 1), columns, further, words)
+    found = [
+        memory[begin : begin + rows * size].view(f"u{size}")
+        for begin, (_, size) in zip(begins[:-1].tolist(), places, strict=True)
+    ]
+    return found, list(words)
+
+
 def interned(slices: Slices) -> tuple[Codes, list[bytes]]:
     """Return which of the different slices each row is, and these in order of first sight."""
     octets, starts, lengths, _ = slices
@@ -48,16 +77,18 @@ def interned(slices: Slices) -> tuple[Codes, list[bytes]]:
     return codes, [octets[start:end].tobytes() for start, end in zip(starts[firsts].tolist(), ends, strict=True)]
 
 
-def interned_pairs(octets: Bytes, offset: int, stride: int, rows: int, size: int) -> tuple[Codes, list[bytes]]:
-    """Return what `interned` does of slices of `size` 8 to 16, as names of tasks are, that lie `stride` bytes apart.
+def interned_pairs(first: Words64, last: Words64, size: int) -> tuple[Codes, list[bytes]]:
+    """Return what `interned` does of slices of `size` 8 to 16, as names of tasks are.
 
-    Such a one is its first and last eight bytes, which may overlap.
+    Such a one is its `first` and `last` eight bytes, which may overlap.
     """
-    codes, firsts = np.empty(rows, np.int32), np.empty(rows, np.int64)
-    first, last = (np.ndarray((rows,), np.uint64, octets, at, (stride,)) for at in (offset, offset + size - 8))
+    codes, firsts = np.empty(len(first), np.int32), np.empty(len(first), np.int64)
     found = _loops().intern_pairs(first, last, _SEED, codes, firsts)
-    starts = (firsts[:found] * stride + offset).tolist()
-    return codes, [octets[start : start + size].tobytes() for start in starts]
+    heads, tails = first[firsts[:found]].tolist(), last[firsts[:found]].tolist()
+    order = sys.byteorder
+    return codes, [
+        head.to_bytes(8, order) + tail.to_bytes(8, order)[16 - size :] for head, tail in zip(heads, tails, strict=True)
+    ]
 
 
 def joined(slices: Slices) -> tuple[npt.NDArray[np.int32], Bytes]:
@@ -84,9 +115,22 @@ def bools(values: Mask) -> pa.Array:
     return pa.Array.from_buffers(pa.bool_(), len(values), [None, pa.py_buffer(bits)])
 
 
-# The eight bytes from each byte on.
+# Memory that is used again and again: fresh pages of the system's cost more than what is put there.
+def _passing(words: int) -> Words64:
+    held: Words64 | None = getattr(_threads, "passing", None)
+    if held is None or len(held) < words:
+        held = _threads.passing = np.empty(words, np.uint64)
+    return held[:words]
+
+
 def _eights(octets: Bytes) -> npt.NDArray[np.uint64]:
-    return np.ndarray((max(0, len(octets) - 7),), np.uint64, octets, strides=(1,))
+    return _from_each_byte(octets, np.uint64)
+
+
+# The number in the bytes from each byte on.
+def _from_each_byte(octets: Bytes, type_: Any) -> npt.NDArray[Any]:
+    size = np.dtype(type_).itemsize
+    return np.ndarray((max(0, len(octets) - size + 1),), type_, octets, strides=(1,))
 
 
 def _loops() -> Any:

@@ -17,9 +17,16 @@ _INT: Final = numba.int64
 # What is only read may be read-only, and at any address.
 _OCTETS: Final = numba.types.Array(numba.uint8, 1, "C", readonly=True)
 _WORDS: Final = numba.types.Array(numba.uint64, 1, "A", readonly=True, aligned=False)
+_FOURS: Final = numba.types.Array(numba.uint32, 1, "A", readonly=True, aligned=False)
+_TWOS: Final = numba.types.Array(numba.uint16, 1, "A", readonly=True, aligned=False)
 _WORDS_OUT: Final = numba.types.Array(numba.uint64, 1, "A", aligned=False)
 _STARTS: Final = numba.types.Array(numba.int64, 1, "C", readonly=True)
-_INT32S, _INT64S, _UINT8S = numba.int32[::1], numba.int64[::1], numba.uint8[::1]
+_INT32S, _INT64S, _UINT8S, _UINT64S = numba.int32[::1], numba.int64[::1], numba.uint8[::1], numba.uint64[::1]
+_VIEWS: Final = numba.types.Tuple((_OCTETS, _TWOS, _FOURS, _WORDS))
+_COLUMNS: Final = numba.types.Tuple((_UINT8S, numba.uint16[::1], numba.uint32[::1], numba.uint64[::1]))
+# So many rows are cut at a time: what one column took of a row's bytes is still in the cache for the next.
+_BLOCK_ROWS: Final = 256
+_TABLE_SLOTS: Final = 256
 
 
 @compiled(_OCTETS, _WORDS, _STARTS, _INT, _UINT8S, _WORDS_OUT)
@@ -36,6 +43,40 @@ def gather(data: Any, words: Any, starts: Any, size: Any, rows: Any, row_words: 
         while at < size:
             rows[to + at] = data[start + at]
             at += 1
+
+
+@compiled(_VIEWS, _STARTS, _STARTS, _STARTS, _STARTS, _COLUMNS, _STARTS, numba.uint64[:, ::1])
+def cut(  # noqa: C901 - one loop for each size
+    views: Any, starts: Any, offsets: Any, sizes: Any, places: Any, columns: Any, word_offsets: Any, words: Any
+) -> None:
+    """Fill columns with numbers of 1, 2, 4 or 8 bytes: of column i those `offsets[i]` behind each of `starts`.
+
+    `views` are the bytes, and the two, four and eight bytes from each byte on; `columns` one piece of memory as numbers
+    of each size, in which column i begins with number `places[i]` of its own size. `words` are further columns of eight
+    bytes, as `word_offsets` say.
+    """
+    data, twos, fours, eights = views
+    columns1, columns2, columns4, columns8 = columns
+    for first in range(0, len(starts), _BLOCK_ROWS):
+        end = min(first + _BLOCK_ROWS, len(starts))
+        for column in range(len(offsets)):
+            offset, size, place = offsets[column], sizes[column], places[column]
+            if size == 8:
+                for row in range(first, end):
+                    columns8[place + row] = eights[starts[row] + offset]
+            elif size == 4:
+                for row in range(first, end):
+                    columns4[place + row] = fours[starts[row] + offset]
+            elif size == 2:
+                for row in range(first, end):
+                    columns2[place + row] = twos[starts[row] + offset]
+            else:
+                for row in range(first, end):
+                    columns1[place + row] = data[starts[row] + offset]
+        for column in range(len(word_offsets)):
+            offset = word_offsets[column]
+            for row in range(first, end):
+                words[column, row] = eights[starts[row] + offset]
 
 
 @compiled(_OCTETS, _WORDS, _INT, _INT, numba.uint64)
@@ -73,6 +114,45 @@ def _equal(data: Any, words: Any, first: Any, second: Any, length: Any) -> Any:
     return True
 
 
+@compiled(_OCTETS, _WORDS, _STARTS, _STARTS, numba.uint64, _INT32S, _UINT64S, _INT32S, _INT64S, _INT, _INT)
+def _intern_some(
+    data: Any,
+    words: Any,
+    starts: Any,
+    lengths: Any,
+    seed: Any,
+    table: Any,
+    hashes: Any,
+    codes: Any,
+    rows: Any,
+    row: Any,
+    count: Any,
+) -> Any:
+    mask = len(table) - 1
+    while row < len(starts):
+        start, length = starts[row], lengths[row]
+        found = _hash(data, words, start, length, seed)
+        slot = np.int64(found & np.uint64(mask))
+        code = table[slot]
+        while code >= 0:
+            first = rows[code]
+            if hashes[code] == found and lengths[first] == length and _equal(data, words, start, starts[first], length):
+                break
+            slot = (slot + 1) & mask
+            code = table[slot]
+        if code < 0:
+            if 2 * count > mask:
+                break
+            code = count
+            table[slot], hashes[code], rows[code] = code, found, row
+            count += 1
+        codes[row] = code
+        row += 1
+    return row, count
+
+
+# The table grows between calls of the loop over rows: an array that is assigned anew within that loop would be counted
+# as an object for each row, which takes several times as long as the rest.
 @compiled(_OCTETS, _WORDS, _STARTS, _STARTS, numba.uint64, _INT32S, _INT64S)
 def intern(data: Any, words: Any, starts: Any, lengths: Any, seed: Any, codes: Any, rows: Any) -> Any:
     """Number the different slices of `data` in order of first sight.
@@ -80,63 +160,69 @@ def intern(data: Any, words: Any, starts: Any, lengths: Any, seed: Any, codes: A
     `words[i]` are the eight bytes from `data[i]` on. Fills `codes`, the number of each slice, and `rows`, the first
     slice with each number; returns how many there are. `seed` is secret, so that nobody can make slices collide.
     """
-    size, count = 256, 0
-    table = np.full(size, -1, np.int32)
+    size, row, count = _TABLE_SLOTS, 0, 0
     hashes = np.empty(len(starts), np.uint64)
-    for row in range(len(starts)):
-        start, length = starts[row], lengths[row]
-        found = _hash(data, words, start, length, seed)
-        slot = np.int64(found & np.uint64(size - 1))
+    while True:
+        table = np.full(size, -1, np.int32)
+        for each in range(count):
+            slot = np.int64(hashes[each] & np.uint64(size - 1))
+            while table[slot] >= 0:
+                slot = (slot + 1) & (size - 1)
+            table[slot] = each
+        row, count = _intern_some(data, words, starts, lengths, seed, table, hashes, codes, rows, row, count)
+        if row == len(starts):
+            return count
+        size *= 4
+
+
+@compiled(_WORDS, _WORDS, numba.uint64, _INT32S, _UINT64S, _UINT64S, _INT32S, _INT64S, _INT, _INT)
+def _intern_some_pairs(
+    firsts: Any,
+    seconds: Any,
+    seed: Any,
+    table: Any,
+    left: Any,
+    right: Any,
+    codes: Any,
+    rows: Any,
+    row: Any,
+    count: Any,
+) -> Any:
+    mask = len(table) - 1
+    while row < len(firsts):
+        first, second = firsts[row], seconds[row]
+        slot = _pair_slot(first, second, seed, mask + 1)
         code = table[slot]
-        while code >= 0:
-            first = rows[code]
-            if hashes[code] == found and lengths[first] == length and _equal(data, words, start, starts[first], length):
-                break
-            slot = (slot + 1) & (size - 1)
+        while code >= 0 and (left[code] != first or right[code] != second):
+            slot = (slot + 1) & mask
             code = table[slot]
         if code < 0:
+            if 2 * count > mask:
+                break
             code = count
-            table[slot], hashes[code], rows[code] = code, found, row
+            table[slot], left[code], right[code], rows[code] = code, first, second, row
             count += 1
-            if 2 * count > size:
-                size *= 4
-                table = np.full(size, -1, np.int32)
-                for each in range(count):
-                    slot = np.int64(hashes[each] & np.uint64(size - 1))
-                    while table[slot] >= 0:
-                        slot = (slot + 1) & (size - 1)
-                    table[slot] = each
         codes[row] = code
-    return count
+        row += 1
+    return row, count
 
 
 @compiled(_WORDS, _WORDS, numba.uint64, _INT32S, _INT64S)
 def intern_pairs(firsts: Any, seconds: Any, seed: Any, codes: Any, rows: Any) -> Any:
     """Number the different pairs of `firsts[i]` and `seconds[i]` as `intern` does slices."""
-    size, count = 256, 0
-    table = np.full(size, -1, np.int32)
+    size, row, count = _TABLE_SLOTS, 0, 0
     left, right = np.empty(len(firsts), np.uint64), np.empty(len(firsts), np.uint64)
-    for row in range(len(firsts)):
-        first, second = firsts[row], seconds[row]
-        slot = _pair_slot(first, second, seed, size)
-        code = table[slot]
-        while code >= 0 and (left[code] != first or right[code] != second):
-            slot = (slot + 1) & (size - 1)
-            code = table[slot]
-        if code < 0:
-            code = count
-            table[slot], left[code], right[code], rows[code] = code, first, second, row
-            count += 1
-            if 2 * count > size:
-                size *= 4
-                table = np.full(size, -1, np.int32)
-                for each in range(count):
-                    slot = _pair_slot(left[each], right[each], seed, size)
-                    while table[slot] >= 0:
-                        slot = (slot + 1) & (size - 1)
-                    table[slot] = each
-        codes[row] = code
-    return count
+    while True:
+        table = np.full(size, -1, np.int32)
+        for each in range(count):
+            slot = _pair_slot(left[each], right[each], seed, size)
+            while table[slot] >= 0:
+                slot = (slot + 1) & (size - 1)
+            table[slot] = each
+        row, count = _intern_some_pairs(firsts, seconds, seed, table, left, right, codes, rows, row, count)
+        if row == len(firsts):
+            return count
+        size *= 4
 
 
 @compiled(_OCTETS, _STARTS, _STARTS, _UINT8S)

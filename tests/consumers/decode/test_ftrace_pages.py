@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from consumers.decode import ftrace_format, ftrace_loops
-from consumers.decode.ftrace_columns import gather
+from consumers.decode import ftrace_format, ftrace_loops, slice_columns
 from consumers.decode.ftrace_pages import Fault, by_id, read_heads, walk
 from tests.consumers.decode.ftrace_writer import Form, read_page
 
@@ -257,8 +256,19 @@ def check_by_id(found):
 def check_gather(octets, found):
     for size in (6, 8, 19):
         starts = found.start[found.length >= size]
-        rows = gather(octets, starts, np.full(len(starts), size), size, big_endian=False).fixed.reshape(-1, size)
+        rows = slice_columns.gathered(octets, starts, size).reshape(-1, size)
         assert (rows == octets[starts[:, None] + np.arange(size)]).all()
+        check_cut(octets, starts, rows)
+
+
+# All numbers that lie in the rows, whose last ones may end where the buffer does.
+def check_cut(octets, starts, rows):
+    size = rows.shape[1]
+    places = [(at, width) for width in (1, 2, 4, 8) for at in range(size - width + 1)]
+    words = list(range(size - 7))
+    numbers, passing = slice_columns.cut(octets, starts, places, words)
+    for (at, width), found in zip([*places, *((at, 8) for at in words)], [*numbers, *passing], strict=True):
+        assert found.tobytes() == rows[:, at : at + width].tobytes(), (at, width)
 
 
 def test_mutated_pages():
