@@ -1,10 +1,11 @@
 """What a recorded trace event costs the machine that is observed, from its ring to Kafka's acknowledgement.
 
 Pairs of processes wake each other; the agent records sched_switch, sched_waking and all of irq. CPU is user and system
-of agent and shipper, from the moment they watch to the acknowledgement of the last page, over the events that the
-kernel says were read. Beside it, under the same load: bare os.read(2) of pages that are thrown away, the least that
-reading can cost; and trace-cmd record, which splices to a file and ships nothing, as the difference of a long run
-and a short one, so without its start.
+of agent and shipper, from the load's begin to the acknowledgement of the last page, over the events that the kernel
+says were read; a second of the load came before, so without what a start costs: to import, to connect, to verify
+topics. Beside it, under the same load: bare os.read(2) of pages that are thrown away, the least that reading can cost;
+and trace-cmd record, which splices to a file and ships nothing, as the difference of a long run and a short one, so
+without its start too.
 """
 
 import contextlib
@@ -72,13 +73,9 @@ def _agent(root: Path, bootstrap: str, seconds: float) -> tuple[float, int, floa
         until(lambda: b"watching" in errors.read_bytes(), process, "start")
         (path,) = (each for each in (TRACEFS / "instances").iterdir() if each.name.endswith(f"-{process.pid}"))
         until(lambda: len(tree(process.pid)) == 2, process, "start its shipper")
-        time.sleep(1.0)  # the shipper's own start
+        _shipped(spool, process, 1.0)
         before, used_s = _stats(path), cpu_s(tree(process.pid))
-        with load():
-            time.sleep(seconds)
-        time.sleep(0.5)  # a tick, and the last frame
-        wanted = ends(spool)  # it goes on: what little the machine itself does is traced too
-        until(lambda: acknowledged(spool, wanted), process, "get everything acknowledged")
+        _shipped(spool, process, seconds)
         used_s, after = cpu_s(tree(process.pid)) - used_s, _stats(path)
         mib = rss_mib(tree(process.pid))
         events = after["read events"] - before["read events"]
@@ -87,6 +84,14 @@ def _agent(root: Path, bootstrap: str, seconds: float) -> tuple[float, int, floa
     finally:
         process.send_signal(signal.SIGTERM)
         finish(process)
+
+
+def _shipped(spool: Path, process: subprocess.Popen[bytes], seconds: float) -> None:
+    with load():
+        time.sleep(seconds)
+    time.sleep(0.5)  # a tick, and the last frame
+    wanted = ends(spool)  # it goes on: what little the machine itself does is traced too
+    until(lambda: acknowledged(spool, wanted), process, "get everything acknowledged")
 
 
 def _stats(path: Path) -> dict[str, int]:

@@ -23,6 +23,8 @@ from schemas.stream import Stream
 from schemas.surfaces import TOPIC_TRACE
 
 _TURN_BYTES = 128 << 10
+# As an agent's frames have them.
+_RUN, _HASH = "5f1e2d3c-2f4e-4c1b-9d3a-5f1e2d3c4b5a", bytes(32)
 
 
 class _Guest:
@@ -70,7 +72,10 @@ class _Guest:
         self.wants_out = bool(self._out) or left_bytes <= 0
 
     def _frame(self) -> int:
-        frame = Frame(self._stream, "run", self._next, self._next, self._next + 1, 1, "bpf", 1, self._body)
+        at = self._next
+        frame = Frame(
+            self._stream, _RUN, at, at, at + 1, 1, "bpf", 1, self._body, snapshot=f"{_RUN}/7", descriptor=_HASH
+        )
         payload = encode(frame, compress=False)
         self._put(self._end.frame(TOPIC_TRACE, self._next, payload))
         self._put(payload)

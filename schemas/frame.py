@@ -248,7 +248,8 @@ def decode_reach(data: bytes) -> tuple[Stream, int]:
         BadInputError: as `decode`, but for what only a look at the values and the body tells.
     """
     _verify(data)
-    fields = _unpack(data, _READ, {})
+    usual = read_usual(data)
+    fields = usual.fields if usual is not None else _unpack(data, _READ, {})
     try:
         return fields[K_STREAM], fields[K_NEXT]
     except KeyError as e:
