@@ -232,10 +232,12 @@ class RelayShipper:
 
     # Behind no frames, because they would be waited for.
     def _ping(self, now_s: float) -> None:
-        regular_s = self._ping_s if self._end.waiting else self._ping_s - _PING_EARLY_S
-        if self._end.link and now_s >= min(regular_s, self._soon_s) and not self._out:
+        early_s = self._ping_s - _PING_EARLY_S
+        due_s = self._ping_s if self._end.waiting else early_s
+        if self._end.link and now_s >= min(due_s, self._soon_s) and not self._out:
             self._pinged_s, self._soon_s = now_s, math.inf
-            if now_s >= regular_s:
+            # Whatever it came for: another one right behind it would tell nothing more.
+            if now_s >= early_s:
                 self._ping_s = now_s + _PING_S
             self._burst.begin()
             self._send_ping()

@@ -55,7 +55,7 @@ class Column(NamedTuple):
 
 
 class Rows:
-    """Events of one kind, each at least as long as its format says; columns of it are valid until the next `Rows`.
+    """Events of one kind, each at least as long as its format says.
 
     `octets` is the whole buffer, `starts` and `lengths` the payloads in it, `size` the bytes of their fixed part,
     `order` the byte order as NumPy writes it.
@@ -85,7 +85,7 @@ class Rows:
         return found.astype(dtype.newbyteorder("="), copy=False)
 
     def pair(self, field: Field) -> tuple[slice_columns.Words64, slice_columns.Words64]:
-        """Return the first and the last eight bytes of a field of 8 to 16."""
+        """Return the first and the last eight bytes of a field of 8 to 16, valid until this thread's next `Rows`."""
         first, last = _pair(field)
         return self._words[first], self._words[last]
 

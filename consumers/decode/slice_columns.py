@@ -1,4 +1,4 @@
-"""Slices of one buffer of bytes to Arrow columns: raw, or numbered so that only different ones become objects."""
+"""Slices of one buffer of bytes to columns: integers, raw, or numbered so that only different ones become objects."""
 
 import os
 import sys
@@ -20,6 +20,8 @@ Words = dict[str, int]
 # Secret, so that nobody can make slices collide.
 _SEED: Final = np.uint64(int.from_bytes(os.urandom(8)))
 _threads: Final = threading.local()
+#: More is not kept for the next time: only the fields of a hostile format overlap so often.
+_PASSING_WORDS_MAX: Final = 4 << 20
 
 
 class Slices(NamedTuple):
@@ -117,6 +119,8 @@ def bools(values: Mask) -> pa.Array:
 
 # Memory that is used again and again: fresh pages of the system's cost more than what is put there.
 def _passing(words: int) -> Words64:
+    if words > _PASSING_WORDS_MAX:
+        return np.empty(words, np.uint64)
     held: Words64 | None = getattr(_threads, "passing", None)
     if held is None or len(held) < words:
         held = _threads.passing = np.empty(words, np.uint64)

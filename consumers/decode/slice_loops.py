@@ -1,4 +1,4 @@
-"""The compiled loops over slices of bytes: number the different ones, copy them elsewhere.
+"""The compiled loops over slices of bytes: cut integers out of them, number the different ones, copy them elsewhere.
 
 `slice_columns` checks their arguments and allocates. Why numba: `ftrace_loops` says it.
 
