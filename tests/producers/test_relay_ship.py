@@ -162,11 +162,17 @@ def test_an_exchange_that_is_nearly_due_comes_with_an_acknowledgement(shipping):
     host, append = shipping
     append(0)
     until(lambda: len(host.bursts) == 3)  # the first, one behind new records, and the regular one when it was due
-    last_ns = host.bursts[-1]
-    time.sleep(max(0, last_ns / 10**9 + relay_ship._PING_S - 0.4 - time.monotonic()))
-    append(1, **NOTHING)
-    until(lambda: host.bursts[-1] > last_ns)
-    assert relay_ship._PING_S - 0.5 < (host.bursts[3] - last_ns) / 10**9 < relay_ship._PING_S - 0.1
+    for number in range(1, 5):
+        # A machine that is busy may be late with the frame, and then it is due anyway.
+        last_ns = host.bursts[-1]
+        time.sleep(max(0, last_ns / 10**9 + relay_ship._PING_S - 0.4 - time.monotonic()))
+        append(number, **NOTHING)
+        until(lambda last_ns=last_ns: host.bursts[-1] > last_ns)
+        gap_s = (host.bursts[-1] - last_ns) / 10**9
+        assert gap_s > relay_ship._PING_S - 0.5
+        if gap_s < relay_ship._PING_S - 0.1:
+            return
+    raise AssertionError(gap_s)
 
 
 def test_whatever_came_when_a_regular_exchange_was_nearly_due_was_that_one(tmp_path):
