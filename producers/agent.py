@@ -221,11 +221,12 @@ class Agent:
 
     # The disk is behind by as much memory as we may take: let the kernel's ring fill, its overwrites are counted.
     def _pause(self, watched: _Watched) -> None:
-        queued_bytes = self._thread.queued_bytes
+        bytes_max = self._config.queue_bytes_max
         if not watched.paused:
             name = f"{watched.source.stream.surface} {watched.source.stream.instance}".rstrip()
-            log.error("%s: reading pauses, the disk is %d bytes behind", name, queued_bytes)
-        watched.paused = queued_bytes > self._config.queue_bytes_max // 2
+            # By how much is no part of it: said each time, it would be another line each time.
+            log.error("%s: reading pauses, the disk is more than %d bytes behind", name, bytes_max)
+        watched.paused = self._thread.queued_bytes > bytes_max // 2
         self._ignore(watched)
         watched.rest = self._loop.call_later(_PAUSE_S, self._pause if watched.paused else self._drain, watched)
 

@@ -13,6 +13,7 @@ import os
 import select
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -23,13 +24,29 @@ from schemas import logs
 from schemas.crashpoints import crash_point
 from schemas.errors import HypocenterError, UnavailableError
 from schemas.kafka_config import KafkaConfig
+from schemas.surfaces import TOPIC_TRACE
 
 log = logging.getLogger(__name__)
 _READ_BYTES: Final = 1 << 20
 # Frames that follow one another sooner share a request: a request costs a Kafka client as much as encoding its frames.
 _GATHER_S: Final = 0.05
+#: No alert waits for trace events and records of BPF, and they come without end.
+_GATHER_TRACE_S: Final = 0.25
 _FULL_BYTES: Final = 256 << 10
 _IDLE_S: Final = 30.0
+
+
+@dataclass(slots=True)
+class _Lane:
+    """Topics whose frames are sent together: whether there may be some, and not before when."""
+
+    trace: bool
+    gather_s: float
+    hinted: bool = True
+    send_s: float = 0.0
+
+    def has(self, topic: str) -> bool:
+        return (topic == TOPIC_TRACE) == self.trace
 
 
 class Shipper:
@@ -44,6 +61,7 @@ class Shipper:
     def __init__(self, directory: Path, config: KafkaConfig, report: ShipReport | None = None) -> None:
         self._report = report or ShipReport(None)
         self._errors = 0  # of the producer, as far as they are reported
+        self._lanes = [_Lane(trace=False, gather_s=_GATHER_S), _Lane(trace=True, gather_s=_GATHER_TRACE_S)]
         self._spool = Spool(directory, lambda topic: verify_topic(config, topic))
         self._ack_read, self._ack_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         with contextlib.ExitStack() as undo:
@@ -58,26 +76,28 @@ class Shipper:
             UnavailableError: the broker did not take all of it.
         """
         deadline_s = None
-        hinted, send_s = True, 0.0  # whether there may be something to send; not before then
         while deadline_s is None or time.monotonic() < deadline_s:
             now_s = time.monotonic()
-            if hinted and self._producer.room() and (now_s >= send_s or deadline_s is not None):
-                size_bytes = self._send()
-                hinted = size_bytes > 0
-                send_s = now_s if size_bytes > _FULL_BYTES else now_s + _GATHER_S
+            for lane in self._lanes:
+                if lane.hinted and self._producer.room() and (now_s >= lane.send_s or deadline_s is not None):
+                    size_bytes = self._send(lane)
+                    lane.hinted = size_bytes > 0
+                    lane.send_s = now_s if size_bytes > _FULL_BYTES else now_s + lane.gather_s
             self._take_acks()
+            hinted = [lane for lane in self._lanes if lane.hinted]
             if deadline_s is not None and not hinted and not self._producer.waiting:
                 break
-            gathering = deadline_s is None and hinted and self._producer.room()
-            # Nothing to do until the next sending: what a hint would say is known, and acknowledgements can wait.
+            gathering = deadline_s is None and bool(hinted) and self._producer.room()
+            # Until the next sending acknowledgements can wait, and what a hint would say may be known.
             inputs = [] if gathering else [self._ack_read]
-            if deadline_s is None and not gathering:
+            if deadline_s is None and not (gathering and len(hinted) == len(self._lanes)):
                 inputs.append(0)
-            ready, _, _ = select.select(inputs, [], [], self._wait_s(hinted, send_s, deadline_s))
+            ready, _, _ = select.select(inputs, [], [], self._wait_s(hinted, deadline_s))
             if self._ack_read in ready:
                 os.read(self._ack_read, 4096)
             if 0 in ready:
-                hinted = True
+                for lane in self._lanes:
+                    lane.hinted = True
                 if not os.read(0, 65536):
                     deadline_s = time.monotonic() + GOODBYE_S
         else:
@@ -90,9 +110,10 @@ class Shipper:
         self._producer.close()
         self._release()
 
-    def _wait_s(self, hinted: bool, send_s: float, deadline_s: float | None) -> float:
+    def _wait_s(self, hinted: list[_Lane], deadline_s: float | None) -> float:
         if hinted and self._producer.room():
-            return 0.0 if deadline_s is not None else max(0.0, send_s - time.monotonic())
+            next_s = min(lane.send_s for lane in hinted)
+            return 0.0 if deadline_s is not None else max(0.0, next_s - time.monotonic())
         return SAVE_S if hinted or self._producer.waiting or self._spool.dirty else _IDLE_S
 
     def _release(self) -> None:
@@ -105,9 +126,9 @@ class Shipper:
             os.write(self._ack_write, b"\n")
 
     # Returns how many bytes were read.
-    def _send(self) -> int:
+    def _send(self, lane: _Lane) -> int:
         size_bytes = 0
-        for each in self._spool.read(_READ_BYTES, self._producer.room):
+        for each in self._spool.read(_READ_BYTES, self._producer.room, lane.has):
             key = each.stream.machine.encode() if each.stream else b""
             self._producer.send(each, each.topic, key, each.payload)
             size_bytes += len(each.payload) + 1  # what is lost has no bytes, but was read

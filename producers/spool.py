@@ -91,14 +91,16 @@ class Spool:
             self._sent = dict(self._streams)
             undo.pop_all()
 
-    def read(self, bytes_max: int, room: Callable[[], bool]) -> Iterator[Shipment]:
-        """Yield what comes next in each partition, about `bytes_max` of it at once, as long as there is `room`.
+    def read(
+        self, bytes_max: int, room: Callable[[], bool], wanted: Callable[[str], bool] = lambda _: True
+    ) -> Iterator[Shipment]:
+        """Yield what comes next in the `wanted` topics, about `bytes_max` of each at once, as long as there is `room`.
 
         Raises:
             StorageError: the disk refuses.
         """
         self._find()
-        yield from self._read_known(bytes_max, room)
+        yield from self._read_known(bytes_max, room, wanted)
 
     def behind(self) -> bool:
         """Return whether the last `read` left something; what came since it does not know."""
@@ -161,8 +163,12 @@ class Spool:
             cursor.close()
         os.close(self._lock)
 
-    def _read_known(self, bytes_max: int, room: Callable[[], bool]) -> Iterator[Shipment]:
+    def _read_known(
+        self, bytes_max: int, room: Callable[[], bool], wanted: Callable[[str], bool]
+    ) -> Iterator[Shipment]:
         for where, cursor in self._cursors.items():
+            if not wanted(where.partition("/")[0]):
+                continue
             if not room():
                 return
             if where in self._overtaken:

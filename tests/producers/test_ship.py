@@ -5,18 +5,21 @@ import os
 import random
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
 from consumers.topics import create_topics
 from consumers.transport.base import Partition
 from consumers.transport.kafka import KafkaReader
-from producers import ship_report
+from producers import ship, ship_report
 from producers.ship import Shipper
 from schemas.errors import UnavailableError
 from schemas.frame import decode
 from schemas.kafka_config import KafkaConfig
 from schemas.loss import LossKind
+from schemas.surfaces import TOPIC_LOG, TOPIC_TRACE
 from tests._logs import STREAM, frame, segments, writer
 
 pytestmark = pytest.mark.broker
@@ -140,3 +143,81 @@ def test_a_spool_that_fills_its_disk_is_shipped_and_makes_room(small_disk, broke
 def test_a_spool_that_is_not_there_is_one_sentence(tmp_path, broker):
     with pytest.raises(UnavailableError, match="there is no log in"):
         Shipper(tmp_path / "absent", KafkaConfig(broker.bootstrap))
+
+
+class Taking:
+    """A client whose broker takes everything at once; `sent` has when, and the number of each frame by topic."""
+
+    errors = waiting = 0
+
+    def __init__(self, _, on_ack):
+        self._on_ack, self._taken, self.sent = on_ack, [], []
+
+    def room(self):
+        return True
+
+    def send(self, token, topic, _, value):
+        self.sent.append((time.monotonic(), topic, decode(value).number))
+        self._taken.append(token)
+        self._on_ack()
+
+    def acked(self):
+        taken, self._taken = self._taken, []
+        return taken
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def shipper(tmp_path, monkeypatch):
+    """Give a log and a function that appends a frame to a topic of it and hints at that, and what is sent of it."""
+    monkeypatch.setattr(ship, "FrameProducer", Taking)
+    monkeypatch.setattr(ship, "verify_topic", lambda *_: None)
+    log = writer(tmp_path)
+    made = Shipper(tmp_path, KafkaConfig("nobody:1"))
+    ours, theirs = os.pipe()
+    stdin = os.dup(0)
+    os.dup2(ours, 0)
+    thread = threading.Thread(target=made.run)
+    thread.start()
+
+    def append(topic, number):
+        log.append(topic, frame(number))
+        log.sync()
+        os.write(theirs, b"\n")
+
+    try:
+        yield append, made._producer.sent
+    finally:
+        os.close(theirs)
+        thread.join(20)
+        os.dup2(stdin, 0)
+        os.close(stdin)
+        os.close(ours)
+        made.close()
+        log.close()
+
+
+def until(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_trace_events_wait_for_company_and_the_kernel_log_does_not_wait_for_them(shipper):
+    append, sent = shipper
+    for number in range(0, 20, 2):
+        time.sleep(0.3)
+        begin = len(sent)
+        append(TOPIC_TRACE, number)
+        until(lambda begin=begin: len(sent) == begin + 1)
+        append(TOPIC_TRACE, number + 1)
+        append(TOPIC_LOG, number)
+        until(lambda begin=begin: len(sent) == begin + 3)
+        (first_s, *_), (log_s, *log), (last_s, *_) = sent[begin:]
+        # A machine that was busy for a quarter of a second has seen nothing.
+        if log == [TOPIC_LOG, number] and log_s - first_s < 0.1 and last_s - first_s > 0.2:
+            return
+    raise AssertionError(sent)
