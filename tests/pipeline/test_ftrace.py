@@ -105,7 +105,8 @@ EMPTY_MAX = 2
 
 def assert_pages(book, low, high, pages):
     """Every page from 0 on is stored, or counted as lost; those stored have rows."""
-    assert book["first"] == low == 0
+    # Where the disk was slow, nothing may have been durable before the first agent died.
+    assert book["first"] == 0 and low <= sum(book["lost"].values())
     assert book["next"] == book["stored"] + sum(book["lost"].values())
     assert book["next"] - EMPTY_MAX <= high + 1 <= book["next"]
     assert book["stored"] - EMPTY_MAX <= pages <= book["stored"]
