@@ -32,13 +32,14 @@ def main() -> int:
     parser.add_argument(
         "--soak-s", type=float, default=0.0, metavar="S", help="load the agent so long, watch its memory"
     )
+    parser.add_argument("--histories", type=int, default=0, metavar="N", help="compare clocks in so many random ones")
     args = parser.parse_args()
     unknown = set(args.names) - set(names())
     if unknown:
         parser.error(f"no benchmark {', '.join(sorted(unknown))}")
     # So that what was set and started for a measurement is put back and ended.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    options = Options(args.quick, args.captures, args.soak_s)
+    options = Options(args.quick, args.captures, args.soak_s, args.histories)
     rows: list[tuple[str, ...]] = []
     for name in args.names or names():
         log(f"{name} ...")

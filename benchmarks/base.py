@@ -15,6 +15,7 @@ class Options(NamedTuple):
     quick: bool = False
     captures: Path | None = None
     soak_s: float = 0.0
+    histories: int = 0
 
 
 class Reach(NamedTuple):

@@ -200,14 +200,23 @@ def _steady_runs(steady: Ints) -> list[tuple[int, int]]:
     ]
 
 
+# The slowest and the fastest rate that readings of a steady stretch allow. Where a step too small to be found may lie
+# between two of them, in any one place, the rate is what both sides of that place say, and the widest of any place.
 def _measured(at_ns: Ints, lo: Ints, hi: Ints, kind: Kind) -> tuple[float, float]:
-    took = float(at_ns[-1] - at_ns[0])
-    unseen = 2.0 * float((hi - lo).max()) if kind.steps else 0.0
     wander = STEADY_PPB * PPB
-    return (
-        (float(lo[-1] - hi[0]) - unseen) / took - wander,
-        (float(hi[-1] - lo[0]) + unseen) / took + wander,
-    )
+    if not kind.steps:
+        took = float(at_ns[-1] - at_ns[0])
+        return float(lo[-1] - hi[0]) / took - wander, float(hi[-1] - lo[0]) / took + wander
+    places = len(at_ns) - 1
+    slow, fast = np.full((2, places), -np.inf), np.full((2, places), np.inf)
+    before, behind = (at_ns[1:-1] - at_ns[0]).astype(np.float64), (at_ns[-1] - at_ns[1:-1]).astype(np.float64)
+    slow[0, 1:], fast[0, 1:] = (lo[1:-1] - hi[0]) / before, (hi[1:-1] - lo[0]) / before
+    slow[1, :-1], fast[1, :-1] = (lo[-1] - hi[1:-1]) / behind, (hi[-1] - lo[1:-1]) / behind
+    slowest, fastest = slow.max(axis=0), fast.min(axis=0)
+    here = slowest - wander <= fastest
+    if not here.any():
+        return -np.inf, np.inf
+    return float(slowest[here].min()) - wander, float(fastest[here].max()) + wander
 
 
 # Whether a difference within these rates goes through all readings: else the rate was not as steady as it was said.

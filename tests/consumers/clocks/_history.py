@@ -7,6 +7,9 @@ import numpy as np
 from consumers.clocks.edges import Readings
 
 S = 10**9
+#: A clock is not set twice within so long, and an agent that is told of it has read it within half of that.
+APART_NS = 10**7
+_IN_BURST = 10
 
 
 @dataclass
@@ -21,6 +24,12 @@ class Clock:
         k = np.clip(np.searchsorted(self.at, true_ns, side="right") - 1, 0, len(self.at) - 2)
         rise, run = (self.shown[k + 1] - self.shown[k]).astype(float), (self.at[k + 1] - self.at[k]).astype(float)
         return self.shown[k] + np.floor((true_ns - self.at[k]) * (rise / run)).astype(np.int64)
+
+    def when(self, shown_ns):
+        """Return all true times at which it began to show `shown_ns`, rising."""
+        rise = self.shown[1:] - self.shown[:-1]
+        k = np.flatnonzero((self.shown[:-1] <= shown_ns) & (shown_ns < self.shown[1:]))
+        return self.at[k] + ((shown_ns - self.shown[k]) * ((self.at[k + 1] - self.at[k]) / rise[k])).astype(np.int64)
 
 
 @dataclass
@@ -71,15 +80,22 @@ def clock(start_ns, length_ns, pieces, steps=()):
     return Clock(np.array(at, np.int64), np.array(shown, np.int64))
 
 
-def random_clock(rng, start_ns, length_ns, *, ppm=0.0, around=0.0, steps=0, step_ns=(10**3, 10**12), forward=False):
-    """Return a clock that wanders within `ppm` around `around`, and steps so often."""
+def random_steps(rng, length_ns, count, *, forward=False):
+    """Return (true time, by how much) of `count` steps of 1 us to 17 min, at least `APART_NS` from each other."""
+    found = []
+    for at in np.sort(rng.integers(2, length_ns - 2, count)).tolist():
+        by = int(np.exp(rng.uniform(*np.log((10**3, 10**12)))))
+        by = by if forward or rng.random() < 0.5 else -by
+        if not found or at - found[-1][0] > APART_NS:
+            found.append((at, by))
+    return found
+
+
+def random_clock(rng, start_ns, length_ns, *, ppm=0.0, around=0.0, steps=()):
+    """Return a clock that wanders within `ppm` around `around`, and makes these steps."""
     pieces = [(0, around + rng.uniform(-ppm, ppm))]
     pieces += [(int(rng.integers(1, length_ns)), around + rng.uniform(-ppm, ppm)) for _ in range(rng.integers(0, 6))]
-    found = []
-    for _ in range(steps):
-        by = int(np.exp(rng.uniform(*np.log(step_ns))))
-        found.append((int(rng.integers(2, length_ns - 2)), by if forward or rng.random() < 0.5 else -by))
-    return clock(start_ns, length_ns, pieces, found)
+    return clock(start_ns, length_ns, pieces, steps)
 
 
 def with_ahead(base, ahead):
@@ -88,32 +104,38 @@ def with_ahead(base, ahead):
     return Clock(at, base.read(at) + ahead.read(at))
 
 
-def local(rng, base, other, length_ns, interval_ns):
-    """Return Readings of `other` between two reads of `base`, not known to be steady, and their true times."""
-    took = rng.integers(200, 3000, length_ns // interval_ns + 1)
-    took[rng.random(len(took)) < 0.03] *= 100  # the reader was put aside
-    start = np.sort(rng.integers(0, length_ns - 10**6, len(took)))
+def moments(rng, length_ns, interval_ns, told=()):
+    """Return when readings begin and end: one in each `interval_ns` on average, and one soon behind each time `told`."""
+    start = np.sort(rng.integers(0, length_ns - 10**6, length_ns // interval_ns + 1))
     start = start[np.concatenate([[True], np.diff(start) > 10**6])]
-    took = took[: len(start)]
-    middle = start + (took * rng.random(len(took))).astype(np.int64)
-    x0, x1, y = base.read(start), base.read(start + took), other.read(middle)
+    if len(told):
+        soon = np.sort(told) + rng.integers(20_000, APART_NS // 2, len(told))
+        soon = soon[soon < length_ns - 10**6]
+        near = (start[:, None] > soon - 10**6) & (start[:, None] < soon + 10**6)
+        start = np.sort(np.concatenate([start[~near.any(axis=1)], soon]))
+    took = rng.integers(200, 3000, len(start))
+    took[rng.random(len(took)) < 0.03] *= 100  # the reader was put aside
+    return start, start + took
+
+
+def local(rng, base, other, start, end):
+    """Return Readings of `other` between two reads of `base`, not known to be steady, and their true times."""
+    middle = start + ((end - start) * rng.random(len(start))).astype(np.int64)
+    x0, x1, y = base.read(start), base.read(end), other.read(middle)
     none = np.zeros(len(x0), np.int64)
     return Readings(x0, x1, y - x1, y - x0, none - 1, none), middle
 
 
 def pings(rng, guest, host, length_ns, every_ns):
     """Return (t0, t1, t2, t3) of bursts whose ways take long on one side or the other, some lost, and their true times."""
-    rows, when = [], []
-    for burst in np.arange(10**6, length_ns - S // 2, every_ns):
-        at = int(burst + rng.integers(0, every_ns // 4))
-        for _ in range(10):
-            there, host_took, back = (int(v) for v in rng.lognormal((11.5, 9, 11.5), (1.0, 0.5, 1.0)))
-            if at + there + host_took + back >= length_ns:
-                break
-            times = np.array([at, at + there, at + there + host_took, at + there + host_took + back])
-            (t0, t3), (t1, t2) = guest.read(times[[0, 3]]), host.read(times[[1, 2]])
-            if rng.random() > 0.1:
-                rows.append((t0, t1, t2, t3))
-                when.append(int(times[0]))
-            at = int(times[3]) + int(rng.integers(1000, 50_000))
-    return np.array(rows, np.int64).reshape(-1, 4), np.array(when, np.int64)
+    burst = np.arange(10**6, length_ns - S // 2, every_ns)
+    shape = len(burst), _IN_BURST
+    ways = [rng.lognormal(mean, sigma, shape).astype(np.int64) for mean, sigma in ((11.5, 1.0), (9, 0.5), (11.5, 1.0))]
+    whole = sum(ways) + rng.integers(1000, 50_000, shape)
+    first = (burst + rng.integers(0, every_ns // 4, len(burst)))[:, None] + np.cumsum(whole, axis=1) - whole
+    times = first[..., None] + np.cumsum([np.zeros(shape, np.int64), *ways], axis=0).transpose(1, 2, 0)
+    times = times.reshape(-1, 4)
+    times = times[(times[:, 3] < length_ns) & (rng.random(len(times)) > 0.1)]
+    times = times[np.argsort(times[:, 0], kind="stable")]
+    ends, middle = guest.read(times[:, [0, 3]]), host.read(times[:, 1:3])
+    return np.column_stack([ends[:, 0], middle, ends[:, 1]]), times[:, 0]

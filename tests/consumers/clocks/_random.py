@@ -14,7 +14,7 @@ from tests.consumers.clocks._history import Counter, Halted, S
 LENGTH_NS = 600 * S
 NAMES = ("realtime", "mono", "mono_raw", "boot", "printk", "tsc")
 GUEST, HOST = ({name: Node(who, "b", name) for name in NAMES} for who in "gh")
-_PAIRS = 20
+_KINDS = {"mono_raw": SLEWED, "printk": PRINTK, "realtime": SAME_RATE, "boot": SAME_RATE}
 
 
 class History(NamedTuple):
@@ -26,51 +26,72 @@ class History(NamedTuple):
     span: tuple
 
 
+class Machine(NamedTuple):
+    """A machine's clocks by name, between which true times all of them were read, and when its rates changed."""
+
+    clocks: dict
+    span: tuple
+    turns: np.ndarray
+
+
 def machine(rng, nodes, graph, halts=None):
-    """Add a random machine's readings to `graph`; return its clocks by name, and the times that readings surround."""
+    """Add a random machine's readings to `graph`, and return it.
+
+    Its agent reads all clocks at random times, CLOCK_REALTIME soon after each time it is set as well. Nobody tells it of
+    a counter that is set, as that of a machine that is suspended or moved to another one: no two such steps lie between
+    the same two readings (what nobody can know of those, ARCHITECTURE.md says).
+    """
     steered = [(int(at), float(rng.uniform(-240, 240))) for at in rng.integers(0, LENGTH_NS, rng.integers(1, 5))]
     raw = _history.random_clock(rng, int(rng.integers(0, 10**15)), LENGTH_NS, around=rng.uniform(-50, 50))
     mono = _history.clock(int(rng.integers(0, 10**15)), LENGTH_NS, [(0, float(rng.uniform(-240, 240))), *steered])
     printk = _history.random_clock(rng, int(rng.integers(0, 10**15)), LENGTH_NS, ppm=1, around=rng.uniform(-200, 200))
     still = {"around": -1e6}  # what it is ahead by stays, but for steps
-    real = _history.random_clock(rng, 10**18, LENGTH_NS, steps=int(rng.integers(0, 4)), **still)
-    boot = _history.random_clock(rng, 0, LENGTH_NS, steps=int(rng.integers(0, 3)), forward=True, **still)
+    sets = _history.random_steps(rng, LENGTH_NS, int(rng.integers(0, 4)))
+    real = _history.random_clock(rng, 10**18, LENGTH_NS, steps=sets, **still)
+    sleeps = _history.random_steps(rng, LENGTH_NS, int(rng.integers(0, 3)), forward=True)
+    boot = _history.random_clock(rng, 0, LENGTH_NS, steps=sleeps, **still)
     clocks = {"mono": mono, "mono_raw": raw, "printk": printk}
     clocks |= {"realtime": _history.with_ahead(mono, real), "boot": _history.with_ahead(mono, boot)}
-    # A counter, which may be set, as those of a machine that is suspended or moved to another one.
-    tsc = _history.random_clock(
-        rng,
-        int(rng.integers(0, 10**15)),
-        LENGTH_NS,
-        ppm=1,
-        around=rng.uniform(-200, 200),
-        steps=int(rng.integers(0, 3)),
-    )
-    clocks["tsc"] = Counter(tsc, int(rng.integers(2 * 10**9, 4 * 10**9)))
+    told = [at for at, _ in sets] if halts is None else np.concatenate([[], *(halts.when(at) for at, _ in sets)])
+    when = {name: _history.moments(rng, LENGTH_NS, _interval_ns(rng)) for name in ("mono_raw", "printk", "boot", "tsc")}
+    when["realtime"] = _history.moments(rng, LENGTH_NS, _interval_ns(rng), np.array(told, np.int64))
+    clocks["tsc"] = _counter(rng, when["tsc"][0] if halts is None else halts.read(when["tsc"][0]))
     if halts is not None:
         clocks = {name: Halted(each, halts) for name, each in clocks.items()}
     turns = np.sort([at for at, _ in steered])
     ends = []
-    kinds = {"mono_raw": SLEWED, "printk": PRINTK, "realtime": SAME_RATE, "boot": SAME_RATE}
-    for name, kind in kinds.items():
-        interval_ns = int(rng.choice([1, 10, 30])) * S
-        found, at = _history.local(rng, clocks["mono"], clocks[name], LENGTH_NS, interval_ns)
-        steady = np.searchsorted(turns, at if halts is None else halts.read(at))
-        graph.add(nodes["mono"], nodes[name], replace(found, steady=steady), kind)
+    for name, (start, end) in when.items():
+        found, at = _history.local(rng, clocks["mono"], clocks[name], start, end)
+        found = replace(found, steady=np.searchsorted(turns, at if halts is None else halts.read(at)))
+        if name == "tsc":
+            _add_counter(nodes, graph, found)
+        else:
+            graph.add(nodes["mono"], nodes[name], found, _KINDS[name])
         ends.append((at[0], at[-1]))
-    _add_counter(rng, nodes, graph, clocks, lambda at: np.searchsorted(turns, at if halts is None else halts.read(at)))
-    return clocks, (max(first for first, _ in ends), min(last for _, last in ends)), turns
+    return Machine(clocks, (max(first for first, _ in ends), min(last for _, last in ends)), turns)
+
+
+def _interval_ns(rng):
+    return int(rng.choice([1, 10, 30])) * S
+
+
+# `read` are the machine's own times at which it is read.
+def _counter(rng, read):
+    steps = _history.random_steps(rng, LENGTH_NS, int(rng.integers(0, 3)))
+    gaps = np.searchsorted(np.sort(read), [at for at, _ in steps])
+    alone = [step for step, gap in zip(steps, gaps, strict=True) if np.count_nonzero(gaps == gap) == 1]
+    own = {"ppm": 1, "around": rng.uniform(-200, 200), "steps": alone}
+    base = _history.random_clock(rng, int(rng.integers(0, 10**15)), LENGTH_NS, **own)
+    return Counter(base, int(rng.integers(2 * 10**9, 4 * 10**9)))
 
 
 # Its readings are those of any clock, but in ticks, from which a frequency is to be found first.
-def _add_counter(rng, nodes, graph, clocks, steady):
-    found, at = _history.local(rng, clocks["mono"], clocks["tsc"], LENGTH_NS, int(rng.choice([1, 10, 30])) * S)
+def _add_counter(nodes, graph, found):
     shown = found.lo_ns + found.x1_ns
     hz = ticks.frequency_hz(found.x0_ns, found.x1_ns, shown)
     if hz is not None:
         lo_ns, hi_ns = ticks.ns_of(shown, hz) - found.x1_ns, ticks.ns_of(shown + 1, hz) + 1 - found.x0_ns
-        found = replace(found, lo_ns=lo_ns, hi_ns=hi_ns, steady=steady(at))
-        graph.add(nodes["mono"], nodes["tsc"], found, TICKS, hz)
+        graph.add(nodes["mono"], nodes["tsc"], replace(found, lo_ns=lo_ns, hi_ns=hi_ns), TICKS, hz)
 
 
 def history(seed):
@@ -78,28 +99,28 @@ def history(seed):
     rng = np.random.default_rng(seed)
     graph = Graph()
     halts, back = _history.halts(rng, LENGTH_NS, rng.random() < 0.3)
-    guest, (guest_from, guest_to), one = machine(rng, GUEST, graph, halts)
-    host, (host_from, host_to), two = machine(rng, HOST, graph)
-    times, at = _history.pings(rng, guest["mono"], host["boot"], LENGTH_NS, int(rng.choice([2, 5, 20])) * S)
+    guest, host = machine(rng, GUEST, graph, halts), machine(rng, HOST, graph)
+    every_ns = int(rng.choice([2, 5, 20])) * S
+    times, at = _history.pings(rng, guest.clocks["mono"], host.clocks["boot"], LENGTH_NS, every_ns)
     # What one and the other end say of their rates, half of the time.
-    steady = (
-        np.searchsorted(one, halts.read(at)) * 100 + np.searchsorted(two, at)
-        if rng.random() < 0.5
-        else np.full(len(at), -1)
-    )
+    steady = np.full(len(at), -1)
+    if rng.random() < 0.5:
+        steady = np.searchsorted(guest.turns, halts.read(at)) * 100 + np.searchsorted(host.turns, at)
     graph.add(GUEST["mono"], HOST["boot"], pings.readings(times, (at > back).astype(np.int64), steady), MACHINES)
-    span = max(guest_from, host_from) + 50 * S, min(guest_to, host_to) - 50 * S
-    return History(
-        rng, graph, {**{GUEST[n]: c for n, c in guest.items()}, **{HOST[n]: c for n, c in host.items()}}, span
-    )
+    clocks = {nodes[name]: each for nodes, one in ((GUEST, guest), (HOST, host)) for name, each in one.clocks.items()}
+    first, last = np.array([guest.span, host.span]).T
+    return History(rng, graph, clocks, (int(first.max()) + 50 * S, int(last.min()) - 50 * S))
 
 
-def batches(history, count):
-    """Return (source, target, times that the source showed, true times) of random pairs of clocks, `count` in all."""
+def batches(history, pairs, count):
+    """Return (source, target, times that the source showed, times that the target did) of so many pairs of clocks.
+
+    Each has `count` times.
+    """
     nodes, found = list(history.clocks), []
-    for _ in range(_PAIRS):
+    for _ in range(pairs):
         source, target = (nodes[i] for i in history.rng.choice(len(nodes), 2, replace=False))
-        true_ns = history.rng.integers(*history.span, count // _PAIRS)
+        true_ns = history.rng.integers(*history.span, count)
         found.append((source, target, history.clocks[source].read(true_ns), history.clocks[target].read(true_ns)))
     return found
 

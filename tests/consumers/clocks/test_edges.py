@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from consumers.clocks import pings
-from consumers.clocks.edges import BLOCK, MACHINES, PRINTK, SAME_RATE, SLEWED, Readings, make_edge
+from consumers.clocks.edges import BLOCK, MACHINES, PRINTK, SAME_RATE, SLEWED, TICKS, Readings, make_edge
 from consumers.clocks.index import FAR_NS
 from tests.consumers.clocks._history import S
 
@@ -57,6 +57,29 @@ def test_a_measured_rate_narrows_only_where_the_rate_was_steady_and_all_readings
     ]
     (wrong,) = edge(bent, PRINTK, steady=7).forward.segments
     assert np.all(wrong.rate_max[1:BLOCK] == wrong.rate_max[0])
+
+
+# Steps of so many us in a gap of 120 s, of which a part is within what the rate may do; the rate itself varies as it may.
+@pytest.mark.parametrize("step_us", [0, 1, 20, 300, 600, 900, 1_100, -1_100, 1_500, 5_000, 100_000])
+@pytest.mark.parametrize("gap", [0, 1, 7, 18, 19])
+def test_a_step_too_small_to_be_found_does_not_pass_for_a_rate(step_us, gap):
+    at = np.cumsum([0, *(120 if place == gap else 10 for place in range(20))]) * S
+    slow, fast = 30e-6, 34.9e-6
+    rates = np.where(np.arange(20) == gap, slow, fast)
+    ahead = np.concatenate([[0], np.cumsum(np.diff(at) * rates)]).astype(np.int64)
+    ahead[gap + 1 :] += step_us * 1000
+    found = edge(np.column_stack([at, at + 500, ahead - 500, ahead + 500]), TICKS, steady=1)
+    for share in (0.02, 0.5, 0.98):
+        took = int(120 * S * share)
+        now = at[gap : gap + 1] + took
+        before = ahead[gap] + int(took * slow)
+        for moved in (before, before + step_us * 1000):
+            low, high, states = found.forward.apply(now, now)
+            assert states[0] == 0
+            assert low[0] <= now[0] + moved <= high[0]
+            back, on, states = found.backward.apply(now + moved, now + moved)
+            assert states[0] == 0
+            assert back[0] <= now[0] <= on[0]
 
 
 def test_clocks_that_should_not_step_and_do_are_not_reckoned_beyond_their_readings():

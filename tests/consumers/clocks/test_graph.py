@@ -13,12 +13,26 @@ from tests.consumers.clocks._random import GUEST, HOST
 def test_the_true_time_is_always_within_the_bound(seed):
     history = _random.history(seed)
     answered = 0
-    for batch in _random.batches(history, 20_000):
+    for batch in _random.batches(history, 20, 1_000):
         source, target, shown, _ = batch
         good, wrong, _ = _random.judged(batch, history.graph.convert_many(shown, source, target))
         assert wrong == 0, f"{source} to {target}"
         answered += good
     assert answered > 3_000
+
+
+# `python -m benchmarks clocks --histories N` is as many more as one has time for.
+@pytest.mark.parametrize("block", range(16))
+def test_the_true_time_is_always_within_the_bound_of_many_histories(block):
+    answered = 0
+    for seed in range(1000 + 100 * block, 1100 + 100 * block):
+        history = _random.history(seed)
+        for source, target, shown, true_ns in _random.batches(history, 8, 25):
+            found = history.graph.convert_many(shown, source, target)
+            good, wrong, _ = _random.judged((source, target, shown, true_ns), found)
+            assert wrong == 0, f"{source} to {target}, seed {seed}"
+            answered += good
+    assert answered > 10_000
 
 
 def _readings(rows, steady=-1, part=0):
@@ -72,6 +86,16 @@ def test_a_clock_that_was_set_back_shows_times_twice():
     assert graph.convert(60 * S, MONO, REAL) == Converted(1060 * S, 12)
     assert "more than once" in graph.convert(1060 * S, REAL, MONO).reason
     assert graph.convert(1020 * S, REAL, MONO) == Converted(20 * S, 12)
+
+
+def test_a_clock_that_was_set_forth_and_soon_back_and_read_both_times_is_known_to_show_times_twice():
+    graph = Graph()
+    at_ms = sorted([*range(0, 200_001, 10_000), 95_002, 96_002])
+    rows = [(t * S // 1000, t * S // 1000, *2 * [(1050 if 95_000 <= t < 96_000 else 1000) * S]) for t in at_ms]
+    graph.add(MONO, REAL, _readings(rows), SAME_RATE)
+    assert graph.convert(1095 * S + S // 2, REAL, MONO).reason.startswith("one of the clocks was set")
+    assert "more than once" in graph.convert(1145 * S + S // 2, REAL, MONO).reason
+    assert graph.convert(1150 * S, REAL, MONO) == Converted(150 * S, 12)
 
 
 def test_steps_are_never_smoothed_over_nor_extrapolated():
