@@ -2,9 +2,10 @@
 
 Pages are recorded once from an own tracing instance under pairs of processes that wake each other and sleep (events
 sched_switch, sched_waking and all of irq, clock mono). They are decoded in runs as the collector gets them, 64 MiB of
-pages at a time, and every table is written as a commit writes it; whole-process CPU. The peer reads its own recording
-of the same load, because it cannot read pages. How many bytes an event takes is above all how regular its times are, so
-that is measured under a second load too, of pairs that each stay on one CPU and never sleep.
+pages at a time, and every table is written as a commit writes it; whole-process CPU. At rest they lie as compaction
+leaves them when their hour is over: the files of a table in one. The peer reads its own recording of the same load,
+because it cannot read pages. How many bytes an event takes is above all how regular its times are, so that is measured
+under a second load too, of pairs that each stay on one CPU and never sleep.
 """
 
 import os
@@ -18,6 +19,7 @@ from benchmarks.base import Options, Reach, Row, log, median, scratch
 from benchmarks.traces import apart, instance, load, record
 from consumers.decode import ftrace_events, ftrace_format
 from consumers.decode.ftrace_events import PageRun
+from consumers.lake.merge import merge_files
 from consumers.lake.parquet import write_table
 
 # As many bytes of pages as the collector puts into one commit.
@@ -31,17 +33,18 @@ def run(options: Options) -> list[Row]:
     found = ftrace_events.decode(runs, formats)
     names = {name: table.num_rows for name, table in found.tables.items()}
     log(f"  {found.events:,} events in {found.pages:,} pages: {names}")
-    rates, sizes, decoding = [], [], []
-    for _ in range(2 if options.quick else 5):
-        decode_s, write_s, size_bytes = _measure(runs, formats)
-        rates.append(found.events / (decode_s + write_s) / 1e6)
-        decoding.append(found.events / decode_s / 1e6)
-        sizes.append(size_bytes / found.events)
+    measured = [_measure(runs, formats) for _ in range(2 if options.quick else 5)]
+    rates = [found.events / (each.decode_s + each.write_s) / 1e6 for each in measured]
+    decoding = [found.events / each.decode_s / 1e6 for each in measured]
+    fresh, sizes = ([each[i] / found.events for each in measured] for i in (2, 3))
+    merging = [each.merge_s / found.events * 1e9 for each in measured]
     how = "sched_switch, sched_waking and irq events, one process, user and system CPU"
     rows = [
         Row("trace pages to Parquet", rates, "M events/s/core", Reach(10, at_least=True), how),
         Row("trace pages to Arrow columns", decoding, "M events/s/core", None, how),
-        Row("bytes per trace event at rest", sizes, "B", Reach(1.8), "Parquet files of one commit, all columns"),
+        Row("bytes per trace event, fresh", fresh, "B", None, "Parquet files as commits write them, all columns"),
+        Row("bytes per trace event at rest", sizes, "B", Reach(1.8), "the same when their hour has been compacted"),
+        Row("to compact a trace event", merging, "ns", None, "read, ordered and written; the digest is not part of it"),
     ]
     return rows + _peer(options, rates, sizes) + _plain(options)
 
@@ -50,7 +53,7 @@ def _plain(options: Options) -> list[Row]:
     recording = record(2 if options.quick else 6, plain=True)
     formats = recording.formats()
     events = ftrace_events.decode(recording.runs, formats).events
-    sizes = [_measure(recording.runs, formats)[2] / events]
+    sizes = [_measure(recording.runs, formats).rest_bytes / events]
     peers = [] if shutil.which("trace-cmd") is None else [peer.file_bytes for peer in _reports(1, plain=True)]
     how = "pairs that stay on one CPU and never sleep"
     return [
@@ -65,9 +68,18 @@ def _plain(options: Options) -> list[Row]:
     ]
 
 
-def _measure(runs: list[PageRun], formats: ftrace_format.Formats) -> tuple[float, float, int]:
+class _Measured(NamedTuple):
+    decode_s: float
+    write_s: float
+    fresh_bytes: int
+    rest_bytes: int
+    merge_s: float
+
+
+def _measure(runs: list[PageRun], formats: ftrace_format.Formats) -> _Measured:
     decode_s = write_s = 0.0
-    size_bytes = 0
+    fresh_bytes = rest_bytes = 0
+    files: dict[str, list[str]] = {}
     with scratch() as path:
         for first in range(0, len(runs), _COMMIT_RUNS):
             start = time.process_time()
@@ -75,9 +87,14 @@ def _measure(runs: list[PageRun], formats: ftrace_format.Formats) -> tuple[float
             middle = time.process_time()
             for name, table in tables.items():
                 spec = ftrace_events.spec(name, table.schema)
-                size_bytes += write_table(table, spec, path / f"{name}-{first}.parquet").size_bytes
+                file = path / f"{name}-{first}.parquet"
+                fresh_bytes += write_table(table, spec, file).size_bytes
+                files.setdefault(name, []).append(str(file))
             decode_s, write_s = decode_s + middle - start, write_s + time.process_time() - middle
-    return decode_s, write_s, size_bytes
+        start = time.process_time()
+        for name, sources in files.items():
+            rest_bytes += merge_files(sources, name, path / f"{name}.parquet").size_bytes
+        return _Measured(decode_s, write_s, fresh_bytes, rest_bytes, time.process_time() - start)
 
 
 class _Report(NamedTuple):

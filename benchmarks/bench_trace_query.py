@@ -2,7 +2,8 @@
 
 A recording is played again and again into a lake, through the collector itself and without fsync, until it has
 100 million events in commits of the usual size. The question then is asked anew each time, from the list of committed
-files on, as `hypocenter query` does it, in this process (wall clock) and as a process of its own.
+files on, as `hypocenter query` does it, in this process (wall clock) and as a process of its own; and again when the
+hour has been compacted.
 """
 
 import subprocess
@@ -15,8 +16,9 @@ from benchmarks.lakes import UnsyncedStorage, open_chain
 from benchmarks.processes import finish, ours, start
 from benchmarks.traces import SET, Recording, record, replayed
 from consumers.collector import Cut, PartitionCollector
+from consumers.lake.compact import compact, expire
 from consumers.lake.layout import open_lake
-from consumers.lake.storage import LocalStorage
+from consumers.lake.storage import LocalStorage, Storage
 from consumers.lake.writer import CommitWriter
 from consumers.transport.base import Message, Partition
 from consumers.views import run_query
@@ -25,6 +27,7 @@ from schemas.frame import encode
 from schemas.surfaces import TOPIC_TRACE
 
 _SECOND_NS: Final = 1_000_000_000
+_DAY_NS: Final = 86_400 * _SECOND_NS
 
 
 def run(options: Options) -> list[Row]:
@@ -34,22 +37,34 @@ def run(options: Options) -> list[Row]:
     with scratch() as root:
         count = build(root / "lake", recording, events)
         storage = open_lake(root / "lake", create=False)
-        files = sum(1 for _ in storage.list("data/"))
-        log(f"  {count:,} events in {files} files")
         sql = _question(storage)
-        _, rows = run_query(storage, sql)
-        assert rows, "the second is empty"
-        times_ms, whole_ms = [], []
-        for _ in range(5 if options.quick else 20):
-            start_s = time.perf_counter()
-            run_query(storage, sql)
-            times_ms.append((time.perf_counter() - start_s) * 1e3)
-        for _ in range(3):
-            start_s = time.perf_counter()
-            command = ours("consumers.cli", "query", "--lake", str(root / "lake"), sql)
-            finish(start(command, stdout=subprocess.DEVNULL))
-            whole_ms.append((time.perf_counter() - start_s) * 1e3)
-    how = f"which thread ran how often on a CPU within 1 s, of {count / 1e6:.0f} M events in {files} files"
+        rows = _asked(options, storage, root / "lake", sql, count, "as committed")
+        started_s = time.process_time()
+        report = compact(storage, time.time_ns() + _DAY_NS)
+        expire(storage, time.time_ns() + _DAY_NS, grace_ms=0)
+        cost_ns = (time.process_time() - started_s) / report.rows * 1e9
+        rows.append(Row("to compact a trace event", [cost_ns], "ns", None, f"{report.rows:,} rows, both digests too"))
+        return rows + _asked(options, storage, root / "lake", sql, count, "compacted")
+
+
+def _asked(options: Options, storage: Storage, lake: Path, sql: str, count: int, state: str) -> list[Row]:
+    files = list(storage.list("data/"))
+    size_bytes = sum(Path(storage.local_path(key)).stat().st_size for key in files)
+    log(f"  {count:,} events in {len(files)} files, {state}, {size_bytes / count:.2f} B an event")
+    _, found = run_query(storage, sql)
+    assert found, "the second is empty"
+    times_ms, whole_ms = [], []
+    for _ in range(5 if options.quick else 20):
+        start_s = time.perf_counter()
+        run_query(storage, sql)
+        times_ms.append((time.perf_counter() - start_s) * 1e3)
+    for _ in range(3):
+        start_s = time.perf_counter()
+        finish(start(ours("consumers.cli", "query", "--lake", str(lake), sql), stdout=subprocess.DEVNULL))
+        whole_ms.append((time.perf_counter() - start_s) * 1e3)
+    how = (
+        f"which thread ran how often on a CPU within 1 s, of {count / 1e6:.0f} M events in {len(files)} files, {state}"
+    )
     return [
         Row("trace query", times_ms, "ms", Reach(100, inclusive=False), f"{how}; with the list of committed files"),
         Row("trace query, the whole command", whole_ms, "ms", None, "the same with the start of Python and DuckDB"),

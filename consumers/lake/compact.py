@@ -11,17 +11,13 @@ from typing import Any, Final
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from consumers.decode import registry
 from consumers.lake import layout
 from consumers.lake.chain import FileEntry, encode
-from consumers.lake.parquet import write_table
+from consumers.lake.merge import merge_files
 from consumers.lake.snapshot import Snapshot, snapshot
 from consumers.lake.storage import Storage
-from consumers.lake.tables import TableSpec
-from consumers.lake.unify import Source, concatenated, union_sql
+from consumers.lake.unify import Source, union_sql
 from schemas.crashpoints import crash_point
 from schemas.errors import StorageError
 
@@ -196,10 +192,7 @@ def _merge(storage: Storage, key: str, name: str, entries: list[FileEntry]) -> F
     local = storage.scratch() / Path(key).name
     sources = [storage.local_path(entry.key) for entry in entries]
     try:
-        table = concatenated([pq.read_table(path, partitioning=None) for path in sources])
-        spec = registry.spec_of(name, table.schema)
-        table = _sorted(table.unify_dictionaries(), spec)
-        stats = write_table(table, spec, local)
+        stats = merge_files(sources, name, local)
         before, after = _digest(sources), _digest([str(local)])
         expected = sum(entry.rows for entry in entries)
         if before != after or after[0] != expected:
@@ -210,16 +203,6 @@ def _merge(storage: Storage, key: str, name: str, entries: list[FileEntry]) -> F
     finally:
         local.unlink(missing_ok=True)
     return FileEntry(name, key, *stats)
-
-
-# Arrow sorts no dictionary columns by several keys: sort plain copies of the keys.
-def _sorted(table: pa.Table, spec: TableSpec) -> pa.Table:
-    keys = {}
-    for name in spec.sort_keys:
-        column = table[name]
-        keys[name] = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
-    indices = pc.sort_indices(pa.table(keys), sort_keys=[(name, "ascending") for name in keys])
-    return table.take(indices)
 
 
 # Independent of order: (rows, sum of the rows' hashes).
