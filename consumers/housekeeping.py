@@ -5,6 +5,8 @@ import threading
 import time
 from typing import Final
 
+import pyarrow as pa
+
 from consumers.lake.compact import compact, expire
 from consumers.lake.storage import Storage
 from schemas.errors import HypocenterError
@@ -39,5 +41,8 @@ class Housekeeper:
         except HypocenterError as e:
             log.error("housekeeping: %s; nothing was replaced, the next run tries again", e)  # noqa: TRY400
             return
+        finally:
+            # What it had in memory is of no use until the next hour.
+            pa.default_memory_pool().release_unused()
         if report.manifest:
             log.info("housekeeping: %s, %s", report, expired)

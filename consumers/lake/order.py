@@ -1,8 +1,8 @@
-"""Rows of several files into the order of their table's keys, most of which are in order already."""
+"""The order of a table's keys for rows of several files, each of which is in order already."""
 
 import heapq
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -10,49 +10,52 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_Keys = list[npt.NDArray[Any]]
+_Columns = list[npt.NDArray[Any]]
 
-# Of shorter pieces than this, on average, sorting costs less.
-_PIECE_ROWS: Final = 1024
+# Where pieces are shorter, on average, sorting costs less than to gather them.
+_PIECE_ROWS: Final = 8_192
 
 
-def ordered(table: pa.Table, keys: Sequence[str]) -> pa.Table:
-    """Return the rows of `table` in the order of the columns `keys`, ascending, null last.
+def pieces(keys: Iterable[pa.ChunkedArray]) -> list[tuple[int, int]] | None:
+    """Return (first row, row behind the last) of pieces of the rows that, one behind the other, are in order.
 
-    A commit's file is in order, and so are long pieces of several such files behind each other: these are put in order
-    as they are, without a copy. Only where they are short are rows sorted.
+    The order is that of the columns `keys`, ascending, null last. They are looked at one by one, and what tells rows
+    apart is kept of each. None where the pieces are too many and too short.
     """
-    if not table.num_rows:
-        return table
-    found = (_ranks(table[name]) for name in keys)
-    columns = [each for each in found if each is not None]
+    columns: _Columns = []
+    rows = 0
+    for key in keys:
+        rows = len(key)
+        columns += _ranks(key)
+    return _pieces(columns, rows) if rows else []
+
+
+def in_order(table: pa.Table, keys: Sequence[str]) -> pa.Table:
+    """Return the rows of `table` in the order that `pieces` finds, each of them moved."""
+    columns = [column for key in keys for column in _ranks(table[key])]
     if not columns:
         return table
-    pieces = _pieces(columns, table.num_rows)
-    if pieces is None:
-        names = [str(number) for number in range(len(columns))]
-        order = [(name, "ascending") for name in names]
-        return table.take(pc.sort_indices(pa.table(columns, names=names), sort_keys=order))
-    return pa.concat_tables([table.slice(first, end - first) for first, end in pieces])
+    names = [str(number) for number in range(len(columns))]
+    order = [(name, "ascending") for name in names]
+    return table.take(pc.sort_indices(pa.table(columns, names=names), sort_keys=order))
 
 
-# Numbers that are in the order of the column's values, none of them null; None where all are the same word.
-def _ranks(column: pa.ChunkedArray) -> npt.NDArray[Any] | None:
+# One column of numbers that are in the order of the key's values; none where all are the same word.
+def _ranks(column: pa.ChunkedArray) -> _Columns:
     if pa.types.is_integer(column.type) and not column.null_count:
-        return np.asarray(column)
+        return [np.asarray(column)]
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
     column = column.unify_dictionaries()
-    words = column.chunk(0).dictionary
-    if len(words) == 1 and not column.null_count:
-        return None
+    words = column.chunk(0).dictionary if len(column) else ()
+    if len(words) <= 1 and not column.null_count:
+        return []
     ranks = np.full(len(words) + 1, len(words), np.int32)
     ranks[np.asarray(pc.array_sort_indices(words))] = np.arange(len(words), dtype=np.int32)
-    return np.concatenate([ranks[np.asarray(chunk.indices.fill_null(len(words)))] for chunk in column.chunks])
+    return [np.concatenate([ranks[np.asarray(chunk.indices.fill_null(len(words)))] for chunk in column.chunks])]
 
 
-# (first row, row behind the last) of pieces that are in order and follow each other so; None if they are too many.
-def _pieces(columns: _Keys, rows: int) -> list[tuple[int, int]] | None:
+def _pieces(columns: _Columns, rows: int) -> list[tuple[int, int]] | None:
     most = max(1, rows // _PIECE_ROWS)
     starts = _starts(columns, rows)
     if len(starts) > most:
@@ -80,7 +83,7 @@ def _pieces(columns: _Keys, rows: int) -> list[tuple[int, int]] | None:
 
 
 # The first row, and each that belongs before the row before it.
-def _starts(columns: _Keys, rows: int) -> list[int]:
+def _starts(columns: _Columns, rows: int) -> list[int]:
     back = np.zeros(rows - 1, np.bool_)
     equal = np.ones(rows - 1, np.bool_)
     for column in columns:

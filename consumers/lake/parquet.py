@@ -1,6 +1,7 @@
 """One Arrow table into one Parquet file, with the encodings of its `TableSpec`."""
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -38,48 +39,67 @@ class FileStats(NamedTuple):
     columns: str
 
 
-def write_table(
-    table: pa.Table, spec: TableSpec, path: Path, metadata: dict[str, str] | None = None, *, dense: bool = False
-) -> FileStats:
-    """Write `table` to the new file `path`; not synced. `dense` takes longer and makes it smaller.
+def write_table(table: pa.Table, spec: TableSpec, path: Path, metadata: dict[str, str] | None = None) -> FileStats:
+    """Write `table` to the new file `path`; not synced.
 
     Raises:
         StorageError: the disk refuses.
     """
+    schema = table.schema
     if metadata:
-        table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
-    present = set(table.column_names)
+        schema = schema.with_metadata({**(schema.metadata or {}), **metadata})
+    return write_tables([table], schema, spec, path)
+
+
+def write_tables(
+    tables: Iterable[pa.Table], schema: pa.Schema, spec: TableSpec, path: Path, *, dense: bool = False
+) -> FileStats:
+    """Write `tables`, each of `schema`, behind each other to the new file `path`; not synced.
+
+    `dense` takes longer and makes it smaller; then all but the last one should have DENSE_ROW_GROUP_ROWS rows.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    present = set(schema.names)
     ranged = {*_RANGED, *spec.delta_columns}
     encodings = [(name, "DELTA_BINARY_PACKED") for name in spec.delta_columns]
     encodings += [(name, "BYTE_STREAM_SPLIT") for name in spec.split_columns]
     level, split_level = _DENSE_LEVELS if dense else _LEVELS
+    rows, ranges = 0, []
     try:
-        pq.write_table(
-            table,
+        with pq.ParquetWriter(
             path,
+            schema,
             compression="zstd",
             compression_level={name: split_level if name in spec.split_columns else level for name in present},
-            row_group_size=DENSE_ROW_GROUP_ROWS if dense else ROW_GROUP_ROWS,
             write_batch_size=_BATCH_ROWS,
             use_dictionary=[name for name in spec.dictionary_columns if name in present],
             column_encoding={name: kind for name, kind in encodings if name in present},
-            write_statistics=[name for name in table.column_names if name in ranged],
+            write_statistics=[name for name in schema.names if name in ranged],
             write_page_index=True,
             write_page_checksum=True,
-            sorting_columns=pq.SortingColumn.from_ordering(
-                table.schema, [(name, "ascending") for name in spec.sort_keys]
-            ),
-        )
+            sorting_columns=pq.SortingColumn.from_ordering(schema, [(name, "ascending") for name in spec.sort_keys]),
+        ) as writer:
+            for table in tables:
+                writer.write_table(table, DENSE_ROW_GROUP_ROWS if dense else ROW_GROUP_ROWS)
+                rows += table.num_rows
+                ranges.append(_range(table, "ts_ns"))
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         size_bytes = path.stat().st_size
     except OSError as e:
         raise StorageError(f"{path}: {e.strerror or e}") from e
-    return FileStats(table.num_rows, size_bytes, digest, *_range(table, "ts_ns"), columns_id(table.schema))
+    return FileStats(rows, size_bytes, digest, *_hull(ranges), columns_id(schema))
 
 
 def _range(table: pa.Table, name: str) -> tuple[Any, Any]:
-    if name not in table.column_names or table[name].null_count:
+    if name not in table.column_names or table[name].null_count or not table.num_rows:
         return None, None
     found = pc.min_max(table[name])
     return found["min"].as_py(), found["max"].as_py()
+
+
+def _hull(ranges: list[tuple[Any, Any]]) -> tuple[Any, Any]:
+    lows, highs = ([each[i] for each in ranges] for i in (0, 1))
+    return (None, None) if None in lows or not lows else (min(lows), max(highs))

@@ -3,8 +3,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from consumers.lake import order
-from consumers.lake.order import ordered
+from consumers.lake.order import in_order, pieces
 
 KEYS = ("machine", "cpu", "page", "position")
 
@@ -39,11 +38,16 @@ def test_it_is_the_order_of_arrows_own_sort(size, files, dictionary, nulls):
     rng = np.random.default_rng(size + files)
     parts = [table(rng, size, dictionary=dictionary, nulls=nulls) for _ in range(files)]
     found = pa.concat_tables(parts).unify_dictionaries()
-    assert ordered(found, KEYS).to_pylist() == by_arrow(found).to_pylist()
+    assert in_order(found, KEYS).to_pylist() == by_arrow(found).to_pylist()
+
+
+def joined(found, of_pieces):
+    """Return the rows of the pieces behind each other."""
+    return pa.concat_tables([found.slice(first, end - first) for first, end in of_pieces])
 
 
 def files_of_a_ring(commits, pages, events):
-    """Return what `commits` of two CPUs leave, each with the following pages of both, out of order between files."""
+    """Return what `commits` of two CPUs leave, each with the following pages of both, the first one as the last."""
     parts = []
     for number in [*range(1, commits), 0]:
         page, position = np.arange(pages * events) // events + number * pages, np.arange(pages * events) % events
@@ -52,28 +56,43 @@ def files_of_a_ring(commits, pages, events):
     return pa.concat_tables(parts).unify_dictionaries()
 
 
-def test_long_pieces_are_not_copied(monkeypatch):
-    monkeypatch.setattr(pc, "sort_indices", lambda *_, **__: pytest.fail("sorted"))
-    found = ordered(files_of_a_ring(4, 100, 50), KEYS)
-    assert found["page"].num_chunks == 8
-    assert found["cpu"].to_pylist() == [0] * 20_000 + [1] * 20_000
-    places = np.array(found["page"]) * 50 + np.array(found["position"])
-    assert places.tolist() == [*range(20_000)] * 2
+def test_files_of_a_ring_go_by_a_piece_for_each_file_and_cpu():
+    found = files_of_a_ring(4, 300, 50)
+    of_pieces = pieces(found[key] for key in KEYS)
+    # The third file ends where the first CPU's last one begins.
+    assert len(of_pieces) == 8
+    assert joined(found, of_pieces).to_pylist() == by_arrow(found).to_pylist()
 
 
-def test_pieces_that_lie_within_each_other_are_cut():
-    late = pa.table({"key": [*range(1000), *range(5000, 6000), *range(2000, 4000)]})
-    found = ordered(late, ["key"])
-    assert found["key"].to_pylist() == sorted(late["key"].to_pylist())
-    assert ordered(pa.table({"key": [*range(0, 8000, 2), 4001]}), ["key"])["key"].num_chunks == 3
+@pytest.mark.parametrize("seed", range(20))
+def test_pieces_that_lie_within_each_other_are_cut(seed):
+    rng = np.random.default_rng(seed)
+    whole = np.sort(rng.integers(0, 50_000, 400_000))
+    blocks = np.split(whole, np.sort(rng.integers(0, len(whole), 20)))
+    file = rng.integers(0, 4, len(blocks))
+    found = pa.table(
+        {
+            "key": np.concatenate(
+                [block for _, block in sorted(zip(file, blocks, strict=True), key=lambda each: each[0])]
+            )
+        }
+    )
+    assert np.array_equal(joined(found, pieces([found["key"]]))["key"], whole)
 
 
-def test_many_short_pieces_are_sorted():
-    found = pa.table({"key": [*range(0, 10_000, 2), *range(1, 10_000, 2)]})
-    assert order._pieces([np.array(found["key"])], 10_000) is None
-    assert ordered(found, ["key"])["key"].to_pylist() == [*range(10_000)]
+def test_a_piece_within_another_one_cuts_it():
+    within = pa.table({"key": [*range(10_000), *range(50_000, 70_000), *range(20_000, 40_000), 55_000]})
+    assert joined(within, pieces([within["key"]]))["key"].to_pylist() == sorted(within["key"].to_pylist())
+
+
+def test_many_short_pieces_are_to_be_sorted():
+    found = pa.table({"key": [*range(0, 100_000, 2), *range(1, 100_000, 2)]})
+    assert pieces([found["key"]]) is None
+    assert in_order(found, ["key"])["key"].to_pylist() == [*range(100_000)]
 
 
 def test_rows_with_the_same_keys_stay_as_they_are():
     found = pa.table({"machine": pa.array(["m", "m", "m"]).dictionary_encode(), "row": [3, 1, 2]})
-    assert ordered(found, ["machine"]) is found
+    assert pieces([found["machine"]]) == [(0, 3)]
+    assert in_order(found, ["machine"]) is found
+    assert pieces([found["machine"].slice(0, 0)]) == []

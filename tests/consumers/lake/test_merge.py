@@ -1,0 +1,79 @@
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from consumers.decode import registry
+from consumers.lake import merge
+from consumers.lake.merge import merge_files
+from consumers.lake.parquet import DENSE_ROW_GROUP_ROWS, write_table
+from consumers.lake.tables import WORD, TableSpec
+
+KEYS = ("machine", "cpu", "page")
+
+
+def spec_of(name, schema):
+    words = tuple(field.name for field in schema if field.type == WORD)
+    return TableSpec(name, schema, KEYS, words, ("page", "ts_ns"))
+
+
+@pytest.fixture(autouse=True)
+def any_table(monkeypatch):
+    monkeypatch.setattr(registry, "spec_of", spec_of)
+
+
+def write(path, machine, cpu, page, **columns):
+    """Write a file of one machine with these rows; `ts_ns` tells each apart."""
+    size = len(page)
+    names = pa.array([f"{machine}-{number % 7}" for number in page]).cast(WORD)
+    first = {"machine": pa.array([machine] * size).cast(WORD), "cpu": np.full(size, cpu, np.int32), "page": page}
+    made = pa.table({**first, "ts_ns": np.asarray(page) * 10 + cpu, "name": names, **columns})
+    write_table(made, spec_of("t", made.schema), path)
+    return str(path)
+
+
+def rows(*paths):
+    """Return the rows of files as they lie."""
+    return [row for path in paths for row in pq.read_table(path, partitioning=None).to_pylist()]
+
+
+def test_long_pieces_go_a_few_row_groups_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(merge, "in_order", lambda *_: pytest.fail("all rows were in memory"))
+    size, paths = 300_000, []
+    for number, (machine, cpu) in enumerate([("b", 0), ("a", 1), ("a", 0), ("b", 0)]):
+        page = np.arange(size) + number * size
+        paths.append(write(tmp_path / f"{number}.parquet", machine, cpu, page))
+    stats = merge_files(paths, "t", tmp_path / "all.parquet")
+    found = pq.read_table(tmp_path / "all.parquet", partitioning=None)
+    expected = pa.concat_tables([pq.read_table(paths[n], partitioning=None) for n in (2, 1, 0, 3)])
+    for name in expected.column_names:
+        column = expected[name]
+        assert found[name].cast(pa.string()).equals(column.cast(pa.string())), name
+    assert (stats.rows, stats.min_ts_ns, stats.max_ts_ns) == (4 * size, 0, (4 * size - 1) * 10)
+    meta = pq.ParquetFile(tmp_path / "all.parquet").metadata
+    sizes = [meta.row_group(group).num_rows for group in range(meta.num_row_groups)]
+    assert sizes == [DENSE_ROW_GROUP_ROWS, DENSE_ROW_GROUP_ROWS, 4 * size - 2 * DENSE_ROW_GROUP_ROWS]
+
+
+def test_files_of_several_kernels_have_all_columns(tmp_path):
+    one = write(tmp_path / "1.parquet", "b", 0, np.arange(20_000), prio=np.arange(20_000, dtype=np.int32))
+    two = write(tmp_path / "2.parquet", "a", 0, np.arange(20_000), prio=np.arange(20_000), extra=["x"] * 20_000)
+    merge_files([one, two], "t", tmp_path / "all.parquet")
+    assert rows(tmp_path / "all.parquet") == [*rows(two), *({**row, "extra": None} for row in rows(one))]
+    assert pq.read_schema(tmp_path / "all.parquet").field("prio").type == pa.int64()
+
+
+def test_short_pieces_are_sorted(tmp_path):
+    one = write(tmp_path / "1.parquet", "a", 0, np.arange(0, 1000, 2))
+    two = write(tmp_path / "2.parquet", "a", 0, np.arange(1, 1000, 2))
+    stats = merge_files([one, two], "t", tmp_path / "all.parquet")
+    found = rows(tmp_path / "all.parquet")
+    assert [row["page"] for row in found] == [*range(1000)]
+    assert (stats.min_ts_ns, stats.max_ts_ns) == (0, 9990)
+    assert sorted(map(str, found)) == sorted(map(str, rows(one, two)))
+
+
+def test_a_source_that_is_no_parquet_file_is_an_error(tmp_path):
+    (tmp_path / "1.parquet").write_bytes(b"PAR1 is not enough")
+    with pytest.raises(pa.ArrowException):
+        merge_files([str(tmp_path / "1.parquet")], "t", tmp_path / "all.parquet")
