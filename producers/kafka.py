@@ -186,8 +186,8 @@ class FrameProducer:
         settings = {
             "enable_idempotence": True,
             "acks": "all",
-            "linger_ms": 0,
-            "batch_size": 256 << 10,
+            "linger_ms": 5,
+            "batch_size": 1024 << 10,
             "max_request_size": _REQUEST_BYTES_MAX,
             "request_timeout_ms": _REQUEST_MS,
             "delivery_timeout_ms": _NEVER_MS,

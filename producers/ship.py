@@ -64,6 +64,7 @@ class Shipper:
         self._lanes = [_Lane(trace=False, gather_s=_GATHER_S), _Lane(trace=True, gather_s=_GATHER_TRACE_S)]
         self._spool = Spool(directory, lambda topic: verify_topic(config, topic))
         self._ack_read, self._ack_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._woken = False
         with contextlib.ExitStack() as undo:
             undo.callback(self._release)
             self._producer = FrameProducer(config, on_ack=self._wake)
@@ -95,6 +96,7 @@ class Shipper:
             ready, _, _ = select.select(inputs, [], [], self._wait_s(hinted, deadline_s))
             if self._ack_read in ready:
                 os.read(self._ack_read, 4096)
+                self._woken = False  # before they are taken: what comes from now on wakes again
             if 0 in ready:
                 for lane in self._lanes:
                     lane.hinted = True
@@ -121,9 +123,12 @@ class Shipper:
             os.close(descriptor)
         self._spool.close()
 
+    # Once for all acknowledgements until they are taken: of a request's frames each comes by itself.
     def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # a full pipe wakes as well
-            os.write(self._ack_write, b"\n")
+        if not self._woken:
+            self._woken = True
+            with contextlib.suppress(BlockingIOError):  # a full pipe wakes as well
+                os.write(self._ack_write, b"\n")
 
     # Returns how many bytes were read.
     def _send(self, lane: _Lane) -> int:

@@ -83,6 +83,40 @@ def test_a_frame_waits_for_no_other(tmp_path):
     log.close()
 
 
+def traced(n):
+    """Return a frame of trace events, for which nobody waits."""
+    return dataclasses.replace(frame(n), stream=frame(n).stream._replace(surface="ftrace"))
+
+
+def test_trace_events_are_synced_together_and_with_what_somebody_waits_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_GATHER_S", 60)
+    log = writer(tmp_path)
+    syncs = []
+    thread = WriterThread(log, lambda: syncs.append(thread.synced))
+    for n in range(3):
+        thread.put(traced(n))
+        time.sleep(0.02)
+    assert (syncs, thread.synced) == ([], 0)
+    thread.put(frame(0))
+    wait_for(lambda: syncs == [4])
+    thread.put(traced(3))
+    time.sleep(0.02)
+    assert syncs == [4]
+    assert thread.stop(10)
+    assert syncs == [4, 5]
+    log.close()
+
+
+def test_trace_events_alone_are_synced_soon(tmp_path):
+    log = writer(tmp_path)
+    durable = threading.Event()
+    thread = WriterThread(log, durable.set)
+    thread.put(traced(0))
+    assert durable.wait(5)
+    assert thread.stop(10)
+    log.close()
+
+
 @pytest.mark.parametrize("segment_bytes", [20_000, 1 << 20])
 def test_a_full_disk_is_waited_out_and_nothing_is_lost_or_doubled(small_disk, segment_bytes, caplog):
     log = writer(small_disk / "log", segment_bytes=segment_bytes)
