@@ -1,12 +1,11 @@
 """Several Parquet files of one table into one, in the order of its keys, written for good.
 
-Files are in order, and so are long pieces of several such files. Where these go piece by piece, only a few row groups
-are in memory at a time, however many rows an hour has; else all rows are.
+Files are in order, and so are long pieces of several such files. Where these go piece by piece without reading much
+twice, the rows of a row group are in memory at a time, however many an hour has; else all rows are.
 """
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Final
@@ -16,11 +15,12 @@ import pyarrow.parquet as pq
 
 from consumers.decode import registry
 from consumers.lake.order import in_order, pieces
-from consumers.lake.parquet import DENSE_ROW_GROUP_ROWS, FileStats, write_tables
+from consumers.lake.parquet import ROW_GROUP_ROWS, FileStats, write_tables
 from consumers.lake.unify import concatenated
 
-# Row groups that are kept: a piece begins in the one in which that before it ended, or at another file's end.
-_GROUPS_KEPT: Final = 2
+# So many times the rows may be read to have but a few in memory: pieces of many CPUs lie in the same row groups.
+_READ_TIMES_MAX: Final = 2
+_BATCH_ROWS: Final = 65_536
 
 
 def merge_files(sources: Sequence[str], name: str, path: Path) -> FileStats:
@@ -37,32 +37,53 @@ def merge_files(sources: Sequence[str], name: str, path: Path) -> FileStats:
     schema = concatenated(none).schema
     spec = registry.spec_of(name, schema)
     found = pieces(concatenated([file.read(columns=[key]) for file in files])[key] for key in spec.sort_keys)
-    if found is None:
-        whole = concatenated([*none, *(file.read() for file in files)]).unify_dictionaries()
-        parts = iter([in_order(whole, spec.sort_keys)])
+    rows = _Rows(files)
+    if found is not None and rows.to_read(found) <= _READ_TIMES_MAX * rows.count:
+        parts = rows.parts(found)
     else:
-        parts = _batches(_Rows(files).parts(found), none)
-    return write_tables(parts, schema, spec, path, dense=True)
+        whole = concatenated([*none, *(file.read() for file in files)]).unify_dictionaries()
+        if found is None:
+            whole, found = in_order(whole, spec.sort_keys), [(0, rows.count)]
+        parts = (whole.slice(first, end - first) for first, end in found)
+    return write_tables(_batches(parts, none), schema, spec, path, dense=True)
 
 
 class _Rows:
-    """The rows of files, counted through them all, read a row group at a time."""
+    """The rows of files, counted through them all."""
 
     def __init__(self, files: Sequence[pq.ParquetFile]) -> None:
         self._groups = [(file, group) for file in files for group in range(file.num_row_groups)]
-        sizes = (file.metadata.row_group(group).num_rows for file, group in self._groups)
-        self._ends = list(accumulate(sizes))
-        self._read = lru_cache(_GROUPS_KEPT)(lambda file, group: file.read_row_group(group))
+        self._ends = list(accumulate(file.metadata.row_group(group).num_rows for file, group in self._groups))
+        self.count = self._ends[-1] if self._ends else 0
+
+    def to_read(self, wanted: Iterable[tuple[int, int]]) -> int:
+        """Return how many rows `parts` reads."""
+        return sum(until - self._start(number) for _, until, number in self._within(wanted))
 
     def parts(self, wanted: Iterable[tuple[int, int]]) -> Iterator[pa.Table]:
-        """Yield the rows from each first one to the one before each end."""
+        """Yield the rows from each first one to the one before each end; a row group is read from its beginning on."""
+        for first, until, number in self._within(wanted):
+            file, group = self._groups[number]
+            at = self._start(number)
+            for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group]):
+                low, high = max(first - at, 0), min(until - at, len(batch))
+                if low < high:
+                    yield pa.Table.from_batches([batch.slice(low, high - low)])
+                at += len(batch)
+                if at >= until:
+                    break
+
+    # The same by row groups, with the number of each.
+    def _within(self, wanted: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
         for begin, end in wanted:
             first = begin
             while first < end:
                 number = bisect_right(self._ends, first)
-                start, until = self._ends[number - 1] if number else 0, min(end, self._ends[number])
-                yield self._read(*self._groups[number]).slice(first - start, until - first)
-                first = until
+                yield first, min(end, self._ends[number]), number
+                first = self._ends[number]
+
+    def _start(self, number: int) -> int:
+        return self._ends[number - 1] if number else 0
 
 
 # As many rows at a time as a row group has.
@@ -71,8 +92,8 @@ def _batches(parts: Iterable[pa.Table], none: list[pa.Table]) -> Iterator[pa.Tab
     rows = 0
     for whole in parts:
         part = whole
-        while rows + part.num_rows >= DENSE_ROW_GROUP_ROWS:
-            taken = DENSE_ROW_GROUP_ROWS - rows
+        while rows + part.num_rows >= ROW_GROUP_ROWS:
+            taken = ROW_GROUP_ROWS - rows
             yield concatenated([*none, *kept, part.slice(0, taken)]).unify_dictionaries()
             kept, rows, part = [], 0, part.slice(taken)
         if part.num_rows:

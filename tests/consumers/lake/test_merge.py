@@ -6,7 +6,7 @@ import pytest
 from consumers.decode import registry
 from consumers.lake import merge
 from consumers.lake.merge import merge_files
-from consumers.lake.parquet import DENSE_ROW_GROUP_ROWS, write_table
+from consumers.lake.parquet import ROW_GROUP_ROWS, write_table
 from consumers.lake.tables import WORD, TableSpec
 
 KEYS = ("machine", "cpu", "page")
@@ -26,7 +26,11 @@ def write(path, machine, cpu, page, **columns):
     """Write a file of one machine with these rows; `ts_ns` tells each apart."""
     size = len(page)
     names = pa.array([f"{machine}-{number % 7}" for number in page]).cast(WORD)
-    first = {"machine": pa.array([machine] * size).cast(WORD), "cpu": np.full(size, cpu, np.int32), "page": page}
+    first = {
+        "machine": pa.array([machine] * size).cast(WORD),
+        "cpu": np.broadcast_to(np.int32(cpu), size),
+        "page": page,
+    }
     made = pa.table({**first, "ts_ns": np.asarray(page) * 10 + cpu, "name": names, **columns})
     write_table(made, spec_of("t", made.schema), path)
     return str(path)
@@ -37,8 +41,26 @@ def rows(*paths):
     return [row for path in paths for row in pq.read_table(path, partitioning=None).to_pylist()]
 
 
-def test_long_pieces_go_a_few_row_groups_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(merge, "in_order", lambda *_: pytest.fail("all rows were in memory"))
+def counted_reads(monkeypatch):
+    """Return what is read from now on: row groups, batch by batch, or whole files with all their columns."""
+    reads = []
+    batches, whole = pq.ParquetFile.iter_batches, pq.ParquetFile.read
+
+    def iter_batches(file, size, row_groups):
+        reads.append("group")
+        return batches(file, size, row_groups=row_groups)
+
+    def read(file, columns=None):
+        reads.extend(() if columns else ("file",))
+        return whole(file, columns=columns)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", iter_batches)
+    monkeypatch.setattr(pq.ParquetFile, "read", read)
+    return reads
+
+
+def test_long_pieces_go_by_a_few_rows_at_a_time(tmp_path, monkeypatch):
+    reads = counted_reads(monkeypatch)
     size, paths = 300_000, []
     for number, (machine, cpu) in enumerate([("b", 0), ("a", 1), ("a", 0), ("b", 0)]):
         page = np.arange(size) + number * size
@@ -50,9 +72,27 @@ def test_long_pieces_go_a_few_row_groups_at_a_time(tmp_path, monkeypatch):
         column = expected[name]
         assert found[name].cast(pa.string()).equals(column.cast(pa.string())), name
     assert (stats.rows, stats.min_ts_ns, stats.max_ts_ns) == (4 * size, 0, (4 * size - 1) * 10)
+    assert reads == ["group"] * 4
     meta = pq.ParquetFile(tmp_path / "all.parquet").metadata
     sizes = [meta.row_group(group).num_rows for group in range(meta.num_row_groups)]
-    assert sizes == [DENSE_ROW_GROUP_ROWS, DENSE_ROW_GROUP_ROWS, 4 * size - 2 * DENSE_ROW_GROUP_ROWS]
+    assert sizes == [ROW_GROUP_ROWS, ROW_GROUP_ROWS, 4 * size - 2 * ROW_GROUP_ROWS]
+
+
+def test_pieces_of_many_cpus_are_put_in_order_without_reading_a_row_group_for_each(tmp_path, monkeypatch):
+    pages, cpus, paths = 10_000, 6, []
+    for number in range(3):
+        page = np.tile(np.arange(pages) + number * pages, cpus)
+        paths.append(
+            write(tmp_path / f"{number}.parquet", "a", np.repeat(np.arange(cpus, dtype=np.int32), pages), page)
+        )
+    reads = counted_reads(monkeypatch)
+    monkeypatch.setattr(merge, "in_order", lambda *_: pytest.fail("sorted"))
+    merge_files(paths, "t", tmp_path / "all.parquet")
+    assert reads == ["file"] * 3
+    found = pq.read_table(tmp_path / "all.parquet", partitioning=None)
+    assert found["cpu"].to_pylist() == np.repeat(np.arange(cpus), 3 * pages).tolist()
+    assert found["page"].to_pylist() == np.tile(np.arange(3 * pages), cpus).tolist()
+    assert found["ts_ns"].to_pylist() == (np.asarray(found["page"]) * 10 + np.asarray(found["cpu"])).tolist()
 
 
 def test_files_of_several_kernels_have_all_columns(tmp_path):
