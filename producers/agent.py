@@ -29,7 +29,7 @@ from schemas.errors import HypocenterError, StorageError, UnavailableError
 from schemas.frame import Frame
 from schemas.heartbeat import Heartbeat, pack
 from schemas.metrics_http import MetricsServer
-from schemas.surfaces import HEARTBEAT_ENCODING, HEARTBEAT_VERSION
+from schemas.surfaces import HEARTBEAT_ENCODING, HEARTBEAT_VERSION, SURFACES, TOPIC_TRACE
 
 log = logging.getLogger(__name__)
 #: Drained bytes that are cut at once, without waiting for more.
@@ -53,6 +53,11 @@ class _Watched:
     paused: bool = False
     rest: asyncio.Handle | None = None  # until the next drain
     linger: asyncio.TimerHandle | None = None  # until the next cut
+    gathers: bool = field(init=False)  # nobody waits for its frames: no alert, and no ring for its room
+
+    def __post_init__(self) -> None:
+        trace = SURFACES[self.source.stream.surface].topic == TOPIC_TRACE
+        self.gathers = trace and not isinstance(self.source, Holding)
 
 
 class Agent:
@@ -94,7 +99,7 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop.set)
         self._open()
-        self._thread = WriterThread(self._writer, self._durable)
+        self._thread = WriterThread(self._writer, self._durable, self._config.queue_bytes_max // 4)
         self._start_shipper()
         for watched in self._watched:
             if watched.source.pending_bytes():
@@ -262,7 +267,7 @@ class Agent:
         )
         watched.number += 1
         self._tally.put(frame)
-        self._thread.put(frame)
+        self._thread.put(frame, gathers=watched.gathers)
 
     # Right behind a tick that is due with it, so that the frames of both are there before the writer wakes.
     def _beat(self) -> None:

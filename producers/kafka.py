@@ -187,7 +187,7 @@ class FrameProducer:
             "enable_idempotence": True,
             "acks": "all",
             "linger_ms": 5,
-            "batch_size": 1024 << 10,
+            "batch_size": 512 << 10,
             "max_request_size": _REQUEST_BYTES_MAX,
             "request_timeout_ms": _REQUEST_MS,
             "delivery_timeout_ms": _NEVER_MS,

@@ -13,12 +13,11 @@ from schemas.errors import StorageError
 from schemas.frame import Frame, Parts
 from schemas.segment import StreamPosition
 from schemas.stream import Stream
-from schemas.surfaces import SURFACES, TOPIC_TRACE
+from schemas.surfaces import SURFACES
 
 log = logging.getLogger(__name__)
 _RETRY_S: Final = 1.0
-# Trace events and records of BPF, for which nobody waits, are synced together that come within so long: a sync costs
-# what 3,000 of them do.
+# Frames for which nobody waits are synced together that come within so long: a sync costs what 3,000 trace events do.
 _GATHER_S: Final = 0.05
 _RETAIN_EVERY_NS: Final = 10_000_000_000
 
@@ -27,7 +26,7 @@ class _Step(NamedTuple):
     append: Callable[[], None]
     size_bytes: int
     frame: Frame | None
-    urgent: bool
+    gathers: bool
 
 
 class WriterThread:
@@ -36,11 +35,12 @@ class WriterThread:
     A disk that refuses is retried for ever: what waits stays in memory, and the caller stops reading at its bound, so
     the kernel's ring counts what does not fit. `on_durable` is called from the thread after each sync; `durable` is
     the next position of each stream whose frames were put here, as far as it is synced. Of encoded frames, which are
-    guests' and may be of any number of streams, nothing is kept.
+    guests' and may be of any number of streams, nothing is kept. With so many bytes waiting no frame waits for others.
     """
 
-    def __init__(self, writer: LogWriter, on_durable: Callable[[], None]) -> None:
+    def __init__(self, writer: LogWriter, on_durable: Callable[[], None], gather_bytes: int = 0) -> None:
         self._writer = writer
+        self._gather_bytes = gather_bytes
         self._on_durable = on_durable
         self._queue: queue.SimpleQueue[_Step | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -56,16 +56,15 @@ class WriterThread:
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
 
-    def put(self, frame: Frame) -> None:
-        """Queue one frame; never waits."""
+    def put(self, frame: Frame, *, gathers: bool = False) -> None:
+        """Queue one frame, which may wait a little for others to be synced with if it `gathers`; never waits itself."""
         topic = SURFACES[frame.stream.surface].topic
-        self._push(_Step(partial(self._writer.append, topic, frame), len(frame.body), frame, topic != TOPIC_TRACE))
+        self._push(_Step(partial(self._writer.append, topic, frame), len(frame.body), frame, gathers))
 
     def put_encoded(self, topic: str, parts: Parts, stream: Stream, at: StreamPosition) -> None:
         """Queue one frame that is encoded already, in `parts`; never waits."""
-        size_bytes = sum(map(len, parts))
         append = partial(self._writer.append_encoded, topic, parts, stream, at)
-        self._push(_Step(append, size_bytes, None, topic != TOPIC_TRACE))
+        self._push(_Step(append, sum(map(len, parts)), None, gathers=False))
 
     def stop(self, timeout_s: float) -> bool:
         """Append what waits, sync, end the thread; False when the disk did not take it in time."""
@@ -80,7 +79,7 @@ class WriterThread:
             self.queued_bytes += step.size_bytes
         self.queued += 1
         self._queue.put(step)
-        if step.urgent:
+        if not step.gathers or self.queued_bytes >= self._gather_bytes:
             self._hurry.set()  # only now: what is told of must be there
 
     def _run(self) -> None:
@@ -113,10 +112,10 @@ class WriterThread:
             if None in group:
                 return
 
-    # What is to be synced together: what waits now, and of what is not urgent also what comes soon.
+    # What is to be synced together: what waits now, and if the first of it gathers also what comes soon.
     def _group(self) -> list[_Step | None]:
         group = [self._queue.get()]
-        if group[0] is not None and not group[0].urgent:
+        if group[0] is not None and group[0].gathers:
             self._hurry.wait(_GATHER_S)
         self._hurry.clear()
         while not self._queue.empty():

@@ -201,7 +201,8 @@ def _steady_runs(steady: Ints) -> list[tuple[int, int]]:
 
 
 # The slowest and the fastest rate that readings of a steady stretch allow. Where a step too small to be found may lie
-# between two of them, in any one place, the rate is what both sides of that place say, and the widest of any place.
+# between two of them, the rate is what both sides of that place say, and the widest of any place that it may be in: of
+# those alone beside which the rates between all other readings can be as near each other as steady ones are.
 def _measured(at_ns: Ints, lo: Ints, hi: Ints, kind: Kind) -> tuple[float, float]:
     wander = STEADY_PPB * PPB
     if not kind.steps:
@@ -213,10 +214,20 @@ def _measured(at_ns: Ints, lo: Ints, hi: Ints, kind: Kind) -> tuple[float, float
     slow[0, 1:], fast[0, 1:] = (lo[1:-1] - hi[0]) / before, (hi[1:-1] - lo[0]) / before
     slow[1, :-1], fast[1, :-1] = (lo[-1] - hi[1:-1]) / behind, (hi[-1] - lo[1:-1]) / behind
     slowest, fastest = slow.max(axis=0), fast.min(axis=0)
-    here = slowest - wander <= fastest
+    took_each = np.diff(at_ns).astype(np.float64)
+    spread = _most_of_others((lo[1:] - hi[:-1]) / took_each) + _most_of_others((lo[:-1] - hi[1:]) / took_each)
+    here = (slowest - wander <= fastest) & (spread <= wander)
     if not here.any():
         return -np.inf, np.inf
     return float(slowest[here].min()) - wander, float(fastest[here].max()) + wander
+
+
+# By place the greatest of all the other values, -inf where there is none.
+def _most_of_others(values: Floats) -> Floats:
+    most = int(values.argmax())
+    others = np.full(len(values), values[most])
+    others[most] = np.delete(values, most).max(initial=-np.inf)
+    return others
 
 
 # Whether a difference within these rates goes through all readings: else the rate was not as steady as it was said.

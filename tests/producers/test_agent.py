@@ -126,6 +126,24 @@ def test_what_a_tick_takes_does_not_move_those_behind_it_away_from_the_heartbeat
     assert len(groups) < 0.8 * len(found)
 
 
+class Held(Scripted):
+    """Its records stay in a ring until the log has them, and fill it."""
+
+    def durable(self, position):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "surface", "gathers"),
+    [(Scripted, "kmsg", False), (Scripted, "qmp", False), (Scripted, "ftrace", True), (Scripted, "bpf", True),
+     (Held, "bpf", False)],
+)  # fmt: skip
+def test_frames_wait_for_others_where_neither_an_alert_nor_a_ring_waits_for_them(kind, surface, gathers):
+    source = kind("a")
+    source.stream = source.stream._replace(surface=surface)
+    assert agent_module._Watched(source, 0, 0, 0).gathers is gathers
+
+
 def test_what_a_tick_leaves_is_read_at_once(run):
     source = Scripted("a", [True, True, True, b"one"], tick_s=0.2)
     run(source, for_s=0.1)

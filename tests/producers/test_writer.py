@@ -83,35 +83,47 @@ def test_a_frame_waits_for_no_other(tmp_path):
     log.close()
 
 
-def traced(n):
-    """Return a frame of trace events, for which nobody waits."""
-    return dataclasses.replace(frame(n), stream=frame(n).stream._replace(surface="ftrace"))
-
-
-def test_trace_events_are_synced_together_and_with_what_somebody_waits_for(tmp_path, monkeypatch):
+def test_what_gathers_is_synced_together_and_with_what_somebody_waits_for(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_GATHER_S", 60)
     log = writer(tmp_path)
     syncs = []
-    thread = WriterThread(log, lambda: syncs.append(thread.synced))
+    thread = WriterThread(log, lambda: syncs.append(thread.synced), gather_bytes=10_000)
     for n in range(3):
-        thread.put(traced(n))
+        thread.put(frame(n), gathers=True)
         time.sleep(0.02)
     assert (syncs, thread.synced) == ([], 0)
-    thread.put(frame(0))
+    thread.put(frame(3))
     wait_for(lambda: syncs == [4])
-    thread.put(traced(3))
+    thread.put(frame(4), gathers=True)
     time.sleep(0.02)
     assert syncs == [4]
+    thread.put_encoded(TOPIC, (encode(frame(5)),), STREAM, _at(frame(5)))
+    wait_for(lambda: syncs == [4, 6])
+    thread.put(frame(6), gathers=True)
     assert thread.stop(10)
-    assert syncs == [4, 5]
+    assert syncs == [4, 6, 7]
     log.close()
 
 
-def test_trace_events_alone_are_synced_soon(tmp_path):
+def test_what_gathers_waits_no_longer_where_much_waits(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_GATHER_S", 60)
+    log = writer(tmp_path)
+    thread = WriterThread(log, lambda: None, gather_bytes=10_000)
+    for n in range(3):
+        thread.put(frame(n, noise(n)), gathers=True)
+        time.sleep(0.02)
+    assert thread.synced == 0
+    thread.put(frame(3, noise(3)), gathers=True)
+    wait_for(lambda: thread.synced == 4)
+    assert thread.stop(10)
+    log.close()
+
+
+def test_what_gathers_alone_is_synced_soon(tmp_path):
     log = writer(tmp_path)
     durable = threading.Event()
-    thread = WriterThread(log, durable.set)
-    thread.put(traced(0))
+    thread = WriterThread(log, durable.set, gather_bytes=10_000)
+    thread.put(frame(0), gathers=True)
     assert durable.wait(5)
     assert thread.stop(10)
     log.close()
