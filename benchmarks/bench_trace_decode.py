@@ -81,9 +81,10 @@ def _measure(runs: list[PageRun], formats: ftrace_format.Formats) -> _Measured:
     fresh_bytes = rest_bytes = 0
     files: dict[str, list[str]] = {}
     with scratch() as path:
-        for first in range(0, len(runs), _COMMIT_RUNS):
+        commit_runs = min(_COMMIT_RUNS, len(runs) // 2)  # one file alone is not compacted
+        for first in range(0, len(runs), commit_runs):
             start = time.process_time()
-            tables = ftrace_events.decode(runs[first : first + _COMMIT_RUNS], formats).tables
+            tables = ftrace_events.decode(runs[first : first + commit_runs], formats).tables
             middle = time.process_time()
             for name, table in tables.items():
                 spec = ftrace_events.spec(name, table.schema)
@@ -93,7 +94,10 @@ def _measure(runs: list[PageRun], formats: ftrace_format.Formats) -> _Measured:
             decode_s, write_s = decode_s + middle - start, write_s + time.process_time() - middle
         start = time.process_time()
         for name, sources in files.items():
-            rest_bytes += merge_files(sources, name, path / f"{name}.parquet").size_bytes
+            if len(sources) > 1:
+                rest_bytes += merge_files(sources, name, path / f"{name}.parquet").size_bytes
+            else:
+                rest_bytes += Path(sources[0]).stat().st_size
         return _Measured(decode_s, write_s, fresh_bytes, rest_bytes, time.process_time() - start)
 
 

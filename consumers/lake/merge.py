@@ -4,12 +4,14 @@ Files are in order, and so are long pieces of several such files. Where these go
 twice, the rows of a row group are in memory at a time, however many an hour has; else all rows are.
 """
 
+import contextlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -17,7 +19,10 @@ from consumers.decode import registry
 from consumers.lake.order import in_order, pieces
 from consumers.lake.parquet import ROW_GROUP_ROWS, FileStats, write_tables
 from consumers.lake.unify import concatenated
+from schemas.errors import StorageError
 
+# So many files are open at once; an hour of more has small ones.
+_OPEN_MAX: Final = 64
 # So many times the rows may be read to have but a few in memory: pieces of many CPUs lie in the same row groups.
 _READ_TIMES_MAX: Final = 2
 _BATCH_ROWS: Final = 65_536
@@ -27,51 +32,57 @@ def merge_files(sources: Sequence[str], name: str, path: Path) -> FileStats:
     """Write the rows of `sources`, files of the table `name`, to the new file `path`; not synced.
 
     Raises:
-        StorageError: the disk refuses to write.
-        OSError: a source cannot be read.
-        pyarrow.ArrowException: a source is no such file.
+        StorageError: a source cannot be read, or the disk refuses to write; the text names the file.
     """
-    files = [pq.ParquetFile(source) for source in sources]
+    schemas = dict.fromkeys(_schema(source).remove_metadata() for source in sources)
     # With the columns and types of all files among them, whatever rows stand beside: what is missing is null.
-    none = [schema.empty_table() for schema in dict.fromkeys(file.schema_arrow.remove_metadata() for file in files)]
+    none = [schema.empty_table() for schema in schemas]
     schema = concatenated(none).schema
     spec = registry.spec_of(name, schema)
-    found = pieces(concatenated([file.read(columns=[key]) for file in files])[key] for key in spec.sort_keys)
-    rows = _Rows(files)
-    if found is not None and rows.to_read(found) <= _READ_TIMES_MAX * rows.count:
-        parts = rows.parts(found)
-    else:
-        whole = concatenated([*none, *(file.read() for file in files)]).unify_dictionaries()
+    with contextlib.ExitStack() as stack:
+        parts = None
+        if len(sources) <= _OPEN_MAX:
+            files = _Files([(source, stack.enter_context(_opened(source))) for source in sources])
+            parts = files.in_order(spec.sort_keys)
+        if parts is None:
+            whole = concatenated([*none, *map(_read, sources)]).unify_dictionaries()
+            found = pieces(whole[key] for key in spec.sort_keys)
+            if found is None:
+                whole, found = in_order(whole, spec.sort_keys), [(0, whole.num_rows)]
+            parts = (whole.slice(first, end - first) for first, end in found)
+        return write_tables(_batches(parts, none), schema, spec, path, dense=True)
+
+
+class _Files:
+    """Open files, the rows of all of them counted through."""
+
+    def __init__(self, files: Sequence[tuple[str, pq.ParquetFile]]) -> None:
+        self._files = files
+        self._groups = [(*each, group) for each in files for group in range(each[1].num_row_groups)]
+        self._ends = list(accumulate(file.metadata.row_group(group).num_rows for _, file, group in self._groups))
+
+    def in_order(self, keys: Sequence[str]) -> Iterator[pa.Table] | None:
+        """Return the rows in the order of the columns `keys`; None where most would be read too often for that."""
+        found = pieces(concatenated([_column(*each, key) for each in self._files])[key] for key in keys)
+        count = self._ends[-1] if self._ends else 0
         if found is None:
-            whole, found = in_order(whole, spec.sort_keys), [(0, rows.count)]
-        parts = (whole.slice(first, end - first) for first, end in found)
-    return write_tables(_batches(parts, none), schema, spec, path, dense=True)
+            return None
+        read = sum(until - self._start(number) for _, until, number in self._within(found))
+        return self._rows(found) if read <= _READ_TIMES_MAX * count else None
 
-
-class _Rows:
-    """The rows of files, counted through them all."""
-
-    def __init__(self, files: Sequence[pq.ParquetFile]) -> None:
-        self._groups = [(file, group) for file in files for group in range(file.num_row_groups)]
-        self._ends = list(accumulate(file.metadata.row_group(group).num_rows for file, group in self._groups))
-        self.count = self._ends[-1] if self._ends else 0
-
-    def to_read(self, wanted: Iterable[tuple[int, int]]) -> int:
-        """Return how many rows `parts` reads."""
-        return sum(until - self._start(number) for _, until, number in self._within(wanted))
-
-    def parts(self, wanted: Iterable[tuple[int, int]]) -> Iterator[pa.Table]:
-        """Yield the rows from each first one to the one before each end; a row group is read from its beginning on."""
+    # From each first row to the one before each end; a row group is read from its beginning on.
+    def _rows(self, wanted: Iterable[tuple[int, int]]) -> Iterator[pa.Table]:
         for first, until, number in self._within(wanted):
-            file, group = self._groups[number]
+            path, file, group = self._groups[number]
             at = self._start(number)
-            for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group]):
-                low, high = max(first - at, 0), min(until - at, len(batch))
-                if low < high:
-                    yield pa.Table.from_batches([batch.slice(low, high - low)])
-                at += len(batch)
-                if at >= until:
-                    break
+            with _refusals(path):
+                for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group]):
+                    low, high = max(first - at, 0), min(until - at, len(batch))
+                    if low < high:
+                        yield _cut(batch, low, high)
+                    at += len(batch)
+                    if at >= until:
+                        break
 
     # The same by row groups, with the number of each.
     def _within(self, wanted: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
@@ -84,6 +95,13 @@ class _Rows:
 
     def _start(self, number: int) -> int:
         return self._ends[number - 1] if number else 0
+
+
+# A small part is copied, so that it does not hold on to the whole.
+def _cut(batch: pa.RecordBatch, low: int, high: int) -> pa.Table:
+    if 2 * (high - low) < len(batch):
+        batch, low, high = batch.take(pa.array(np.arange(low, high))), 0, high - low
+    return pa.Table.from_batches([batch.slice(low, high - low)])
 
 
 # As many rows at a time as a row group has.
@@ -101,3 +119,31 @@ def _batches(parts: Iterable[pa.Table], none: list[pa.Table]) -> Iterator[pa.Tab
             rows += part.num_rows
     if kept:
         yield concatenated([*none, *kept]).unify_dictionaries()
+
+
+def _opened(path: str) -> pq.ParquetFile:
+    with _refusals(path):
+        return pq.ParquetFile(path)
+
+
+def _schema(path: str) -> pa.Schema:
+    with _refusals(path):
+        return pq.read_schema(path)
+
+
+def _read(path: str) -> pa.Table:
+    with _refusals(path):
+        return pq.read_table(path, partitioning=None)
+
+
+def _column(path: str, file: pq.ParquetFile, name: str) -> pa.Table:
+    with _refusals(path):
+        return file.read(columns=[name])
+
+
+@contextlib.contextmanager
+def _refusals(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as e:
+        raise StorageError(f"{path}: {e}") from e

@@ -1,3 +1,6 @@
+import resource
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,6 +11,7 @@ from consumers.lake import merge
 from consumers.lake.merge import merge_files
 from consumers.lake.parquet import ROW_GROUP_ROWS, write_table
 from consumers.lake.tables import WORD, TableSpec
+from schemas.errors import StorageError
 
 KEYS = ("machine", "cpu", "page")
 
@@ -42,20 +46,20 @@ def rows(*paths):
 
 
 def counted_reads(monkeypatch):
-    """Return what is read from now on: row groups, batch by batch, or whole files with all their columns."""
+    """Return what is read from now on: row groups, batch by batch, or whole files."""
     reads = []
-    batches, whole = pq.ParquetFile.iter_batches, pq.ParquetFile.read
+    batches, whole = pq.ParquetFile.iter_batches, pq.read_table
 
     def iter_batches(file, size, row_groups):
         reads.append("group")
         return batches(file, size, row_groups=row_groups)
 
-    def read(file, columns=None):
-        reads.extend(() if columns else ("file",))
-        return whole(file, columns=columns)
+    def read_table(path, partitioning):
+        reads.append("file")
+        return whole(path, partitioning=partitioning)
 
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", iter_batches)
-    monkeypatch.setattr(pq.ParquetFile, "read", read)
+    monkeypatch.setattr(pq, "read_table", read_table)
     return reads
 
 
@@ -66,13 +70,13 @@ def test_long_pieces_go_by_a_few_rows_at_a_time(tmp_path, monkeypatch):
         page = np.arange(size) + number * size
         paths.append(write(tmp_path / f"{number}.parquet", machine, cpu, page))
     stats = merge_files(paths, "t", tmp_path / "all.parquet")
+    assert reads == ["group"] * 4
     found = pq.read_table(tmp_path / "all.parquet", partitioning=None)
     expected = pa.concat_tables([pq.read_table(paths[n], partitioning=None) for n in (2, 1, 0, 3)])
     for name in expected.column_names:
         column = expected[name]
         assert found[name].cast(pa.string()).equals(column.cast(pa.string())), name
     assert (stats.rows, stats.min_ts_ns, stats.max_ts_ns) == (4 * size, 0, (4 * size - 1) * 10)
-    assert reads == ["group"] * 4
     meta = pq.ParquetFile(tmp_path / "all.parquet").metadata
     sizes = [meta.row_group(group).num_rows for group in range(meta.num_row_groups)]
     assert sizes == [ROW_GROUP_ROWS, ROW_GROUP_ROWS, 4 * size - 2 * ROW_GROUP_ROWS]
@@ -113,7 +117,45 @@ def test_short_pieces_are_sorted(tmp_path):
     assert sorted(map(str, found)) == sorted(map(str, rows(one, two)))
 
 
-def test_a_source_that_is_no_parquet_file_is_an_error(tmp_path):
+def test_a_piece_out_of_the_middle_of_a_row_group_is_itself(tmp_path):
+    size = 100_000
+    around = write(tmp_path / "1.parquet", "a", 0, np.concatenate([np.arange(size), np.arange(2 * size, 3 * size)]))
+    middle = write(tmp_path / "2.parquet", "a", 0, np.arange(size, 2 * size))
+    merge_files([around, middle], "t", tmp_path / "all.parquet")
+    found = pq.read_table(tmp_path / "all.parquet", partitioning=None)
+    assert found["page"].to_pylist() == [*range(3 * size)]
+    assert found["ts_ns"].to_pylist() == [*range(0, 30 * size, 10)]
+    assert found["name"].to_pylist() == [f"a-{number % 7}" for number in range(3 * size)]
+
+
+def test_many_files_are_not_all_open_at_once(tmp_path, monkeypatch):
+    paths = [write(tmp_path / f"{number}.parquet", "a", 0, [number]) for number in range(100)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = sum(1 for _ in Path("/proc/self/fd").iterdir())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 80, hard))
+    try:
+        stats = merge_files(paths, "t", tmp_path / "all.parquet")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert stats.rows == 100
+    assert [row["page"] for row in rows(tmp_path / "all.parquet")] == [*range(100)]
+    assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == opened
+
+
+@pytest.mark.parametrize("column", ["machine", "name"])
+@pytest.mark.parametrize("size", [1_000, 40_000])
+def test_a_damaged_source_is_named(tmp_path, size, column):
+    paths = [write(tmp_path / f"{number}.parquet", "a", 0, np.arange(size) + number * size) for number in range(2)]
+    group = pq.read_metadata(paths[1]).row_group(0)
+    columns = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
+    with Path(paths[1]).open("r+b") as file:
+        file.seek(columns[column].data_page_offset)
+        file.write(b"\xff" * 16)
+    with pytest.raises(StorageError, match=r"1\.parquet: "):
+        merge_files(paths, "t", tmp_path / "all.parquet")
+
+
+def test_a_source_that_is_no_parquet_file_is_named(tmp_path):
     (tmp_path / "1.parquet").write_bytes(b"PAR1 is not enough")
-    with pytest.raises(pa.ArrowException):
+    with pytest.raises(StorageError, match=r"1\.parquet: "):
         merge_files([str(tmp_path / "1.parquet")], "t", tmp_path / "all.parquet")
