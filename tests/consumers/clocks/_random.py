@@ -34,8 +34,8 @@ class Machine(NamedTuple):
     turns: np.ndarray
 
 
-def machine(rng, nodes, graph, halts=None):
-    """Add a random machine's readings to `graph`, and return it.
+def machine(rng, nodes, graph, count, halts=None):
+    """Add a random machine's readings to `graph`, of CLOCK_MONOTONIC and `count` of its five other clocks; return it.
 
     Its agent reads all clocks at random times, CLOCK_REALTIME soon after each time it is set as well. Nobody tells it of
     a counter that is set, as that of a machine that is suspended or moved to another one: no two such steps lie between
@@ -59,8 +59,11 @@ def machine(rng, nodes, graph, halts=None):
     if halts is not None:
         clocks = {name: Halted(each, halts) for name, each in clocks.items()}
     turns = np.sort([at for at, _ in steered])
+    # CLOCK_BOOTTIME is always among them: a guest exchanges times with that of its host.
+    chosen = ["boot", *rng.choice(sorted(when.keys() - {"boot"}), count - 1, replace=False).tolist()]
     ends = []
-    for name, (start, end) in when.items():
+    for name in chosen:
+        start, end = when[name]
         found, at = _history.local(rng, clocks["mono"], clocks[name], start, end)
         found = replace(found, steady=np.searchsorted(turns, at if halts is None else halts.read(at)))
         if name == "tsc":
@@ -68,6 +71,7 @@ def machine(rng, nodes, graph, halts=None):
         else:
             graph.add(nodes["mono"], nodes[name], found, _KINDS[name])
         ends.append((at[0], at[-1]))
+    clocks = {name: clocks[name] for name in ("mono", *chosen)}
     return Machine(clocks, (max(first for first, _ in ends), min(last for _, last in ends)), turns)
 
 
@@ -94,12 +98,15 @@ def _add_counter(nodes, graph, found):
         graph.add(nodes["mono"], nodes["tsc"], replace(found, lo_ns=lo_ns, hi_ns=hi_ns), TICKS, hz)
 
 
-def history(seed):
-    """Return a graph of a guest and its host, both machines' clocks, and a true time range in which they were read."""
+def history(seed, count=5):
+    """Return a graph of a guest and its host, both machines' clocks, and a true time range in which they were read.
+
+    `count` clocks of each were read against CLOCK_MONOTONIC.
+    """
     rng = np.random.default_rng(seed)
     graph = Graph()
     halts, back = _history.halts(rng, LENGTH_NS, rng.random() < 0.3)
-    guest, host = machine(rng, GUEST, graph, halts), machine(rng, HOST, graph)
+    guest, host = machine(rng, GUEST, graph, count, halts), machine(rng, HOST, graph, count)
     every_ns = int(rng.choice([3, 6, 20])) * S
     times, at = _history.pings(rng, guest.clocks["mono"], host.clocks["boot"], LENGTH_NS, every_ns)
     # What one and the other end say of their rates, half of the time.

@@ -26,8 +26,8 @@ def test_the_true_time_is_always_within_the_bound(seed):
 def test_the_true_time_is_always_within_the_bound_of_many_histories(block):
     answered = 0
     for seed in range(1000 + 100 * block, 1100 + 100 * block):
-        history = _random.history(seed)
-        for source, target, shown, true_ns in _random.batches(history, 8, 25):
+        history = _random.history(seed, 3)
+        for source, target, shown, true_ns in _random.batches(history, 6, 30):
             found = history.graph.convert_many(shown, source, target)
             good, wrong, _ = _random.judged((source, target, shown, true_ns), found)
             assert wrong == 0, f"{source} to {target}, seed {seed}"
