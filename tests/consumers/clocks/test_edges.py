@@ -82,6 +82,38 @@ def test_a_step_too_small_to_be_found_does_not_pass_for_a_rate(step_us, gap):
             assert back[0] <= now[0] <= on[0]
 
 
+# More than is taken for granted: where two steps show together, though neither does alone, no rate is measured.
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_no_steps_pass_for_a_rate(count):
+    rng = np.random.default_rng(count)
+    one_segment = 0
+    for _ in range(800):
+        size = int(rng.integers(4, 90))
+        gap = (np.exp(rng.uniform(*np.log((0.5, 200)), size - 1)) * S).astype(np.int64)
+        at = 10**12 + np.concatenate([[0], np.cumsum(gap)])
+        rate = rng.uniform(-0.0017, 0.0017) + rng.uniform(-2.45e-6, 2.45e-6, size - 1)
+        step = np.zeros(size - 1)
+        places = rng.choice(size - 1, count, replace=False)
+        step[places] = np.exp(rng.uniform(np.log(500), np.log(np.maximum(600, gap[places] * 0.003)), count))
+        step *= rng.choice([-1, 1])
+        ahead = np.concatenate([[0], np.cumsum(gap * rate + step)])
+        width = np.exp(rng.uniform(*np.log((50, 10**5)), size))
+        share = rng.random(size)
+        lo, hi = np.floor(ahead - width * share).astype(np.int64), np.ceil(ahead + width * (1 - share)).astype(np.int64)
+        found = edge(np.column_stack([at, at + 1, lo, hi]), TICKS, steady=1)
+        one_segment += len(found.starts) == 1
+        for place in (*places, int(rng.integers(size - 1))):
+            now = at[place] + (gap[place] * rng.random(6)).astype(np.int64)
+            behind = rng.random(6) < 0.5
+            true = ahead[place] + (now - at[place]) * rate[place] + step[place] * behind
+            low, high, states = found.forward.apply(now, now)
+            assert np.all((states < 0) | ((low - 2 <= now + true) & (now + true <= high + 2)))
+            then = now + np.round(true).astype(np.int64)
+            low, high, states = found.backward.apply(then, then)
+            assert np.all((states < 0) | ((low - 2 <= now) & (now <= high + 2)))
+    assert one_segment > 400
+
+
 def test_clocks_that_should_not_step_and_do_are_not_reckoned_beyond_their_readings():
     track = edge([(t * S, t * S, ahead, ahead) for t, ahead in ((1, 5), (2, 5), (3, S), (4, S))], PRINTK).forward
     at = np.array([0, S, 2 * S, 3 * S, 4 * S, 5 * S])
