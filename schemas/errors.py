@@ -47,6 +47,10 @@ class StorageError(HypocenterError):
     exit_code = 74
 
 
+class DamagedError(StorageError):
+    """A file of ours cannot be read as it was written; the text names it. What else there is goes on."""
+
+
 class LockedError(HypocenterError):
     """Another writer owns this directory (exit 75)."""
 

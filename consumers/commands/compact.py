@@ -1,6 +1,7 @@
 """Merge the small files of past hours into large sorted ones, and delete what nothing names any more.
 
-Refuses to replace files unless row counts and an order-independent digest of the rows agree.
+Refuses to replace files unless row counts and an order-independent digest of the rows agree. Files that would be merged
+with a damaged one stay as they are, and the exit code is 74.
 """
 
 import argparse
@@ -11,6 +12,7 @@ from consumers.cli import add_lake
 from consumers.lake.compact import CompactReport, compact, expire
 from consumers.lake.layout import open_lake
 from schemas.command_line import float_from_0
+from schemas.errors import DamagedError
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
@@ -40,12 +42,12 @@ def run(args: argparse.Namespace) -> int:
     expired = expire(storage, time.time_ns(), grace_ms=int(args.grace_s * 1000))
     deleted = {name: count for name, count in dataclasses.asdict(expired).items() if count}
     print("deleted: " + (", ".join(f"{count} {name}" for name, count in deleted.items()) or "nothing is old enough"))
-    return 0
+    return DamagedError.exit_code if merged.damaged else 0
 
 
 def _merged(report: CompactReport) -> str:
     if not report.manifest:
-        return "merged: nothing, no past hour has several small files"
+        return "merged: nothing, " + ("files are damaged" if report.damaged else "no past hour has several small files")
     return (
         f"merged: {report.files_in:,} files into {report.files_out:,}, {report.rows:,} rows, "
         f"{report.bytes_in:,} bytes into {report.bytes_out:,}; manifest {report.manifest}"

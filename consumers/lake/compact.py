@@ -3,6 +3,7 @@
 A manifest is JSON: {v, n, wall_ns, frontiers: {chain folder: next offset}, files, replaced: [[key, wall_ns], ...]}.
 """
 
+import logging
 import uuid
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,8 +20,9 @@ from consumers.lake.snapshot import Snapshot, snapshot
 from consumers.lake.storage import Storage
 from consumers.lake.unify import Source, union_sql
 from schemas.crashpoints import crash_point
-from schemas.errors import StorageError
+from schemas.errors import DamagedError, StorageError
 
+log = logging.getLogger(__name__)
 _NS_PER_MS: Final = 1_000_000
 _ATTEMPTS_MAX: Final = 3
 _VERSION: Final = 1
@@ -28,7 +30,7 @@ _VERSION: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class CompactReport:
-    """What `compact` did; `manifest` is 0 when there was nothing to do."""
+    """What `compact` did; `manifest` is 0 when nothing was merged. `damaged` counts merges left out for a bad file."""
 
     manifest: int = 0
     files_in: int = 0
@@ -37,6 +39,7 @@ class CompactReport:
     bytes_in: int = 0
     bytes_out: int = 0
     races_lost: int = 0
+    damaged: int = 0
 
 
 @dataclass(slots=True)
@@ -60,6 +63,8 @@ def compact(
 ) -> CompactReport:
     """Merge files of hours that ended `lateness_ms` before `now_ns`, at most `rows_max` rows each.
 
+    Files beside one that is damaged stay as they are, and it is named in the log.
+
     Raises:
         StorageError: the disk refuses, or rows before and after differ; nothing is replaced.
     """
@@ -69,19 +74,26 @@ def compact(
         merges = _plan(taken, sealed, rows_max)
         if not merges:
             return CompactReport(races_lost=lost)
-        number, attempt, added = taken.number + 1, uuid.uuid4().hex, []
+        number, attempt, merged, damaged = taken.number + 1, uuid.uuid4().hex, [], 0
         try:
             for k, (table, hour, entries) in enumerate(merges):
                 key = layout.compact_key(table, hour, number, k, attempt)
-                added.append(_merge(storage, key, table, entries))
+                try:
+                    merged.append((_merge(storage, key, table, entries), entries))
+                except DamagedError as e:
+                    log.error("%d files of %s stay as they are: %s", len(entries), table, e)  # noqa: TRY400
+                    damaged += 1
+                    continue
                 crash_point("compact:file")
             crash_point("compact:files")
-            replaced = [entry for _, _, entries in merges for entry in entries]
+            if not merged:
+                return CompactReport(races_lost=lost, damaged=damaged)
+            added, replaced = [entry for entry, _ in merged], [entry for _, entries in merged for entry in entries]
             won = storage.put_exclusive(layout.manifest_key(number), encode(_manifest(taken, added, replaced, now_ns)))
         except StorageError:
             # The manifest may stand in spite of the error; what nothing names is an orphan for `expire`.
             if not storage.exists(layout.manifest_key(number)):
-                _drop(storage, added)
+                _drop(storage, [entry for entry, _ in merged])
             raise
         if won:
             crash_point("compact:manifest")
@@ -93,6 +105,7 @@ def compact(
                 sum(entry.size_bytes for entry in replaced),
                 sum(entry.size_bytes for entry in added),
                 lost,
+                damaged,
             )
         _drop(storage, added)
     return CompactReport(races_lost=_ATTEMPTS_MAX)

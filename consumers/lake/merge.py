@@ -19,7 +19,7 @@ from consumers.decode import registry
 from consumers.lake.order import in_order, pieces
 from consumers.lake.parquet import ROW_GROUP_ROWS, FileStats, write_tables
 from consumers.lake.unify import concatenated
-from schemas.errors import StorageError
+from schemas.errors import DamagedError
 
 # So many files are open at once; an hour of more has small ones.
 _OPEN_MAX: Final = 64
@@ -32,7 +32,8 @@ def merge_files(sources: Sequence[str], name: str, path: Path) -> FileStats:
     """Write the rows of `sources`, files of the table `name`, to the new file `path`; not synced.
 
     Raises:
-        StorageError: a source cannot be read, or the disk refuses to write; the text names the file.
+        DamagedError: a source cannot be read, or a page of it is not what its checksum says; the text names it.
+        StorageError: the disk refuses to write.
     """
     schemas = dict.fromkeys(_schema(source).remove_metadata() for source in sources)
     # With the columns and types of all files among them, whatever rows stand beside: what is missing is null.
@@ -123,7 +124,7 @@ def _batches(parts: Iterable[pa.Table], none: list[pa.Table]) -> Iterator[pa.Tab
 
 def _opened(path: str) -> pq.ParquetFile:
     with _refusals(path):
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(path, page_checksum_verification=True)
 
 
 def _schema(path: str) -> pa.Schema:
@@ -133,7 +134,7 @@ def _schema(path: str) -> pa.Schema:
 
 def _read(path: str) -> pa.Table:
     with _refusals(path):
-        return pq.read_table(path, partitioning=None)
+        return pq.read_table(path, partitioning=None, page_checksum_verification=True)
 
 
 def _column(path: str, file: pq.ParquetFile, name: str) -> pa.Table:
@@ -146,4 +147,4 @@ def _refusals(path: str) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as e:
-        raise StorageError(f"{path}: {e}") from e
+        raise DamagedError(f"{path}: {e}") from e

@@ -37,6 +37,15 @@ def test_files_are_merged_then_deleted_and_the_rows_stay(run, lake):
     assert run("audit", "--lake", lake, "--deep").code == 0
 
 
+def test_a_damaged_file_is_named_and_what_is_beside_it_stays(run, lake, caplog):
+    bad = min((lake / "data" / "kmsg").rglob("*.parquet"))
+    bad.write_bytes(bad.read_bytes()[:-4] + b"LOST")
+    done = run("compact", "--lake", lake)
+    assert done.code == 74
+    assert str(bad) in caplog.text
+    assert bad.exists()
+
+
 def test_an_hour_that_is_not_past_stays(run, lake):
     done = run("compact", "--lake", lake, "--lateness-s", 10**10)
     assert done.lines[0].startswith("merged: nothing")

@@ -17,9 +17,9 @@ def chain(storage, topic_id="t1"):
     return found
 
 
-def batch(start, end):
+def batch(start, end, arrival_ns=ARRIVAL_NS):
     rows = [
-        {**STREAM._asdict(), "seq": i, "message": f"record {i}", "arrival_ns": ARRIVAL_NS} for i in range(start, end)
+        {**STREAM._asdict(), "seq": i, "message": f"record {i}", "arrival_ns": arrival_ns} for i in range(start, end)
     ]
     book = {"first": 0, "next": end, "stored": end, "rows": end}
     book |= {"duplicates": 0, "contradicted": 0, "dead": 0, "lost": {}, "lost_events": 0, "unknown_losses": 0}

@@ -8,7 +8,7 @@ import pytest
 
 from consumers.lake.audit import audit
 from consumers.lake.compact import compact, expire
-from consumers.lake.layout import open_lake
+from consumers.lake.layout import HOUR_NS, open_lake
 from consumers.lake.writer import CommitWriter
 from tests.consumers.lake._lakes import ARRIVAL_NS, batch, chain
 
@@ -62,3 +62,20 @@ def test_open_hours_stay_and_sealed_hours_merge_once(storage):
     assert expire(storage, LATER_NS + 1).replaced == 0
     assert expire(storage, LATER_NS + 10**14).replaced == 3
     assert audit(storage, deep=True).closes
+
+
+def test_a_damaged_file_holds_up_its_own_hour_alone(tmp_path, caplog):
+    storage = open_lake(tmp_path / "lake", create=True)
+    owner = chain(storage)
+    for i in range(6):
+        CommitWriter(storage).commit(owner, batch(i, i + 1, ARRIVAL_NS + i // 3 * HOUR_NS))
+    first = min(storage.list("data/"))
+    file = Path(storage.local_path(first))
+    file.write_bytes(file.read_bytes().replace(b"PAR1", b"LOST"))
+    report = compact(storage, LATER_NS)
+    assert (report.files_in, report.files_out, report.rows, report.damaged) == (3, 1, 3, 1)
+    assert f"3 files of kmsg stay as they are: {file}" in caplog.text
+    assert expire(storage, LATER_NS + 10**14).replaced == 3
+    assert len(list(storage.list("data/"))) == 4
+    assert compact(storage, LATER_NS).damaged == 1
+    assert any(first in problem for problem in audit(storage, deep=True).problems)
