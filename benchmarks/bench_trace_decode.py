@@ -81,7 +81,7 @@ def _measure(runs: list[PageRun], formats: ftrace_format.Formats) -> _Measured:
     fresh_bytes = rest_bytes = 0
     files: dict[str, list[str]] = {}
     with scratch() as path:
-        commit_runs = min(_COMMIT_RUNS, len(runs) // 2)  # one file alone is not compacted
+        commit_runs = max(1, min(_COMMIT_RUNS, len(runs) // 2))  # one file alone is not compacted
         for first in range(0, len(runs), commit_runs):
             start = time.process_time()
             tables = ftrace_events.decode(runs[first : first + commit_runs], formats).tables

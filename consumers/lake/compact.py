@@ -3,6 +3,7 @@
 A manifest is JSON: {v, n, wall_ns, frontiers: {chain folder: next offset}, files, replaced: [[key, wall_ns], ...]}.
 """
 
+import hashlib
 import logging
 import uuid
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ def compact(
                 damaged,
             )
         _drop(storage, added)
-    return CompactReport(races_lost=_ATTEMPTS_MAX)
+    return CompactReport(races_lost=_ATTEMPTS_MAX, damaged=damaged)
 
 
 def expire(storage: Storage, now_ns: int, grace_ms: int = 3_600_000) -> ExpireReport:
@@ -205,6 +206,7 @@ def _merge(storage: Storage, key: str, name: str, entries: list[FileEntry]) -> F
     local = storage.scratch() / Path(key).name
     sources = [storage.local_path(entry.key) for entry in entries]
     try:
+        _verify(sources, entries)
         stats = merge_files(sources, name, local)
         before, after = _digest(sources), _digest([str(local)])
         expected = sum(entry.rows for entry in entries)
@@ -216,6 +218,14 @@ def _merge(storage: Storage, key: str, name: str, entries: list[FileEntry]) -> F
     finally:
         local.unlink(missing_ok=True)
     return FileEntry(name, key, *stats)
+
+
+# Nothing that a disk has changed, wherever in a file, is to become a row for good.
+def _verify(sources: list[str], entries: list[FileEntry]) -> None:
+    for source, entry in zip(sources, entries, strict=True):
+        with Path(source).open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
+                raise DamagedError(f"{source}: it is not what its commit says")
 
 
 # Independent of order: (rows, sum of the rows' hashes).

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 _Columns = list[npt.NDArray[Any]]
 
 # Where pieces are shorter, on average, sorting costs less than to gather them.
-_PIECE_ROWS: Final = 8_192
+_PIECE_ROWS: Final = 4_096
 
 
 def pieces(keys: Iterable[pa.ChunkedArray]) -> list[tuple[int, int]] | None:

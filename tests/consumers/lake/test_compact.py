@@ -1,4 +1,5 @@
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from consumers.lake.audit import audit
 from consumers.lake.compact import compact, expire
 from consumers.lake.layout import HOUR_NS, open_lake
 from consumers.lake.writer import CommitWriter
+from schemas.errors import DamagedError, StorageError
 from tests.consumers.lake._lakes import ARRIVAL_NS, batch, chain
 
 LATER_NS = ARRIVAL_NS + 10**14
@@ -79,3 +81,29 @@ def test_a_damaged_file_holds_up_its_own_hour_alone(tmp_path, caplog):
     assert len(list(storage.list("data/"))) == 4
     assert compact(storage, LATER_NS).damaged == 1
     assert any(first in problem for problem in audit(storage, deep=True).problems)
+
+
+def test_nothing_that_a_disk_has_changed_becomes_a_row_for_good(tmp_path):
+    rng = random.Random(1)
+    for number in range(60):
+        storage = open_lake(tmp_path / f"lake{number}", create=True)
+        owner = chain(storage)
+        for i in range(2):
+            CommitWriter(storage).commit(owner, batch(50 * i, 50 * i + 50))
+        file = Path(storage.local_path(max(storage.list("data/"))))
+        content = bytearray(file.read_bytes())
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        file.write_bytes(content)
+        assert compact(storage, LATER_NS).damaged == 1
+        assert len(list(storage.list("data/"))) == 2
+
+
+def test_a_file_that_is_gone_is_not_called_damaged(tmp_path):
+    storage = open_lake(tmp_path / "lake", create=True)
+    owner = chain(storage)
+    for i in range(2):
+        CommitWriter(storage).commit(owner, batch(i, i + 1))
+    Path(storage.local_path(min(storage.list("data/")))).unlink()
+    with pytest.raises(StorageError, match="No such file") as caught:
+        compact(storage, LATER_NS)
+    assert not isinstance(caught.value, DamagedError)
