@@ -69,6 +69,10 @@ def test_a_step_too_small_to_be_found_does_not_pass_for_a_rate(step_us, gap):
     ahead = np.concatenate([[0], np.cumsum(np.diff(at) * rates)]).astype(np.int64)
     ahead[gap + 1 :] += step_us * 1000
     found = edge(np.column_stack([at, at + 500, ahead - 500, ahead + 500]), TICKS, steady=1)
+    # Beside it the rate is measured all the same, where all readings agree with that: the kind's limit alone is 19 ms.
+    elsewhere = at[(gap + 5) % 20 :][:1] + 5 * S
+    low, high, _ = found.forward.apply(elsewhere, elsewhere)
+    assert (high[0] - low[0] < 100_000) == (0 <= step_us <= 1_100)
     for share in (0.02, 0.5, 0.98):
         took = int(120 * S * share)
         now = at[gap : gap + 1] + took
