@@ -86,6 +86,18 @@ def test_a_step_too_small_to_be_found_does_not_pass_for_a_rate(step_us, gap):
             assert back[0] <= now[0] <= on[0]
 
 
+def test_rates_that_vary_as_they_may_are_measured_beside_a_step_that_one_of_them_alone_would_not_explain():
+    at = np.cumsum([0, *(120 if place == 9 else 10 for place in range(20))]) * S
+    rates = np.where(np.arange(20) % 2, 30e-6, 34.9e-6)
+    rates[9] = 32e-6
+    ahead = np.concatenate([[0], np.cumsum(np.diff(at) * rates)]).astype(np.int64)
+    ahead[10:] += 480_000  # with its gap's rate 36 ppm, and 6 from the slowest
+    found = edge(np.column_stack([at, at + 500, ahead - 500, ahead + 500]), TICKS, steady=1)
+    low, high, states = found.forward.apply(at[4:5] + 5 * S, at[4:5] + 5 * S)
+    assert states[0] == 0
+    assert high[0] - low[0] < 100_000
+
+
 # More than is taken for granted: where two steps show together, though neither does alone, no rate is measured.
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_no_steps_pass_for_a_rate(count):
