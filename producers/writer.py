@@ -46,6 +46,7 @@ class WriterThread:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._hurry = threading.Event()
+        self._gathering = False
         self.queued_bytes = 0
         self.durable: dict[Stream, int] = {}
         #: How many frames were queued since the start, and how many of them are synced.
@@ -79,7 +80,7 @@ class WriterThread:
             self.queued_bytes += step.size_bytes
         self.queued += 1
         self._queue.put(step)
-        if not step.gathers or self.queued_bytes >= self._gather_bytes:
+        if self._gathering and not (step.gathers and self.queued_bytes < self._gather_bytes):
             self._hurry.set()  # only now: what is told of must be there
 
     def _run(self) -> None:
@@ -112,15 +113,21 @@ class WriterThread:
             if None in group:
                 return
 
-    # What is to be synced together: what waits now, and if the first of it gathers also what comes soon.
+    # What is to be synced together: what waits now, and if all of it gathers also what comes soon.
     def _group(self) -> list[_Step | None]:
         group = [self._queue.get()]
-        if group[0] is not None and group[0].gathers:
+        self._gathering = True  # first: what is put from here on is found now, or hurries
+        self._take(group)
+        if self.queued_bytes < self._gather_bytes and all(step is not None and step.gathers for step in group):
             self._hurry.wait(_GATHER_S)
+            self._take(group)
+        self._gathering = False
         self._hurry.clear()
+        return group
+
+    def _take(self, group: list[_Step | None]) -> None:
         while not self._queue.empty():
             group.append(self._queue.get())
-        return group
 
     # Deleting can wait for a better moment, appending cannot.
     def _retain(self) -> None:
