@@ -203,14 +203,14 @@ def _file(storage: Storage, entry: FileEntry, *, deep: bool) -> str | None:
         return f"{size_bytes} bytes, its commit says {entry.size_bytes}"
     path = storage.local_path(entry.key)
     try:
-        rows = pq.read_metadata(path).num_rows
-        if rows != entry.rows:
-            return f"{rows} rows, its commit says {entry.rows}"
         if deep:
             with open(path, "rb") as file:  # noqa: PTH123
                 if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
                     return "its SHA-256 is not the one in its commit"
-    except (OSError, pa.ArrowException) as e:
+        rows = pq.read_metadata(path).num_rows
+        if rows != entry.rows:
+            return f"{rows} rows, its commit says {entry.rows}"
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as e:
         return f"cannot be read: {e}"
     return None
 

@@ -159,6 +159,6 @@ def _batches(parts: Iterable[pa.Table], none: list[pa.Table]) -> Iterator[pa.Tab
 def _refusals(path: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, pa.ArrowException) as e:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as e:  # the last: a damaged name of a column
         refused = isinstance(e, OSError) and e.errno not in (None, errno.EIO)
         raise (StorageError if refused else DamagedError)(f"{path}: {e}") from e

@@ -105,7 +105,7 @@ def _files_sql(sources: Sequence[Source]) -> str:
 def _schema(path: str) -> pa.Schema:
     try:
         return pq.read_schema(path)
-    except (OSError, pa.ArrowException) as e:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as e:  # the last: a damaged name of a column
         raise StorageError(f"{path}: {e}") from e
 
 

@@ -92,10 +92,13 @@ def test_nothing_that_a_disk_has_changed_becomes_a_row_for_good(tmp_path):
             CommitWriter(storage).commit(owner, batch(50 * i, 50 * i + 50))
         file = Path(storage.local_path(max(storage.list("data/"))))
         content = bytearray(file.read_bytes())
-        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        at = rng.randrange(len(content)) if number % 2 else len(content) - 8 - rng.randrange(2000)  # the footer
+        content[at] ^= 1 << rng.randrange(8)
         file.write_bytes(content)
         assert compact(storage, LATER_NS).damaged == 1
         assert len(list(storage.list("data/"))) == 2
+        assert audit(storage) is not None
+        assert any(file.name in problem for problem in audit(storage, deep=True).problems)
 
 
 def test_a_file_that_is_gone_is_not_called_damaged(tmp_path):
