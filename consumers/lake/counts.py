@@ -56,7 +56,7 @@ def _rows(sql: str, files: list[str]) -> list[tuple[Any, ...]]:
     connection = duckdb.connect()
     try:
         return list(connection.execute(sql, [files]).fetchall())
-    except duckdb.Error as e:
+    except (duckdb.Error, UnicodeDecodeError) as e:  # the last: a damaged word, or in the text of an error
         raise StorageError(f"the rows cannot be counted: {e}") from None
     finally:
         connection.close()
