@@ -37,6 +37,8 @@ def main() -> int:
     unknown = set(args.names) - set(names())
     if unknown:
         parser.error(f"no benchmark {', '.join(sorted(unknown))}")
+    if args.histories < 0:
+        parser.error(f"--histories is a number from 0 on, not {args.histories}")
     # So that what was set and started for a measurement is put back and ended.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     options = Options(args.quick, args.captures, args.soak_s, args.histories)

@@ -35,7 +35,8 @@ class WriterThread:
     A disk that refuses is retried for ever: what waits stays in memory, and the caller stops reading at its bound, so
     the kernel's ring counts what does not fit. `on_durable` is called from the thread after each sync; `durable` is
     the next position of each stream whose frames were put here, as far as it is synced. Of encoded frames, which are
-    guests' and may be of any number of streams, nothing is kept. With so many bytes waiting no frame waits for others.
+    guests' and may be of any number of streams, nothing is kept. With `gather_bytes` in the queue no frame
+    waits for others.
     """
 
     def __init__(self, writer: LogWriter, on_durable: Callable[[], None], gather_bytes: int = 0) -> None:

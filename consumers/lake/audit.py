@@ -1,8 +1,8 @@
 """Do the books close, does every chain hold together, is every file there with the rows that commits name?"""
 
-import hashlib
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +12,7 @@ from consumers.decode import registry
 from consumers.lake import layout
 from consumers.lake.chain import ChainState, FileEntry, from_checkpoint, parse
 from consumers.lake.counts import lost, stored_positions
+from consumers.lake.parquet import file_sha256
 from consumers.lake.snapshot import Snapshot, snapshot
 from consumers.lake.storage import Storage
 from schemas.errors import StorageError
@@ -203,10 +204,8 @@ def _file(storage: Storage, entry: FileEntry, *, deep: bool) -> str | None:
         return f"{size_bytes} bytes, its commit says {entry.size_bytes}"
     path = storage.local_path(entry.key)
     try:
-        if deep:
-            with open(path, "rb") as file:  # noqa: PTH123
-                if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
-                    return "its SHA-256 is not the one in its commit"
+        if deep and file_sha256(Path(path)) != entry.sha256:
+            return "its SHA-256 is not the one in its commit"
         rows = pq.read_metadata(path).num_rows
         if rows != entry.rows:
             return f"{rows} rows, its commit says {entry.rows}"

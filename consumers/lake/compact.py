@@ -3,7 +3,6 @@
 A manifest is JSON: {v, n, wall_ns, frontiers: {chain folder: next offset}, files, replaced: [[key, wall_ns], ...]}.
 """
 
-import hashlib
 import logging
 import uuid
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import pyarrow as pa
 from consumers.lake import layout
 from consumers.lake.chain import FileEntry, encode
 from consumers.lake.merge import merge_files
+from consumers.lake.parquet import file_sha256
 from consumers.lake.snapshot import Snapshot, snapshot
 from consumers.lake.storage import Storage
 from consumers.lake.unify import Source, union_sql
@@ -223,9 +223,8 @@ def _merge(storage: Storage, key: str, name: str, entries: list[FileEntry]) -> F
 # Nothing that a disk has changed, wherever in a file, is to become a row for good.
 def _verify(sources: list[str], entries: list[FileEntry]) -> None:
     for source, entry in zip(sources, entries, strict=True):
-        with Path(source).open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
-                raise DamagedError(f"{source}: it is not what its commit says")
+        if file_sha256(Path(source)) != entry.sha256:
+            raise DamagedError(f"{source}: it is not what its commit says")
 
 
 # Independent of order: (rows, sum of the rows' hashes).

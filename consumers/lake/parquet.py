@@ -84,12 +84,17 @@ def write_tables(
                 writer.write_table(table, ROW_GROUP_ROWS)
                 rows += table.num_rows
                 ranges.append(_range(table, "ts_ns"))
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = file_sha256(path)
         size_bytes = path.stat().st_size
     except OSError as e:
         raise StorageError(f"{path}: {e.strerror or e}") from e
     return FileStats(rows, size_bytes, digest, *_hull(ranges), columns_id(schema))
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal digits; OSError where it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _range(table: pa.Table, name: str) -> tuple[Any, Any]:

@@ -97,7 +97,7 @@ def test_nothing_that_a_disk_has_changed_becomes_a_row_for_good(tmp_path):
         file.write_bytes(content)
         assert compact(storage, LATER_NS).damaged == 1
         assert len(list(storage.list("data/"))) == 2
-        assert audit(storage) is not None
+        audit(storage)  # no error of a reader's comes through
         assert any(file.name in problem for problem in audit(storage, deep=True).problems)
 
 
