@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from consumers.archives.base import Progress, Tags
 from consumers.decode import ftrace_pages
 from consumers.decode.ftrace_format import PageHeader, parse_header
@@ -241,7 +243,9 @@ def _ids(saved: SavedTrace) -> set[int]:
     space = ftrace_pages.Space()
     for buffer in saved.buffers:
         for data in _whole_pages(buffer):
-            found.update(set(ftrace_pages.walk(data, saved.header, buffer.page_bytes, space).event_id.tolist()))
+            found.update(
+                np.flatnonzero(ftrace_pages.walk(data, saved.header, buffer.page_bytes, space).counts).tolist()
+            )
     return found
 
 

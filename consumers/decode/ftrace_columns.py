@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from consumers.decode import slice_columns
+from consumers.decode.ftrace_cut import TEXT_BYTES, Part, Text, Wanted
 from consumers.decode.ftrace_format import Field, Format, Kind, Place
 from consumers.decode.ftrace_print import Names
 from consumers.decode.slice_columns import Codes, Slices, Words
@@ -55,22 +56,28 @@ class Column(NamedTuple):
 
 
 class Rows:
-    """Events of one kind, each at least as long as its format says.
+    """Events of one kind, each at least as long as its format says, of which `wanted` was cut out.
 
-    `octets` is the whole buffer, `starts` and `lengths` the payloads in it, `size` the bytes of their fixed part,
-    `order` the byte order as NumPy writes it.
+    `octets` is the whole buffer, `size` the bytes of their fixed part, `order` the byte order as NumPy writes it.
     """
 
-    def __init__(self, octets: Bytes, starts: Ints, lengths: Ints, event: Format, *, big_endian: bool) -> None:
-        self.octets, self.starts, self.lengths, self.size = octets, starts, lengths, event.size
+    def __init__(self, octets: Bytes, part: Part, event: Format, *, big_endian: bool) -> None:
+        self.octets, self.size, self.count = octets, event.size, len(part.ts)
         self.order = ">" if big_endian else "<"
+        self._part, self._rooms = part, iter(part.rooms)
         self._fixed: Bytes | None = None
-        common = [field for field in event.common if field.name in _SOURCES.values()]
-        places = list(dict.fromkeys(_place(field) for field in (*common, *event.fields) if _is_number(field)))
-        pairs = list(dict.fromkeys(at for field in event.fields if _is_pair(field) for at in _pair(field)))
-        numbers, words = slice_columns.cut(octets, starts, places, pairs)
-        self._numbers = dict(zip(places, numbers, strict=True))
-        self._words = dict(zip(pairs, words, strict=True))
+
+    @property
+    def starts(self) -> Ints:
+        """Where each payload begins in `octets`; only of kinds with other fields than numbers and short texts."""
+        assert self._part.start is not None
+        return self._part.start
+
+    @property
+    def lengths(self) -> Ints:
+        """The bytes of each payload, as `starts`."""
+        assert self._part.length is not None
+        return self._part.length
 
     @property
     def fixed(self) -> Bytes:
@@ -81,13 +88,25 @@ class Rows:
 
     def numbers(self, field: Field, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         """Return the numbers that a field of the fixed part has, in this machine's byte order."""
-        found = self._numbers[_place(field)].view(dtype)
+        found = self._part.numbers[_place(field)].view(dtype)
         return found.astype(dtype.newbyteorder("="), copy=False)
 
-    def pair(self, field: Field) -> tuple[slice_columns.Words64, slice_columns.Words64]:
-        """Return the first and the last eight bytes of a field of 8 to 16, valid until this thread's next `Rows`."""
-        first, last = _pair(field)
-        return self._words[first], self._words[last]
+    def text(self, field: Field) -> tuple[Codes, Text]:
+        """Return the number of each text of a short field, and the texts."""
+        return self._part.texts[field.name]
+
+    def room(self) -> Codes:
+        """Return room for a column of numbers of names, another one each time."""
+        return next(self._rooms)
+
+
+def wanted(event: Format) -> Wanted:
+    """Return what `column_array` and `context_arrays` need of each event."""
+    common = [field for field in event.common if field.name in _SOURCES.values()]
+    places = dict.fromkeys(_place(field) for field in (*common, *event.fields) if _is_number(field))
+    texts = {field.name: _place(field) for field in event.fields if _is_short(field)}
+    elsewhere = any(not (_is_short(field) or _is_plain(field)) for field in event.fields)
+    return Wanted(event.size, tuple(places), texts, len(event.names), payloads=elsewhere)
 
 
 def columns(event: Format, taken: frozenset[str]) -> list[Column]:
@@ -159,7 +178,7 @@ def context_arrays(rows: Rows, event: Format) -> dict[str, pa.Array]:
     for each in CONTEXT_FIELDS:
         source = common.get(_SOURCES[each.name])
         if source is None or source.kind not in (Kind.INTEGER, Kind.BOOL):
-            found[each.name] = pa.nulls(len(rows.starts), each.type)
+            found[each.name] = pa.nulls(rows.count, each.type)
         else:
             found[each.name] = pa.array(_integers(rows, source).astype(each.type.to_pandas_dtype(), copy=False))
     return found
@@ -191,22 +210,20 @@ def _dtype(field: Field, order: str) -> np.dtype[Any]:
 
 # What one number of a row is read for: a field's value, or where a field's bytes are.
 def _is_number(field: Field) -> bool:
-    return field.place in (Place.DATA_LOC, Place.REL_LOC) or (
-        field.place == Place.FIXED and field.kind in (Kind.INTEGER, Kind.BOOL, Kind.POINTER, Kind.BITS)
-    )
+    return field.place in (Place.DATA_LOC, Place.REL_LOC) or _is_plain(field)
+
+
+def _is_plain(field: Field) -> bool:
+    return field.place == Place.FIXED and field.kind in (Kind.INTEGER, Kind.BOOL, Kind.POINTER, Kind.BITS)
 
 
 def _place(field: Field) -> tuple[int, int]:
     return field.offset, field.size
 
 
-# Short texts are compared as two numbers.
-def _is_pair(field: Field) -> bool:
-    return field.place == Place.FIXED and field.kind == Kind.TEXT and 8 <= field.size <= 16
-
-
-def _pair(field: Field) -> tuple[int, int]:
-    return field.offset, field.offset + field.size - 8
+# Short texts are numbered as they are cut out.
+def _is_short(field: Field) -> bool:
+    return field.place == Place.FIXED and field.kind == Kind.TEXT and field.size in TEXT_BYTES
 
 
 def _integers(rows: Rows, field: Field) -> npt.NDArray[Any]:
@@ -215,7 +232,7 @@ def _integers(rows: Rows, field: Field) -> npt.NDArray[Any]:
 
 # Where the bytes of a field are, for each row.
 def _slices(rows: Rows, field: Field) -> Slices:
-    count = len(rows.starts)
+    count = rows.count
     if field.place == Place.FIXED:
         starts = np.arange(count, dtype=np.int64) * rows.size + field.offset
         return Slices(rows.fixed, starts, np.full(count, field.size, np.int64), None)
@@ -236,39 +253,49 @@ def _slices(rows: Rows, field: Field) -> Slices:
 
 
 def _texts(rows: Rows, field: Field, words: Words) -> pa.Array:
-    if _is_pair(field):
-        missing = None
-        codes, different = slice_columns.interned_pairs(*rows.pair(field), field.size)
-    else:
-        slices = _slices(rows, field)
-        missing = slices.missing
-        codes, different = slice_columns.interned(slices)
-    texts = [data.partition(b"\0")[0].decode("utf-8", "replace") for data in different]
-    return _numbers(codes, texts, missing, words)
+    if _is_short(field):
+        codes, text = rows.text(field)
+        slice_columns.renumber(codes, text.numbers(lambda data: _number(_decoded(data), words)))
+        return pa.array(codes)
+    slices = _slices(rows, field)
+    codes, different = slice_columns.interned(slices)
+    return _numbers(codes, [_decoded(data) for data in different], slices.missing, words)
+
+
+def _decoded(data: bytes) -> str:
+    return data.partition(b"\0")[0].decode("utf-8", "replace")
 
 
 def _named(rows: Rows, field: Field, names: Names, words: Words) -> pa.Array:
     values = _integers(rows, field)
-    if int(values.max()) < NAMED_VALUES_MAX and int(values.min()) >= 0:
-        codes = values.astype(np.int32)
-        seen = np.bincount(codes)
-        texts = [names.name(value) if count else None for value, count in enumerate(seen.tolist())]
+    low, high = int(values.min()), int(values.max())
+    if low >= 0 and high < NAMED_VALUES_MAX:
+        codes = rows.room()
+        codes[:] = values
+        seen = slice_columns.seen(codes, high + 1)
+        texts = [names.name(value) if there else None for value, there in enumerate(seen)]
         return _numbers(codes, texts, None, words)
-    codes, different = slice_columns.interned(_slices(rows, field))
+    octets, size = values.view(np.uint8), values.itemsize
+    starts = np.arange(0, len(octets), size)
+    codes, different = slice_columns.interned(Slices(octets, starts, np.full(len(starts), size)))
     if len(different) > NAMED_VALUES_MAX:
         return pa.nulls(len(codes), pa.int32())
-    dtype = _dtype(field, rows.order)
-    return _numbers(codes, [names.name(int(np.frombuffer(data, dtype)[0])) for data in different], None, words)
+    return _numbers(codes, [names.name(int(np.frombuffer(data, values.dtype)[0])) for data in different], None, words)
 
 
-# Row i is the number of `texts[codes[i]]`; texts may repeat, and what is None has none.
-def _numbers(codes: Codes, texts: list[Any], missing: Mask | None, words: Words) -> pa.Array:
-    numbers = np.array([-1 if text is None else words.setdefault(text, len(words)) for text in texts], np.int32)
-    found = numbers[codes]
-    if None in texts:
-        unnamed = found < 0
+# Row i is the number of `texts[codes[i]]`; texts may repeat, and what is None has none. The codes are used up.
+def _numbers(codes: Codes, texts: list[str | None], missing: Mask | None, words: Words) -> pa.Array:
+    numbers = np.array([-1 if text is None else _number(text, words) for text in texts], np.int32)
+    slice_columns.renumber(codes, numbers)
+    # Values that do not come have no name either.
+    unnamed = codes < 0 if None in texts else None
+    if unnamed is not None and unnamed.any():
         missing = unnamed if missing is None else missing | unnamed
-    return pa.array(found, mask=missing)
+    return pa.array(codes, mask=missing)
+
+
+def _number(text: str, words: Words) -> int:
+    return words.setdefault(text, len(words))
 
 
 def _lists(slices: Slices, dtype: np.dtype[Any]) -> pa.Array:

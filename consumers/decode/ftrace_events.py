@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from consumers.decode import ftrace_columns, ftrace_pages, slice_columns
+from consumers.decode import ftrace_columns, ftrace_cut, ftrace_pages, slice_columns
+from consumers.decode.ftrace_cut import Part, Texts, Wanted
 from consumers.decode.ftrace_format import UNKNOWN_TABLE, Format, Formats
-from consumers.decode.ftrace_pages import Fault, Sorted, Walked
+from consumers.decode.ftrace_pages import Fault, Walked
 from consumers.decode.slice_columns import Slices
 from consumers.decode.slices import Bytes, Ints
 from consumers.lake.tables import WORD, TableSpec
@@ -59,7 +60,6 @@ UNKNOWN: Final = TableSpec(
 _GROUP_BYTES: Final = 16 << 20
 _TAGS: Final = len(Stream._fields)
 _threads: Final = threading.local()
-_Rows = slice | Ints
 
 
 class PageRun(NamedTuple):
@@ -118,18 +118,21 @@ class Events:
 
 
 class _Group(NamedTuple):
-    """Some pages of one size in one buffer; by page its run and its number, `ordered` its events by id.
+    """Some pages of one size in one buffer, their events by id, and the rows of those that no format describes.
 
-    `codes` are by tag and run the number of the run's word. `octets` and `walked` are valid until the next group.
+    By page its run, its number and time of arrival. `tags` are for each column of the place of a CPU the numbers of the
+    runs' words, or one for all. All but `numbers` of the parts is valid until the next group.
     """
 
     runs: list[PageRun]
     octets: Bytes
     walked: Walked
-    ordered: Sorted
+    parts: dict[int, Part]
+    others: Ints
     run_of: Ints
     number: Ints
-    codes: list[npt.NDArray[np.int32]]
+    arrival_ns: Ints
+    tags: dict[str, npt.NDArray[np.int32] | int]
 
 
 class _Table:
@@ -205,37 +208,26 @@ def decode(runs: list[PageRun], formats: Formats) -> Events:
 
     for group in _groups(runs, tags, formats, found):
         _report(group, found)
-        for number, first, end in group.ordered.ids:
-            event = formats.events.get(number)
-            if event is None:
-                found.unknown[number] += end - first
-                _unknown(group, slice(first, end), same, number, "unknown id", table_of(UNKNOWN_TABLE, None))
-                continue
-            name = formats.table_names[number]
-            rows: _Rows = slice(first, end)
-            short = group.ordered.length[rows] < event.size
-            if short.any():
-                found.short[name] += int(np.count_nonzero(short))
-                shorter = first + np.flatnonzero(short)
-                _unknown(group, shorter, same, number, "short", table_of(UNKNOWN_TABLE, None))
-                rows = first + np.flatnonzero(~short)
-                if not len(rows):
-                    continue
-            table = table_of(name, event)
-            arrays = _place(group, rows, same) | _fields(group, rows, event, formats, table)
+        for number, part in group.parts.items():
+            table = table_of(formats.table_names[number], formats.events[number])
+            arrays = _place(group, part, same) | _fields(group, part, formats.events[number], formats, table)
             table.add(arrays)
-            _dangling(arrays, name, table.own, found)
+            _dangling(arrays, formats.table_names[number], table.own, found)
+        if len(group.others):
+            _unknown(group, formats, same, table_of(UNKNOWN_TABLE, None), found)
     found.tables = {name: tables[name].table() for name in sorted(tables)}
     return found
 
 
 def _groups(runs: list[PageRun], tags: list[dict[str, int]], formats: Formats, found: Events) -> Iterator[_Group]:
+    wanted: dict[int, Wanted] = {}
+    texts: Texts = {}
     kept: list[PageRun] = []
     size_bytes = 0
     for run in runs:
         whole = len(run.data) // run.page_bytes
         if kept and (size_bytes >= _GROUP_BYTES or kept[0].page_bytes != run.page_bytes):
-            yield _group(kept, tags, formats)
+            yield _group(kept, tags, formats, wanted, texts)
             kept, size_bytes = [], 0
         rest = bytes(run.data[whole * run.page_bytes :])
         if rest:
@@ -246,10 +238,12 @@ def _groups(runs: list[PageRun], tags: list[dict[str, int]], formats: Formats, f
             kept.append(run)
             size_bytes += len(run.data)
     if kept:
-        yield _group(kept, tags, formats)
+        yield _group(kept, tags, formats, wanted, texts)
 
 
-def _group(runs: list[PageRun], tags: list[dict[str, int]], formats: Formats) -> _Group:
+def _group(
+    runs: list[PageRun], words: list[dict[str, int]], formats: Formats, wanted: dict[int, Wanted], texts: Texts
+) -> _Group:
     try:
         space = _threads.space
     except AttributeError:
@@ -261,17 +255,26 @@ def _group(runs: list[PageRun], tags: list[dict[str, int]], formats: Formats) ->
     before = np.cumsum([0, *pages[:-1]])
     number = (np.array([run.first_page for run in runs], np.int64) - before)[run_of] + np.arange(len(run_of))
     arrival_ns = np.array([run.arrival_ns for run in runs], np.int64)[run_of]
-    ordered = ftrace_pages.by_id(walked, number, arrival_ns, space)
-    codes = [np.array([code[run.stream[i]] for run in runs], np.int32) for i, code in enumerate(tags)]
-    return _Group(runs, octets, walked, ordered, run_of, number, codes)
+    tags: dict[str, npt.NDArray[np.int32] | int] = {}
+    for i, name in enumerate((*Stream._fields, "cpu")):
+        values = [run.cpu if name == "cpu" else words[i][run.stream[i]] for run in runs]
+        # The pages of a CPU come one behind the other, so that most groups have one value.
+        tags[name] = values[0] if len(set(values)) == 1 else np.array(values, np.int32)
+    for each in np.flatnonzero(walked.counts).tolist():
+        if each not in wanted and each in formats.events:
+            wanted[each] = ftrace_columns.wanted(formats.events[each])
+    differ = any(not isinstance(values, int) for values in tags.values())
+    cut = ftrace_cut.cut(octets, walked, wanted, (number, arrival_ns), texts, space, pages=differ)
+    return _Group(runs, octets, walked, *cut, run_of, number, arrival_ns, tags)
 
 
 def _report(group: _Group, found: Events) -> None:
     walked, page_bytes = group.walked, group.runs[0].page_bytes
     found.pages += len(group.number)
     found.events += len(walked.page)
-    for i, run in enumerate(group.runs):
-        found.by_stream[run.stream] += int(walked.events[group.run_of == i].sum())
+    of_runs = np.bincount(group.run_of, walked.events, len(group.runs))
+    for run, events in zip(group.runs, of_runs.tolist(), strict=True):
+        found.by_stream[run.stream] += int(events)
 
     def where(page: int) -> tuple[Stream, int, int]:
         run = group.runs[int(group.run_of[page])]
@@ -287,27 +290,22 @@ def _report(group: _Group, found: Events) -> None:
 
 
 # Of columns of words the numbers.
-def _place(group: _Group, rows: _Rows, same: _Same) -> dict[str, pa.Array]:
-    ordered = group.ordered
-    page = ordered.page[rows]
-    arrays: dict[str, pa.Array] = {}
-    cpu = np.array([run.cpu for run in group.runs], np.int32)
-    for name, values in (*zip(Stream._fields, group.codes, strict=True), ("cpu", cpu)):
-        # The pages of a CPU come one behind the other, so that most groups have one value.
-        if (values == values[0]).all():
-            arrays[name] = same.column(int(values[0]), len(page))
-        else:
-            arrays[name] = pa.array(values[group.run_of][page])
-    arrays["page"] = pa.array(ordered.number[rows])
-    arrays["position"] = pa.array(ordered.position[rows])
-    arrays["ts_ns"] = pa.array(ordered.ts[rows])
-    arrays["arrival_ns"] = pa.array(ordered.arrival_ns[rows])
+def _place(group: _Group, part: Part, same: _Same) -> dict[str, pa.Array]:
+    arrays = _tags(group, part.page, len(part.ts), same)
+    arrays["page"], arrays["position"] = pa.array(part.number), pa.array(part.position)
+    arrays["ts_ns"], arrays["arrival_ns"] = pa.array(part.ts), pa.array(part.arrival_ns)
     return arrays
 
 
-def _fields(group: _Group, rows: _Rows, event: Format, formats: Formats, table: _Table) -> dict[str, pa.Array]:
-    starts, lengths = group.ordered.start[rows], group.ordered.length[rows]
-    found = ftrace_columns.Rows(group.octets, starts, lengths, event, big_endian=formats.header.big_endian)
+def _tags(group: _Group, page: npt.NDArray[Any] | None, rows: int, same: _Same) -> dict[str, pa.Array]:
+    return {
+        name: same.column(values, rows) if isinstance(values, int) else pa.array(values[group.run_of[page]])
+        for name, values in group.tags.items()
+    }
+
+
+def _fields(group: _Group, part: Part, event: Format, formats: Formats, table: _Table) -> dict[str, pa.Array]:
+    found = ftrace_columns.Rows(group.octets, part, event, big_endian=formats.header.big_endian)
     arrays = ftrace_columns.context_arrays(found, event)
     return arrays | {
         column.name: ftrace_columns.column_array(found, column, table.words.get(column.name, {}))
@@ -321,11 +319,23 @@ def _dangling(arrays: dict[str, pa.Array], table: str, own: list[ftrace_columns.
             found.dangling[table, column.name] += arrays[column.name].null_count
 
 
-def _unknown(group: _Group, rows: _Rows, same: _Same, number: int, reason: str, table: _Table) -> None:
-    arrays = _place(group, rows, same)
-    starts, lengths = group.ordered.start[rows], group.ordered.length[rows]
+def _unknown(group: _Group, formats: Formats, same: _Same, table: _Table, found: Events) -> None:
+    walked, rows = group.walked, group.others
+    ids, page = walked.event_id[rows], walked.page[rows]
+    described = np.zeros(ftrace_pages.IDS, np.bool_)
+    for number, count in Counter(ids.tolist()).items():
+        if number in formats.events:
+            described[number] = True
+            found.short[formats.table_names[number]] += count
+        else:
+            found.unknown[number] += count
     words = table.words["reason"]
-    arrays["event_id"] = same.column(number, len(starts))
-    arrays["reason"] = same.column(words.setdefault(reason, len(words)), len(starts))
+    short, unknown = (words.setdefault(reason, len(words)) for reason in ("short", "unknown id"))
+    arrays = _tags(group, page, len(rows), same)
+    arrays["page"], arrays["position"] = pa.array(group.number[page]), pa.array(walked.position[rows])
+    arrays["ts_ns"], arrays["arrival_ns"] = pa.array(walked.ts[rows]), pa.array(group.arrival_ns[page])
+    arrays["event_id"] = pa.array(ids.astype(np.int32))
+    arrays["reason"] = pa.array(np.where(described[ids], short, unknown).astype(np.int32))
+    starts, lengths = walked.start[rows], walked.length[rows].astype(np.int64)
     arrays["data"] = slice_columns.binaries(Slices(group.octets, starts, lengths))
     table.add(arrays)

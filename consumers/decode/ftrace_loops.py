@@ -1,12 +1,12 @@
-"""The compiled loops of the trace decoder: pages to columns of events.
+"""The compiled loop over trace pages: where each event is, and when it was.
 
 Nothing is exported to users of the decoder; `ftrace_pages` checks their arguments and allocates.
 
 Why numba: the walk is one branch per record, which NumPy can only do in lock-step over pages, thirty times slower; a
 C extension would need a compiler wherever a collector is installed, numba brings its own.
 
-No loop reads outside what it was given. Each page is a slice of its own and every read of it is behind a comparison
-with `end`, which is compared with the length of the slice. With NUMBA_BOUNDSCHECK=1 in the environment the compiled
+It reads nothing outside what it was given. Each page is a slice of its own and every read of it is behind a comparison
+with `end`, which is compared with the length of the page. With NUMBA_BOUNDSCHECK=1 in the environment the compiled
 code raises IndexError for any index outside an array; the fuzzing tests run in that mode too.
 
 Source of the format: kernel/trace/ring_buffer.c (`rb_update_event`, `rb_event_discard`, `check_buffer`,
@@ -22,11 +22,10 @@ from consumers.compiled import compiled
 
 _INT: Final = numba.int64
 # What is only read may be read-only, and at any address.
-_OCTETS: Final = numba.types.Array(numba.uint8, 1, "C", readonly=True)
+_FOURS: Final = numba.types.Array(numba.uint32, 1, "A", readonly=True, aligned=False)
 _INT32S, _INT64S, _UINT16S, _UINT8S = numba.int32[::1], numba.int64[::1], numba.uint16[::1], numba.uint8[::1]
-_LAYOUT: Final = numba.types.Tuple((_INT, _INT, _INT, numba.boolean))
-_COLUMNS: Final = numba.types.Tuple((_INT32S, _INT32S, _INT64S, _UINT16S, _INT64S, _INT32S))
-_SORTED: Final = numba.types.Tuple((_INT32S, _INT64S, _INT32S, _INT64S, _INT64S, _INT64S, _INT64S))
+_LAYOUT: Final = numba.types.Tuple((_INT, _INT, _INT, numba.boolean, numba.boolean))
+EVENTS: Final = numba.types.Tuple((_INT32S, _INT32S, _INT64S, _UINT16S, _INT64S, _INT32S))
 _BY_PAGE: Final = numba.types.Tuple((_INT32S, _INT64S, _UINT8S, _INT32S))
 
 # Codes of `ftrace_pages.Fault`, as plain numbers for the compiler.
@@ -51,50 +50,58 @@ _STAMP_BITS: Final = 59
 _STAMP_TOP: Final = -(1 << _STAMP_BITS)
 
 
-@compiled(_OCTETS, _INT, numba.boolean)
-def _u32(page: Any, at: Any, big: Any) -> Any:
-    a, b, c, d = np.int64(page[at]), np.int64(page[at + 1]), np.int64(page[at + 2]), np.int64(page[at + 3])
-    if big:
-        return a << 24 | b << 16 | c << 8 | d
-    return d << 24 | c << 16 | b << 8 | a
+@compiled(numba.uint32)
+def _swapped(word: Any) -> Any:
+    half = word >> np.uint32(16) | word << np.uint32(16)
+    return half >> np.uint32(8) & np.uint32(0x00FF00FF) | half << np.uint32(8) & np.uint32(0xFF00FF00)
 
 
-@compiled(_OCTETS, _INT, numba.boolean)
-def _i64(page: Any, at: Any, big: Any) -> Any:
-    first, second = _u32(page, at, big), _u32(page, at + 4, big)
-    return first << 32 | second if big else second << 32 | first
+# The word from byte `at` on.
+@compiled(_FOURS, _INT, numba.boolean)
+def _u32(fours: Any, at: Any, swap: Any) -> Any:
+    word = np.uint32(fours[np.uint64(at)])
+    return np.int64(_swapped(word) if swap else word)
 
 
-@compiled(_OCTETS, _LAYOUT)
-def _page_header(page: Any, layout: Any) -> Any:
-    data_offset, commit_offset, commit_bytes, big = layout
-    commit = _u32(page, commit_offset + (4 if big and commit_bytes == 8 else 0), big)
+@compiled(_FOURS, _INT, _LAYOUT)
+def _i64(fours: Any, at: Any, layout: Any) -> Any:
+    first, second = _u32(fours, at, layout[4]), _u32(fours, at + 4, layout[4])
+    return first << 32 | second if layout[3] else second << 32 | first
+
+
+@compiled(_FOURS, _LAYOUT)
+def _page_header(fours: Any, layout: Any) -> Any:
+    data_offset, commit_offset, commit_bytes, big, swap = layout
+    page_bytes = len(fours) + 3
+    commit = _u32(fours, commit_offset + (4 if big and commit_bytes == 8 else 0), swap)
     end = data_offset + (commit & _SIZE_MASK)
     fault, lost = NO_FAULT, 0
-    if end > len(page):
+    if end > page_bytes:
         fault, end = FAULT_COMMIT, data_offset
     if commit & _MISSED_EVENTS:
-        if commit & _MISSED_STORED and fault == NO_FAULT and end + commit_bytes <= len(page):
-            lost = _i64(page, end, big) if commit_bytes == 8 else _u32(page, end, big)
+        if commit & _MISSED_STORED and fault == NO_FAULT and end + commit_bytes <= page_bytes:
+            lost = _i64(fours, end, layout) if commit_bytes == 8 else _u32(fours, end, swap)
         if lost <= 0:
             lost = LOST_UNKNOWN
-    return _i64(page, 0, big), end, fault, lost
+    return _i64(fours, 0, layout), end, fault, lost
 
 
-@compiled(_OCTETS, _INT, _LAYOUT, _INT, _COLUMNS, _BY_PAGE)
-def _walk_page(page: Any, number: Any, layout: Any, row: Any, columns: Any, by_page: Any) -> Any:  # noqa: C901 - one branch per type of record
+@compiled(_FOURS, _INT, _INT, _LAYOUT, _INT, EVENTS, _BY_PAGE, _INT64S)
+def _walk_page(  # noqa: C901 - one branch per type of record
+    fours: Any, number: Any, base: Any, layout: Any, row: Any, columns: Any, by_page: Any, counts: Any
+) -> Any:
     page_of, position_of, ts_of, id_of, start_of, length_of = columns
-    first, base, at, big = row, number * len(page), layout[0], layout[3]
-    ts, end, fault, lost = _page_header(page, layout)
+    first, at, big, swap = row, layout[0], layout[3], layout[4]
+    ts, end, fault, lost = _page_header(fours, layout)
     while at < end:
         # Every type but the short events has a second word.
-        word = _u32(page, at, big) if at + 4 <= end else 0
+        word = _u32(fours, at, swap) if at + 4 <= end else 0
         kind, delta = (word >> 27, word & _DELTA_MASK) if big else (word & 31, word >> 5)
         short = 0 < kind < _PADDING
         if at + (4 if short else 8) > end:
             fault = FAULT_BEYOND
             break
-        extra = 4 * kind if short else _u32(page, at + 4, big)
+        extra = 4 * kind if short else _u32(fours, at + 4, swap)
         if kind == _TIME_EXTEND:
             ts += (extra << _DELTA_BITS) + delta
             at += 8
@@ -124,10 +131,14 @@ def _walk_page(page: Any, number: Any, layout: Any, row: Any, columns: Any, by_p
             ts += delta
         if kind != _PADDING:
             start, length = (at + 4, extra) if short else (at + 8, extra - 4)
-            page_of[row], position_of[row], ts_of[row] = number, row - first, ts
-            low, high = (page[start + 1], page[start]) if big else (page[start], page[start + 1])
-            id_of[row] = np.int64(high) << 8 | low
-            start_of[row], length_of[row] = base + start, length
+            slot = np.uint64(row)
+            page_of[slot], position_of[slot], ts_of[slot] = number, row - first, ts
+            # An id is followed by two more bytes of the event, or by padding.
+            head = _u32(fours, start, swap)
+            event_id = np.uint64(head >> 16 if big else head & 0xFFFF)
+            id_of[slot] = event_id
+            counts[event_id] += 1
+            start_of[slot], length_of[slot] = base + start, length
             row += 1
         at = after
     events, losses, faults, fault_at = by_page
@@ -135,33 +146,18 @@ def _walk_page(page: Any, number: Any, layout: Any, row: Any, columns: Any, by_p
     return row
 
 
-@compiled(_OCTETS, _INT, numba.types.Tuple((_INT, _INT, _INT, _INT, numba.boolean)), _COLUMNS, _BY_PAGE)
-def walk(data: Any, pages: Any, layout: Any, columns: Any, by_page: Any) -> Any:
+@compiled(
+    _FOURS, _INT, numba.types.Tuple((_INT, _INT, _INT, _INT, numba.boolean, numba.boolean)), EVENTS, _BY_PAGE, _INT64S
+)
+def walk(fours: Any, pages: Any, layout: Any, columns: Any, by_page: Any, counts: Any) -> Any:
     """Fill `columns` with the data events of `pages` pages and `by_page` with what each page says.
 
-    `layout` is (page_bytes, data_offset, commit_offset, commit_bytes, big); `columns` are (page, position, ts, id,
-    start, length), `by_page` (events, lost, fault, fault_at). Returns the number of events.
+    `fours` are the four bytes from each byte on; `layout` is (page_bytes, data_offset, commit_offset, commit_bytes,
+    big, swap), the last says whether numbers are in the other order than this machine's. `columns` are (page, position,
+    ts, id, start, length), `by_page` (events, lost, fault, fault_at). Returns the number of events.
     """
     page_bytes, row = layout[0], 0
     for number in range(pages):
-        page = data[number * page_bytes : (number + 1) * page_bytes]
-        row = _walk_page(page, number, layout[1:], row, columns, by_page)
+        base = number * page_bytes
+        row = _walk_page(fours[base : base + page_bytes - 3], number, base, layout[1:], row, columns, by_page, counts)
     return row
-
-
-@compiled(_COLUMNS, _INT64S, _INT64S, _INT64S, _SORTED)
-def sort_by_id(columns: Any, number_of: Any, arrival_of: Any, slots: Any, ordered: Any) -> None:
-    """Put events into the order of their ids, those of one id as they came: one pass, where NumPy takes one a column.
-
-    `columns` are as `walk` fills them, all of the same length as those of `ordered`: (page, number, position, ts,
-    arrival, start, length); `number_of` and `arrival_of` are by page. `slots` has for each of 65,536 ids the row of its
-    first event, and ends as that of the next id's.
-    """
-    page_of, position_of, ts_of, id_of, start_of, length_of = columns
-    pages, numbers, positions, times, arrivals, starts, lengths = ordered
-    for row in range(len(id_of)):
-        page, slot = page_of[row], slots[id_of[row]]
-        slots[id_of[row]] = slot + 1
-        pages[slot], numbers[slot], arrivals[slot] = page, number_of[page], arrival_of[page]
-        positions[slot], times[slot] = position_of[row], ts_of[row]
-        starts[slot], lengths[slot] = start_of[row], length_of[row]

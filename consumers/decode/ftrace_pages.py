@@ -19,6 +19,7 @@ plainly, in the tests.
 Source: kernel/trace/ring_buffer.c, include/linux/ring_buffer.h, Documentation/trace/ring-buffer-design.rst.
 """
 
+import sys
 from enum import IntEnum
 from importlib import import_module
 from typing import Any, Final, NamedTuple
@@ -26,6 +27,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from consumers.decode import slice_columns
 from consumers.decode.ftrace_format import PageHeader
 from consumers.decode.slices import Bytes, Ints
 from schemas import limits
@@ -37,8 +39,11 @@ _SIZE_MASK: Final = (1 << 27) - 1
 _MISSED: Final = 1 << 31
 _STORED: Final = 1 << 30
 _COLUMN_TYPES: Final = (np.int32, np.int32, np.int64, np.uint16, np.int64, np.int32)
-_PASSING_TYPES: Final = (np.int32, np.int64, np.int64)
-_IDS: Final = 1 << 16
+_BIG_HERE: Final = sys.byteorder == "big"
+#: An event's id has 16 bits.
+IDS: Final = 1 << 16
+# More is not kept for the next time: only the fields of a hostile format overlap so often.
+_PASSING_WORDS_MAX: Final = 4 << 20
 _BY_PAGE_TYPES: Final = (np.int32, np.int64, np.uint8, np.int32)
 
 
@@ -66,7 +71,7 @@ class Walked(NamedTuple):
     By event: `page` (index), `position` (its number among the page's events), `ts` (in the ring's clock, ns unless
     that counts otherwise), `event_id`, and `start` and `length` of the payload, bytes in the whole buffer. By page:
     `events`, `lost` before the page's first event (0 none, -1 a number that the kernel did not keep), `fault`, and
-    `fault_at`, the byte in the page at which reading ended.
+    `fault_at`, the byte in the page at which reading ended. By id, of which there are `IDS`: `counts` of events.
     """
 
     page: Int32s
@@ -79,6 +84,7 @@ class Walked(NamedTuple):
     lost: Ints
     fault: Bytes
     fault_at: Int32s
+    counts: Ints
 
 
 class Heads(NamedTuple):
@@ -93,31 +99,14 @@ class Heads(NamedTuple):
     lost: list[tuple[int, int | None]]
 
 
-class Sorted(NamedTuple):
-    """Events in the order of their ids, those of one id as they came.
-
-    By event: `page` (index), `number` (of the page in its stream), `position`, `ts`, `arrival_ns` (of the page),
-    `start` and `length` of the payload. `ids` has each id, with its first row and the one behind its last. With a
-    `space`, `page`, `start` and `length` are valid until the next walk in it.
-    """
-
-    page: Int32s
-    number: Ints
-    position: Int32s
-    ts: Ints
-    arrival_ns: Ints
-    start: Ints
-    length: Ints
-    ids: list[tuple[int, int, int]]
-
-
 class Space:
     """Memory that is used again and again: fresh pages of the system's cost more than the walk itself."""
 
     def __init__(self) -> None:
         self._octets = np.empty(0, np.uint8)
         self._columns: tuple[Any, ...] = tuple(np.empty(0, type_) for type_ in _COLUMN_TYPES)
-        self._passing: tuple[Any, ...] = tuple(np.empty(0, type_) for type_ in _PASSING_TYPES)
+        self._passing = np.empty(0, np.uint64)
+        self._others = np.empty(0, np.int64)
 
     def joined(self, parts: list[Any]) -> Bytes:
         """Return the bytes of `parts` one behind the other, valid until the next call."""
@@ -136,11 +125,19 @@ class Space:
             self._columns = tuple(np.empty(rows, type_) for type_ in _COLUMN_TYPES)
         return self._columns
 
-    def passing(self, rows: int) -> tuple[Any, ...]:
-        """Return page, start and length of at least `rows` for a `Sorted`, valid until the next call."""
-        if rows > len(self._passing[0]):
-            self._passing = tuple(np.empty(rows, type_) for type_ in _PASSING_TYPES)
+    def passing(self, words: int) -> npt.NDArray[np.uint64]:
+        """Return at least that many words of eight bytes, valid until the next call; a great many are not kept."""
+        if words > _PASSING_WORDS_MAX:
+            return np.empty(words, np.uint64)
+        if words > len(self._passing):
+            self._passing = np.empty(words, np.uint64)
         return self._passing
+
+    def others(self, rows: int) -> Ints:
+        """Return at least that many numbers, valid until the next call."""
+        if rows > len(self._others):
+            self._others = np.empty(rows, np.int64)
+        return self._others
 
 
 def fits(header: PageHeader, page_bytes: int) -> bool:
@@ -182,24 +179,13 @@ def walk(data: Any, header: PageHeader, page_bytes: int, space: Space | None = N
     pages, rest = divmod(len(octets), page_bytes)
     assert rest == 0, "whole pages"
     most = pages * ((page_bytes - header.data_offset) // _RECORD_BYTES_MIN)
-    layout = (page_bytes, header.data_offset, header.commit_offset, header.commit_bytes, header.big_endian)
+    big = header.big_endian
+    layout = (page_bytes, header.data_offset, header.commit_offset, header.commit_bytes, big, big != _BIG_HERE)
     columns = (space or Space()).columns(most)
     by_page: tuple[Any, ...] = tuple(np.empty(pages, type_) for type_ in _BY_PAGE_TYPES)
+    fours = slice_columns.from_each_byte(octets, np.uint32)
+    counts: Any = np.zeros(IDS, np.int64)
     # Not imported above: the compiler takes half a second and 60 MiB, which a command that reads no pages need not.
-    found = import_module("consumers.decode.ftrace_loops").walk(octets, pages, layout, columns, by_page)
-    return Walked(*[column[:found] for column in columns], *by_page)
-
-
-def by_id(walked: Walked, number: Ints, arrival_ns: Ints, space: Space | None = None) -> Sorted:
-    """Return the events of `walked` by their ids; `number` and `arrival_ns` are by page."""
-    counts = np.bincount(walked.event_id, minlength=_IDS)
-    ends = np.cumsum(counts)
-    rows = len(walked.page)
-    page, start, length = (column[:rows] for column in (space or Space()).passing(rows))
-    numbers, times, arrivals = (np.empty(rows, np.int64) for _ in range(3))
-    ordered = (page, numbers, np.empty(rows, np.int32), times, arrivals, start, length)
-    columns = (walked.page, walked.position, walked.ts, walked.event_id, walked.start, walked.length)
-    import_module("consumers.decode.ftrace_loops").sort_by_id(columns, number, arrival_ns, ends - counts, ordered)
-    ids = np.flatnonzero(counts)
-    spans = zip(ids.tolist(), (ends - counts)[ids].tolist(), ends[ids].tolist(), strict=True)
-    return Sorted(*ordered, list(spans))
+    loops = import_module("consumers.decode.ftrace_loops")
+    found = loops.walk(fours, pages, layout, columns, by_page, counts)
+    return Walked(*(column[:found] for column in columns), *(*by_page, counts))

@@ -2,7 +2,6 @@
 
 import os
 import sys
-import threading
 from importlib import import_module
 from typing import Any, Final, NamedTuple
 
@@ -19,9 +18,6 @@ Words64 = npt.NDArray[np.uint64]
 Words = dict[str, int]
 # Secret, so that nobody can make slices collide.
 _SEED: Final = np.uint64(int.from_bytes(os.urandom(8)))
-_threads: Final = threading.local()
-#: More is not kept for the next time: only the fields of a hostile format overlap so often.
-_PASSING_WORDS_MAX: Final = 4 << 20
 
 
 class Slices(NamedTuple):
@@ -45,28 +41,10 @@ def gathered(octets: Bytes, starts: Ints, size: int) -> Bytes:
     return rows
 
 
-def cut(
-    octets: Bytes, starts: Ints, places: list[tuple[int, int]], word_offsets: list[int]
-) -> tuple[list[Numbers], list[Words64]]:
-    """Return columns of unsigned numbers: for each row those behind its start, all of them in `octets`.
-
-    Of `places` each is an offset and the size of its numbers, 1, 2, 4 or 8 bytes; they are in this machine's byte
-    order. Further columns of eight bytes, from each of `word_offsets` on, are valid until this thread's next call.
-    """
-    rows = len(starts)
-    begins = np.cumsum([0, *(-(-rows * size // 8) * 8 for _, size in places)])
-    memory = np.empty(int(begins[-1]), np.uint8)
-    words = _passing(len(word_offsets) * rows).reshape(len(word_offsets), rows)
-    offsets, sizes = (np.array([place[i] for place in places], np.int64) for i in (0, 1))
-    views = (octets, *(_from_each_byte(octets, type_) for type_ in (np.uint16, np.uint32, np.uint64)))
-    columns = tuple(memory.view(type_) for type_ in (np.uint8, np.uint16, np.uint32, np.uint64))
-    further = np.array(word_offsets, np.int64)
-    _loops().cut(views, starts, offsets, sizes, begins[:-1] // np.maximum(sizes, 1), columns, further, words)
-    found = [
-        memory[begin : begin + rows * size].view(f"u{size}")
-        for begin, (_, size) in zip(begins[:-1].tolist(), places, strict=True)
-    ]
-    return found, list(words)
+def from_each_byte(octets: Bytes, type_: Any) -> Numbers:
+    """Return the number in the bytes from each byte on."""
+    size = np.dtype(type_).itemsize
+    return np.ndarray((max(0, len(octets) - size + 1),), type_, octets, strides=(1,))
 
 
 def interned(slices: Slices) -> tuple[Codes, list[bytes]]:
@@ -93,6 +71,20 @@ def interned_pairs(first: Words64, last: Words64, size: int) -> tuple[Codes, lis
     ]
 
 
+def seen(codes: Codes, count: int) -> list[bool]:
+    """Return which numbers below `count` are among `codes`, all of which are."""
+    found = np.zeros(count, np.uint8)
+    _loops().mark(codes, found)
+    return found.astype(np.bool_).tolist()
+
+
+def renumber(codes: Codes, numbers: Codes) -> None:
+    """Put `numbers[code]` in the place of each of `codes`, which are from 0 on and within `numbers`."""
+    # Of a first batch they are so already.
+    if (numbers != np.arange(len(numbers))).any():
+        _loops().renumber(codes, numbers)
+
+
 def joined(slices: Slices) -> tuple[npt.NDArray[np.int32], Bytes]:
     """Return the slices one behind the other, and in front of them where each begins and the last one ends."""
     offsets = np.zeros(len(slices.starts) + 1, np.int64)
@@ -117,24 +109,8 @@ def bools(values: Mask) -> pa.Array:
     return pa.Array.from_buffers(pa.bool_(), len(values), [None, pa.py_buffer(bits)])
 
 
-# Memory that is used again and again: fresh pages of the system's cost more than what is put there.
-def _passing(words: int) -> Words64:
-    if words > _PASSING_WORDS_MAX:
-        return np.empty(words, np.uint64)
-    held: Words64 | None = getattr(_threads, "passing", None)
-    if held is None or len(held) < words:
-        held = _threads.passing = np.empty(words, np.uint64)
-    return held[:words]
-
-
 def _eights(octets: Bytes) -> npt.NDArray[np.uint64]:
-    return _from_each_byte(octets, np.uint64)
-
-
-# The number in the bytes from each byte on.
-def _from_each_byte(octets: Bytes, type_: Any) -> npt.NDArray[Any]:
-    size = np.dtype(type_).itemsize
-    return np.ndarray((max(0, len(octets) - size + 1),), type_, octets, strides=(1,))
+    return from_each_byte(octets, np.uint64)
 
 
 def _loops() -> Any:

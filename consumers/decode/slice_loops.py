@@ -1,4 +1,4 @@
-"""The compiled loops over slices of bytes: cut integers out of them, number the different ones, copy them elsewhere.
+"""The compiled loops over slices of bytes: number the different ones, copy them elsewhere.
 
 `slice_columns` checks their arguments and allocates. Why numba: `ftrace_loops` says it.
 
@@ -17,15 +17,9 @@ _INT: Final = numba.int64
 # What is only read may be read-only, and at any address.
 _OCTETS: Final = numba.types.Array(numba.uint8, 1, "C", readonly=True)
 _WORDS: Final = numba.types.Array(numba.uint64, 1, "A", readonly=True, aligned=False)
-_FOURS: Final = numba.types.Array(numba.uint32, 1, "A", readonly=True, aligned=False)
-_TWOS: Final = numba.types.Array(numba.uint16, 1, "A", readonly=True, aligned=False)
 _WORDS_OUT: Final = numba.types.Array(numba.uint64, 1, "A", aligned=False)
 _STARTS: Final = numba.types.Array(numba.int64, 1, "C", readonly=True)
 _INT32S, _INT64S, _UINT8S, _UINT64S = numba.int32[::1], numba.int64[::1], numba.uint8[::1], numba.uint64[::1]
-_VIEWS: Final = numba.types.Tuple((_OCTETS, _TWOS, _FOURS, _WORDS))
-_COLUMNS: Final = numba.types.Tuple((_UINT8S, numba.uint16[::1], numba.uint32[::1], numba.uint64[::1]))
-# So many rows are cut at a time: what one column took of a row's bytes is still in the cache for the next.
-_BLOCK_ROWS: Final = 256
 _TABLE_SLOTS: Final = 256
 
 
@@ -45,40 +39,6 @@ def gather(data: Any, words: Any, starts: Any, size: Any, rows: Any, row_words: 
             at += 1
 
 
-@compiled(_VIEWS, _STARTS, _STARTS, _STARTS, _STARTS, _COLUMNS, _STARTS, numba.uint64[:, ::1])
-def cut(  # noqa: C901 - one loop for each size
-    views: Any, starts: Any, offsets: Any, sizes: Any, places: Any, columns: Any, word_offsets: Any, words: Any
-) -> None:
-    """Fill columns with numbers of 1, 2, 4 or 8 bytes: of column i those `offsets[i]` behind each of `starts`.
-
-    `views` are the bytes, and the two, four and eight bytes from each byte on; `columns` one piece of memory as numbers
-    of each size, in which column i begins with number `places[i]` of its own size. `words` are further columns of eight
-    bytes, as `word_offsets` say.
-    """
-    data, twos, fours, eights = views
-    columns1, columns2, columns4, columns8 = columns
-    for first in range(0, len(starts), _BLOCK_ROWS):
-        end = min(first + _BLOCK_ROWS, len(starts))
-        for column in range(len(offsets)):
-            offset, size, place = offsets[column], sizes[column], places[column]
-            if size == 8:
-                for row in range(first, end):
-                    columns8[place + row] = eights[starts[row] + offset]
-            elif size == 4:
-                for row in range(first, end):
-                    columns4[place + row] = fours[starts[row] + offset]
-            elif size == 2:
-                for row in range(first, end):
-                    columns2[place + row] = twos[starts[row] + offset]
-            else:
-                for row in range(first, end):
-                    columns1[place + row] = data[starts[row] + offset]
-        for column in range(len(word_offsets)):
-            offset = word_offsets[column]
-            for row in range(first, end):
-                words[column, row] = eights[starts[row] + offset]
-
-
 @compiled(_OCTETS, _WORDS, _INT, _INT, numba.uint64)
 def _hash(data: Any, words: Any, start: Any, length: Any, seed: Any) -> Any:
     found = seed ^ np.uint64(length)
@@ -94,7 +54,8 @@ def _hash(data: Any, words: Any, start: Any, length: Any, seed: Any) -> Any:
 
 
 @compiled(numba.uint64, numba.uint64, numba.uint64, _INT)
-def _pair_slot(first: Any, second: Any, seed: Any, size: Any) -> Any:
+def pair_slot(first: Any, second: Any, seed: Any, size: Any) -> Any:
+    """Return where the pair is looked for first in a table of `size`, a power of two."""
     found = (first ^ seed) * np.uint64(0x9E3779B97F4A7C15)
     found = (found ^ found >> np.uint64(29) ^ second) * np.uint64(0xC2B2AE3D27D4EB4F)
     return np.int64((found ^ found >> np.uint64(32)) & np.uint64(size - 1))
@@ -191,7 +152,7 @@ def _intern_some_pairs(
     mask = len(table) - 1
     while row < len(firsts):
         first, second = firsts[row], seconds[row]
-        slot = _pair_slot(first, second, seed, mask + 1)
+        slot = pair_slot(first, second, seed, mask + 1)
         code = table[slot]
         while code >= 0 and (left[code] != first or right[code] != second):
             slot = (slot + 1) & mask
@@ -215,7 +176,7 @@ def intern_pairs(firsts: Any, seconds: Any, seed: Any, codes: Any, rows: Any) ->
     while True:
         table = np.full(size, -1, np.int32)
         for each in range(count):
-            slot = _pair_slot(left[each], right[each], seed, size)
+            slot = pair_slot(left[each], right[each], seed, size)
             while table[slot] >= 0:
                 slot = (slot + 1) & (size - 1)
             table[slot] = each
@@ -223,6 +184,20 @@ def intern_pairs(firsts: Any, seconds: Any, seed: Any, codes: Any, rows: Any) ->
         if row == len(firsts):
             return count
         size *= 4
+
+
+@compiled(_INT32S, _UINT8S)
+def mark(codes: Any, seen: Any) -> None:
+    """Put 1 into `seen` at each of `codes`, which are indices of it."""
+    for row in range(len(codes)):
+        seen[codes[row]] = 1
+
+
+@compiled(_INT32S, _INT32S)
+def renumber(codes: Any, numbers: Any) -> None:
+    """Put `numbers[code]` in the place of each of `codes`, which are indices of `numbers`."""
+    for row in range(len(codes)):
+        codes[row] = numbers[codes[row]]
 
 
 @compiled(_OCTETS, _STARTS, _STARTS, _UINT8S)

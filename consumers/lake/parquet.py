@@ -18,13 +18,14 @@ from schemas.errors import StorageError
 ROW_GROUP_ROWS: Final = 491_520
 # The encoders work on so many values at a time: by 1,024, the default, a seventh of the time goes into beginning anew.
 _BATCH_ROWS: Final = 16_384
-# Of zstd, and for ranks of bytes, where a higher one saves a twentieth and takes hardly longer. What is written for
-# good takes twice the time, and a tenth less room.
-_LEVELS: Final = (1, 3)
+# Of zstd. What is written for good has it everywhere, a higher level for ranks of bytes, where that saves a twentieth
+# and takes hardly longer; what a commit writes has it for free text and the like. There all that an encoding has made
+# small already has LZ4: a quarter less time for all of a trace event, and a third more room until its hour is over.
+_LEVEL: Final = 1
 _DENSE_LEVELS: Final = (6, 9)
 # Where a range of values lets a reader pass over rows, beside all that counts up. Elsewhere it finds next to nothing,
 # and to look for it costs as much as a dictionary column's encoding, and a tenth of a free text's.
-_RANGED: Final = ("machine", "boot_id", "cpu")
+_RANGED: Final = ("machine", "cpu")
 
 
 class FileStats(NamedTuple):
@@ -44,10 +45,12 @@ def write_table(table: pa.Table, spec: TableSpec, path: Path, metadata: dict[str
     Raises:
         StorageError: the disk refuses.
     """
-    schema = table.schema
-    if metadata:
-        schema = schema.with_metadata({**(schema.metadata or {}), **metadata})
-    return write_tables([table], schema, spec, path)
+    # What is nowhere null need not say so for each row, which takes longer than the encoding itself.
+    fields = [
+        each.with_nullable(bool(column.null_count)) for each, column in zip(table.schema, table.columns, strict=True)
+    ]
+    schema = pa.schema(fields, {**(table.schema.metadata or {}), **(metadata or {})})
+    return write_tables([table.cast(schema)], schema, spec, path)
 
 
 def write_tables(
@@ -64,17 +67,22 @@ def write_tables(
     ranged = {*_RANGED, *spec.delta_columns}
     encodings = [(name, "DELTA_BINARY_PACKED") for name in spec.delta_columns]
     encodings += [(name, "BYTE_STREAM_SPLIT") for name in spec.split_columns]
-    level, split_level = _DENSE_LEVELS if dense else _LEVELS
+    encodings = [(name, kind) for name, kind in encodings if name in present]
+    dictionaries = [name for name in spec.dictionary_columns if name in present]
+    small = {*dictionaries, *(name for name, _ in encodings)}
+    level, split_level = _DENSE_LEVELS if dense else (_LEVEL, _LEVEL)
+    codecs = {name: "zstd" if dense or name not in small else "lz4" for name in present}
+    levels = {name: split_level if name in spec.split_columns else level for name in present if codecs[name] == "zstd"}
     rows, ranges = 0, []
     try:
         with pq.ParquetWriter(
             path,
             schema,
-            compression="zstd",
-            compression_level={name: split_level if name in spec.split_columns else level for name in present},
+            compression=codecs,
+            compression_level=levels,
             write_batch_size=_BATCH_ROWS,
-            use_dictionary=[name for name in spec.dictionary_columns if name in present],
-            column_encoding={name: kind for name, kind in encodings if name in present},
+            use_dictionary=dictionaries,
+            column_encoding=dict(encodings),
             write_statistics=[name for name in schema.names if name in ranged],
             write_page_index=True,
             write_page_checksum=True,

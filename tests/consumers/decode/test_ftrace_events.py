@@ -81,8 +81,8 @@ def test_what_no_format_describes_is_kept_raw_and_counted():
     assert found.tables["trace_tick"].num_rows == 1
     unknown = found.tables["trace_unknown"].select(["position", "event_id", "reason", "data"]).to_pylist()
     assert unknown == [
-        {"position": 2, "event_id": 7, "reason": "short", "data": short},
         {"position": 1, "event_id": 900, "reason": "unknown id", "data": payload(900, 1, 2)},
+        {"position": 2, "event_id": 7, "reason": "short", "data": short},
     ]
     assert (found.events, found.unknown, found.short) == (3, {900: 1}, {"trace_tick": 1})
 

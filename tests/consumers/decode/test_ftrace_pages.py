@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from consumers.decode import ftrace_format, ftrace_loops, slice_columns
-from consumers.decode.ftrace_pages import Fault, by_id, read_heads, walk
+from consumers.decode.ftrace_pages import IDS, Fault, read_heads, walk
+from tests.consumers.decode.ftrace_plain_cut import check_cut
 from tests.consumers.decode.ftrace_writer import Form, read_page
 
 FORMS = [
@@ -232,24 +233,13 @@ def fuzz(pages, seed, compare_every):
         assert (inside >= form.data_at + 4).all()
         assert (inside + found.length <= form.page_bytes).all()
         assert found.events.sum() == len(found.ts)
-        check_by_id(found)
-        check_gather(np.frombuffer(b"".join(batch), np.uint8), found)
+        assert (found.counts == np.bincount(found.event_id, minlength=IDS)).all()
+        octets = np.frombuffer(b"".join(batch), np.uint8)
+        check_gather(octets, found)
+        check_cut(random_, octets, found)
         faults += np.bincount(found.fault, minlength=len(Fault))
         done += len(batch)
     return faults
-
-
-def check_by_id(found):
-    """Hold the events by their ids against NumPy's own stable sort."""
-    pages = np.arange(len(found.events))
-    ordered = by_id(found, pages + 7, pages * -3)
-    order = np.argsort(found.event_id, kind="stable")
-    for name in ("page", "position", "ts", "start", "length"):
-        assert (getattr(ordered, name) == getattr(found, name)[order]).all(), name
-    assert (ordered.number == ordered.page + 7).all() and (ordered.arrival_ns == ordered.page * -3).all()
-    for number, first, end in ordered.ids:
-        assert first < end and (found.event_id[order[first:end]] == number).all()
-    assert [first for _, first, _ in ordered.ids] == [0, *(end for _, _, end in ordered.ids)][: len(ordered.ids)]
 
 
 # Of a size with and without a rest behind its words of eight bytes; the payload may end where the buffer does.
@@ -258,17 +248,6 @@ def check_gather(octets, found):
         starts = found.start[found.length >= size]
         rows = slice_columns.gathered(octets, starts, size).reshape(-1, size)
         assert (rows == octets[starts[:, None] + np.arange(size)]).all()
-        check_cut(octets, starts, rows)
-
-
-# All numbers that lie in the rows, whose last ones may end where the buffer does.
-def check_cut(octets, starts, rows):
-    size = rows.shape[1]
-    places = [(at, width) for width in (1, 2, 4, 8) for at in range(size - width + 1)]
-    words = list(range(size - 7))
-    numbers, passing = slice_columns.cut(octets, starts, places, words)
-    for (at, width), found in zip([*places, *((at, 8) for at in words)], [*numbers, *passing], strict=True):
-        assert found.tobytes() == rows[:, at : at + width].tobytes(), (at, width)
 
 
 def test_mutated_pages():

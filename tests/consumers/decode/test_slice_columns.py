@@ -1,32 +1,9 @@
-"""Columns out of a buffer of bytes: what is kept for the next time is bounded, and what was handed out stays."""
+"""Slices of a buffer of bytes as numbers: two ways to the same ones."""
 
 import numpy as np
 import pytest
 
 from consumers.decode import slice_columns
-
-OCTETS = np.arange(4000, dtype=np.uint64).view(np.uint8)
-STARTS = np.arange(0, 16_000, 24, dtype=np.int64)
-
-
-@pytest.fixture(autouse=True)
-def nothing_kept():
-    slice_columns._threads.passing = None
-
-
-@pytest.mark.parametrize("most", [0, 1 << 20])
-def test_more_than_is_usual_is_not_kept(most, monkeypatch):
-    monkeypatch.setattr(slice_columns, "_PASSING_WORDS_MAX", most)
-    _, (first, last) = slice_columns.cut(OCTETS, STARTS, [], [0, 8])
-    assert (first == STARTS // 8).all() and (last == STARTS // 8 + 1).all()
-    assert (slice_columns._threads.passing is not None) == bool(most)
-
-
-def test_numbers_outlive_the_next_cut_and_words_do_not():
-    (numbers,), (words,) = slice_columns.cut(OCTETS, STARTS, [(0, 4)], [0])
-    slice_columns.cut(OCTETS, STARTS + 8, [(0, 4)], [0])
-    assert (numbers == STARTS // 8).all()
-    assert (words == STARTS // 8 + 1).all()
 
 
 @pytest.mark.parametrize("different", [1, 127, 128, 129, 5000])
@@ -47,3 +24,14 @@ def test_a_text_of_a_pair_is_as_long_as_it_was(size):
     text = bytes(range(1, size + 1))
     first, last = (np.frombuffer(part, np.uint64) for part in (text[:8], text[-8:]))
     assert slice_columns.interned_pairs(first, last, size)[1] == [text]
+
+
+@pytest.mark.parametrize("numbers", [[0, 1, 2], [2, 0, 1], [5, -1, 5]])
+def test_codes_get_their_numbers(numbers):
+    codes = np.array([2, 0, 1, 0, 2], np.int32)
+    slice_columns.renumber(codes, np.array(numbers, np.int32))
+    assert codes.tolist() == [numbers[code] for code in (2, 0, 1, 0, 2)]
+
+
+def test_what_is_among_codes_was_seen():
+    assert slice_columns.seen(np.array([3, 0, 3], np.int32), 5) == [True, False, False, True, False]
