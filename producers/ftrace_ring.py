@@ -15,7 +15,7 @@ from producers.journal import Journal
 from schemas import ftrace
 
 #: About as many bytes of pages fill one body.
-BODY_BYTES: Final = 512 << 10
+BODY_BYTES: Final = 768 << 10
 # No memory for a page, a CPU that was never there, a snapshot in use: nothing was taken, the next read may succeed.
 _PASSING: Final = frozenset((errno.ENOMEM, errno.ENODEV, errno.EBUSY, errno.EINTR))
 #: Names in `per_cpu/cpuN/stats`, and what they are called in counters.

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from consumers.decode.ftrace_pages import IDS, Space, Walked
-from consumers.decode.memory import Memory
+from consumers.decode.memory import taken
 from consumers.decode.slice_columns import Codes, Numbers, from_each_byte
 from consumers.decode.slices import Bytes, Ints
 
@@ -29,7 +29,6 @@ _TYPE_OF: Final = {1: 0, 2: 1, 4: 2, 8: 3}
 # Columns begin where Arrow wants them to.
 _ALIGNED_BYTES: Final = 64
 _TEXT_SLOTS: Final = 256
-_memory: Final = Memory()
 
 
 class Wanted(NamedTuple):
@@ -159,7 +158,7 @@ def cut(
     for number, rows in zip(ids, walked.counts[ids].tolist(), strict=True):
         _add(plan, number, wanted[number], rows, texts, loops, pages=pages)
         first_columns.append(len(plan.columns))
-    memory = _memory.take(plan.kept_bytes)
+    memory = taken(plan.kept_bytes)
     kept = tuple(memory.view(type_) for type_ in _TYPES)
     passing, others = space.passing(plan.passing_words), space.others(len(walked.page))
     kind_of = np.full(IDS, -1, np.int32)

@@ -102,12 +102,13 @@ def _cut_text(
     left = lefts[first_entries[text] : first_entries[text] + slot_count // 2]
     right = rights[first_entries[text] : first_entries[text] + slot_count // 2]
     head, tail, place = np.uint64(offset), np.uint64(offset + size - 8), np.uint64(to)
+    mask = np.uint64(slot_count - 1)
     for i in range(np.uint64(count)):
         first, second = eights[starts[i] + head], eights[starts[i] + tail]
-        slot = pair_slot(first, second, seed, slot_count)
+        slot = np.uint64(pair_slot(first, second, seed, slot_count))
         code = table[slot]
-        while code >= 0 and (left[code] != first or right[code] != second):
-            slot = (slot + 1) & (slot_count - 1)
+        while code >= 0 and (left[np.uint32(code)] != first or right[np.uint32(code)] != second):
+            slot = (slot + np.uint64(1)) & mask
             code = table[slot]
         if code < 0:
             code = known

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from consumers.decode import ftrace_columns, ftrace_cut, ftrace_pages, slice_columns
+from consumers.decode import ftrace_columns, ftrace_cut, ftrace_pages, memory, slice_columns
 from consumers.decode.ftrace_cut import Part, Texts, Wanted
 from consumers.decode.ftrace_format import UNKNOWN_TABLE, Format, Formats
 from consumers.decode.ftrace_pages import Fault, Walked
@@ -171,7 +171,9 @@ class _Same:
     def column(self, value: int, rows: int) -> pa.Array:
         held = self._held.get(value)
         if held is None or len(held) < rows:
-            held = self._held[value] = pa.array(np.full(rows, value, np.int32))
+            values = memory.taken(4 * rows).view(np.int32)
+            values[:] = value
+            held = self._held[value] = pa.array(values)
         return held.slice(0, rows)
 
 

@@ -10,7 +10,7 @@ from consumers.decode.slices import Bytes
 
 #: A block is of so many bytes times a whole number, and all of them together have at most so many.
 BLOCK_BYTES: Final = 1 << 20
-HELD_BYTES_MAX: Final = 128 << 20
+HELD_BYTES_MAX: Final = 160 << 20
 # What refers to a block that nobody uses: the list, the loop over it, and the question.
 _UNUSED: Final = 3
 
@@ -43,3 +43,11 @@ class Memory:
             if len(block) <= room:
                 self._blocks.append(block)
             return block[:size_bytes]
+
+
+_memory: Final = Memory()
+
+
+def taken(size_bytes: int) -> Bytes:
+    """Return that many bytes of any content, of the memory that all threads share."""
+    return _memory.take(size_bytes)

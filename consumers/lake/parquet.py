@@ -26,6 +26,8 @@ _DENSE_LEVELS: Final = (6, 9)
 # Where a range of values lets a reader pass over rows, beside all that counts up. Elsewhere it finds next to nothing,
 # and to look for it costs as much as a dictionary column's encoding, and a tenth of a free text's.
 _RANGED: Final = ("machine", "cpu")
+# The same in many rows one behind the other, so that LZ4 finds as little in differences as in the numbers themselves.
+_HELD: Final = ("page", "arrival_ns")
 
 
 class FileStats(NamedTuple):
@@ -65,7 +67,9 @@ def write_tables(
     """
     present = set(schema.names)
     ranged = {*_RANGED, *spec.delta_columns}
-    encodings = [(name, "DELTA_BINARY_PACKED") for name in spec.delta_columns]
+    encodings = [
+        (name, "DELTA_BINARY_PACKED" if dense or name not in _HELD else "PLAIN") for name in spec.delta_columns
+    ]
     encodings += [(name, "BYTE_STREAM_SPLIT") for name in spec.split_columns]
     encodings = [(name, kind) for name, kind in encodings if name in present]
     dictionaries = [name for name in spec.dictionary_columns if name in present]
