@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 _NS_PER_MS: Final = 1_000_000
 _ATTEMPTS_MAX: Final = 3
 _VERSION: Final = 1
+# A commit writes fast, not densely. Of so many bytes a file is worth to be written anew though it is alone.
+_ALONE_BYTES_LEAST: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ def compact(
 ) -> CompactReport:
     """Merge files of hours that ended `lateness_ms` before `now_ns`, at most `rows_max` rows each.
 
+    A large one that a commit wrote is written anew also where it is alone, or has more rows than half of that.
     Files beside one that is damaged stay as they are, and it is named in the log.
 
     Raises:
@@ -183,12 +186,14 @@ def _since_ns(storage: Storage, key: str, replaced: dict[str, int]) -> int:
 
 def _plan(taken: Snapshot, sealed: int, rows_max: int) -> list[tuple[str, int, list[FileEntry]]]:
     hours: dict[tuple[str, int], list[FileEntry]] = {}
+    merges: list[tuple[str, int, list[FileEntry]]] = []
     for table, entries in taken.files.items():
         for entry in entries:
             hour = layout.hour_of(entry.key)
-            if hour < sealed and entry.rows <= rows_max // 2:
+            if hour < sealed and entry.rows > rows_max // 2:
+                merges.append((table, hour, [entry]))
+            elif hour < sealed:
                 hours.setdefault((table, hour), []).append(entry)
-    merges = []
     for (table, hour), entries in sorted(hours.items()):
         group: list[FileEntry] = []
         rows = 0
@@ -199,7 +204,11 @@ def _plan(taken: Snapshot, sealed: int, rows_max: int) -> list[tuple[str, int, l
             group.append(entry)
             rows += entry.rows
         merges.append((table, hour, group))
-    return [merge for merge in merges if len(merge[2]) > 1]
+    return [merge for merge in merges if len(merge[2]) > 1 or _is_sparse(merge[2][0])]
+
+
+def _is_sparse(entry: FileEntry) -> bool:
+    return entry.size_bytes >= _ALONE_BYTES_LEAST and not layout.is_compacted(entry.key)
 
 
 def _merge(storage: Storage, key: str, name: str, entries: list[FileEntry]) -> FileEntry:

@@ -1,6 +1,7 @@
 """Names of the lake's objects, and the mark that makes a directory a lake."""
 
 import json
+import re
 import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ MANIFESTS: Final = "manifests/"
 ALERTS: Final = "alerts."
 GENESIS: Final = "genesis.json"
 LATEST: Final = "latest.json"
+_COMPACTED: Final = re.compile(r"compact-[0-9]{12}-[0-9]+-[0-9a-f]{8}\.parquet")
 HOUR_NS: Final = 3_600_000_000_000
 
 
@@ -88,6 +90,11 @@ def data_key(table: str, hour: int, topic: str, partition: int, start: int, end:
 def compact_key(table: str, hour: int, number: int, k: int, attempt: str) -> str:
     """Return the key of the `k`-th file that manifest `number` adds."""
     return f"{hour_dir(table, hour)}compact-{number:012d}-{k}-{attempt[:8]}.parquet"
+
+
+def is_compacted(key: str) -> bool:
+    """Return whether the data file `key` was added by a manifest, not by a commit."""
+    return _COMPACTED.fullmatch(key.rpartition("/")[2]) is not None
 
 
 def hour_of(key: str) -> int:

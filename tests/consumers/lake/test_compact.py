@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from consumers.lake import layout
 from consumers.lake.audit import audit
 from consumers.lake.compact import compact, expire
 from consumers.lake.layout import HOUR_NS, open_lake
+from consumers.lake.snapshot import snapshot
 from consumers.lake.writer import CommitWriter
 from schemas.errors import DamagedError, StorageError
 from tests.consumers.lake._lakes import ARRIVAL_NS, batch, chain
@@ -64,6 +66,27 @@ def test_open_hours_stay_and_sealed_hours_merge_once(storage):
     assert expire(storage, LATER_NS + 1).replaced == 0
     assert expire(storage, LATER_NS + 10**14).replaced == 3
     assert audit(storage, deep=True).closes
+
+
+def test_a_large_file_is_written_densely_once_though_it_is_alone(storage, monkeypatch):
+    CommitWriter(storage).commit(chain(storage), batch(0, 9))
+    (entry,) = (each for entries in snapshot(storage).files.values() for each in entries)
+    monkeypatch.setattr("consumers.lake.compact._ALONE_BYTES_LEAST", entry.size_bytes + 1)
+    assert compact(storage, LATER_NS).manifest == 0
+    monkeypatch.setattr("consumers.lake.compact._ALONE_BYTES_LEAST", 1)
+    assert compact(storage, ARRIVAL_NS).manifest == 0
+    report = compact(storage, LATER_NS, rows_max=4)  # more rows than are merged with others
+    assert (report.files_in, report.files_out, report.rows) == (1, 1, 9)
+    assert compact(storage, LATER_NS).manifest == 0
+    assert expire(storage, LATER_NS + 10**14).replaced == 1
+    assert audit(storage, deep=True).closes
+
+
+@pytest.mark.parametrize("topic", ["compact", "compact-1", "hypocenter.kmsg"])
+def test_what_a_commit_wrote_is_told_from_what_a_manifest_added_whatever_its_topic(topic):
+    attempt = "0123456789abcdef"
+    assert not layout.is_compacted(layout.data_key("kmsg", 5, topic, 0, 0, 12, 1, attempt))
+    assert layout.is_compacted(layout.compact_key("kmsg", 5, 7, 1, attempt))
 
 
 def test_a_damaged_file_holds_up_its_own_hour_alone(tmp_path, caplog):
