@@ -1,7 +1,8 @@
 """Memory that is used again: fresh pages of the system's cost more than what is written there."""
 
-import sys
+import ctypes
 import threading
+import weakref
 from typing import Final
 
 import numpy as np
@@ -11,16 +12,19 @@ from consumers.decode.slices import Bytes
 #: A block is of so many bytes times a whole number, and all of them together have at most so many.
 BLOCK_BYTES: Final = 1 << 20
 HELD_BYTES_MAX: Final = 160 << 20
-# What refers to a block that nobody uses: the list, the loop over it, and the question.
-_UNUSED: Final = 3
 
 
 class Memory:
-    """Blocks that are handed out anew as soon as no array or Arrow column refers to them any more; for all threads."""
+    """Blocks that are handed out anew as soon as no array or Arrow column refers to them any more; for all threads.
+
+    Whatever refers to a block's bytes keeps the object alive that exports them (the buffer protocol); when that object
+    is gone, the block comes back.
+    """
 
     def __init__(self, held_bytes_max: int = HELD_BYTES_MAX) -> None:
         self._held_bytes_max = held_bytes_max
-        self._blocks: list[Bytes] = []
+        self._held_bytes = 0
+        self._unused: dict[int, Bytes] = {}
         self._lock = threading.Lock()
 
     def take(self, size_bytes: int) -> Bytes:
@@ -29,20 +33,28 @@ class Memory:
         A new one takes the place of unused ones, and is not kept where those in use leave no room.
         """
         with self._lock:
-            unused = [block for block in self._blocks if sys.getrefcount(block) == _UNUSED]
-            fitting = [block for block in unused if len(block) >= size_bytes]
-            if fitting:
-                return min(fitting, key=len)[:size_bytes]
-            block: Bytes = np.empty(-(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES, np.uint8)
-            room = self._held_bytes_max - sum(map(len, self._blocks))
-            for each in sorted(unused, key=len):
-                if len(block) <= room:
+            # Others come back meanwhile, by whichever thread lets go of them.
+            unused = sorted(self._unused.values(), key=len)
+            for block in unused:
+                if len(block) >= size_bytes:
+                    del self._unused[id(block)]
+                    return self._lent(block, size_bytes)
+            block = np.empty(max(1, -(-size_bytes // BLOCK_BYTES)) * BLOCK_BYTES, np.uint8)
+            for each in unused:
+                if self._held_bytes + len(block) <= self._held_bytes_max:
                     break
-                self._blocks = [kept for kept in self._blocks if kept is not each]
-                room += len(each)
-            if len(block) <= room:
-                self._blocks.append(block)
-            return block[:size_bytes]
+                del self._unused[id(each)]
+                self._held_bytes -= len(each)
+            if self._held_bytes + len(block) > self._held_bytes_max:
+                return block[:size_bytes]
+            self._held_bytes += len(block)
+            return self._lent(block, size_bytes)
+
+    def _lent(self, block: Bytes, size_bytes: int) -> Bytes:
+        exporter = (ctypes.c_uint8 * len(block)).from_buffer(block.data)
+        # No lock: it may run anywhere, also within `take`.
+        weakref.finalize(exporter, self._unused.__setitem__, id(block), block).atexit = False
+        return np.frombuffer(memoryview(exporter), np.uint8)[:size_bytes]
 
 
 _memory: Final = Memory()
