@@ -6,6 +6,7 @@ Source: kernel/trace/trace.c (tracing_buffers_read), kernel/trace/ring_buffer.c 
 """
 
 import errno
+import mmap
 import os
 from typing import Final
 
@@ -45,7 +46,9 @@ class CpuRing:
         layout = instance.layout
         self._page_bytes = layout.page_bytes
         self._pages_max = max(1, BODY_BYTES // layout.page_bytes)
-        self._buffer = memoryview(bytearray(ftrace.HEAD_BYTES + self._pages_max * layout.page_bytes))
+        # Of a CPU that never comes none of it is memory.
+        size_bytes = ftrace.HEAD_BYTES + self._pages_max * layout.page_bytes
+        self._buffer = memoryview(mmap.mmap(-1, size_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         starts = range(ftrace.HEAD_BYTES, len(self._buffer), layout.page_bytes)
         self._free = [self._buffer[start : start + layout.page_bytes] for start in starts]
         self.filled = 0

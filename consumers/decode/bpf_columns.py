@@ -233,7 +233,8 @@ def _texts(rows: Rows, column: Column, words: Words) -> pa.Array:
     texts = [data.partition(b"\0")[0].decode("utf-8", "replace") for data in different]
     if column.dimensions:
         return _lists(rows, column, pa.array(texts, pa.string()).take(pa.array(codes)))
-    return pa.array(_numbers(texts, words)[codes])
+    slice_columns.renumber(codes, _numbers(texts, words))
+    return pa.array(codes)
 
 
 def _numbers(texts: list[str], words: Words) -> Codes:

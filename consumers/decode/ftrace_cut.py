@@ -5,7 +5,6 @@ fills every column of each: the bytes of a page come into the cache once, whatev
 names of tasks are, become numbers in that pass.
 """
 
-import os
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -16,18 +15,16 @@ import numpy.typing as npt
 
 from consumers.decode.ftrace_pages import IDS, Space, Walked
 from consumers.decode.memory import taken
-from consumers.decode.slice_columns import Codes, Numbers, from_each_byte
+from consumers.decode.slice_columns import SEEDS, Codes, Numbers, from_each_byte
 from consumers.decode.slices import Bytes, Ints
 
 #: A text that is cut out has so many bytes.
 TEXT_BYTES: Final = range(8, 17)
-# Secret, so that nobody can make texts collide.
-_SEED: Final = np.uint64(int.from_bytes(os.urandom(8)))
 _INT: Final = np.int64
 _TYPES: Final = (np.uint8, np.uint16, np.uint32, np.uint64)
 _TYPE_OF: Final = {1: 0, 2: 1, 4: 2, 8: 3}
-# Columns begin where Arrow wants them to.
-_ALIGNED_BYTES: Final = 64
+# Columns begin where numbers of any size may.
+_ALIGNED_BYTES: Final = 8
 _TEXT_SLOTS: Final = 256
 
 
@@ -72,7 +69,7 @@ class Text:
             grown = np.empty(len(self.slots) // 2, np.uint64)
             grown[: self.count] = getattr(self, name)[: self.count]
             setattr(self, name, grown)
-        loops.index_texts(self.slots, self.first, self.last, self.count, _SEED)
+        loops.index_texts(self.slots, self.first, self.last, self.count, SEEDS)
 
 
 #: By id of the kind and name of the field; they last as long as numbers shall mean the same.
@@ -149,11 +146,13 @@ def cut(
 ) -> Cut:
     """Return what is `wanted`, by id, of the events in `octets`, of which `walked` says where they are.
 
-    `by_page` are the pages' numbers and times of arrival; `pages` says whether events want the index of theirs. What is
-    new of texts comes into `texts`.
+    No kind may need fewer bytes than the walk was told. `by_page` are the pages' numbers and times of arrival; `pages`
+    says whether events want the index of theirs. What is new of texts comes into `texts`.
     """
     loops, space = import_module("consumers.decode.ftrace_cut_loops"), space or Space()
     ids = [number for number in np.flatnonzero(walked.counts).tolist() if number in wanted]
+    least = np.array([wanted[number].least_bytes for number in ids], _INT)
+    assert (walked.least_bytes[ids] <= least).all()  # so none is taken that was not counted
     plan, first_columns = _Plan(), [0]
     for number, rows in zip(ids, walked.counts[ids].tolist(), strict=True):
         _add(plan, number, wanted[number], rows, texts, loops, pages=pages)
@@ -163,14 +162,13 @@ def cut(
     passing, others = space.passing(plan.passing_words), space.others(len(walked.page))
     kind_of = np.full(IDS, -1, np.int32)
     kind_of[ids] = np.arange(len(ids))
-    least = np.array([wanted[number].least_bytes for number in ids], _INT)
     views = (octets, *(from_each_byte(octets, type_) for type_ in _TYPES[1:]))
     events = (walked.page, walked.position, walked.ts, walked.event_id, walked.start, walked.length)
     told = tuple(np.array([each[i] for each in plan.columns], _INT) for i in range(len(_Column._fields)))
     while True:
         rows_of, tables = np.zeros(len(ids), _INT), _tables(plan.texts)
         kinds = (kind_of, least, np.array(first_columns, _INT), rows_of)
-        found = loops.cut(views, events, by_page, kinds, told, kept, passing, others, tables, _SEED)
+        found = loops.cut(views, events, by_page, kinds, told, kept, passing, others, tables, SEEDS)
         if not _taken(plan.texts, tables, loops):
             break
     parts = {}

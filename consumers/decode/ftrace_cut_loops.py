@@ -92,9 +92,18 @@ def _cut_place(  # noqa: C901 - one loop for each source
             column[place + i] = np.uint64(length_of[order[i]])
 
 
-@compiled(_EIGHTS, _UINT64S, _INT, _INT, _INT, _INT, _UINT32S, _TEXTS, _INT, numba.uint64)
+@compiled(_EIGHTS, _UINT64S, _INT, _INT, _INT, _INT, _UINT32S, _TEXTS, _INT, _UINT64S)
 def _cut_text(
-    eights: Any, starts: Any, count: Any, offset: Any, size: Any, to: Any, column: Any, texts: Any, text: Any, seed: Any
+    eights: Any,
+    starts: Any,
+    count: Any,
+    offset: Any,
+    size: Any,
+    to: Any,
+    column: Any,
+    texts: Any,
+    text: Any,
+    seeds: Any,
 ) -> None:
     slots, lefts, rights, first_slots, slot_counts, first_entries, entry_counts, full = texts
     slot_count, known = slot_counts[text], entry_counts[text]
@@ -105,7 +114,7 @@ def _cut_text(
     mask = np.uint64(slot_count - 1)
     for i in range(np.uint64(count)):
         first, second = eights[starts[i] + head], eights[starts[i] + tail]
-        slot = np.uint64(pair_slot(first, second, seed, slot_count))
+        slot = np.uint64(pair_slot(first, second, seeds, slot_count))
         code = table[slot]
         while code >= 0 and (left[np.uint32(code)] != first or right[np.uint32(code)] != second):
             slot = (slot + np.uint64(1)) & mask
@@ -154,7 +163,7 @@ def _order(events: Any, first: Any, end: Any, kinds: Any, block: Any, others: An
     return different, found
 
 
-@compiled(_VIEWS, EVENTS, _BY_PAGE, _KINDS, _PLAN, _OUT, _UINT64S, _INT64S, _TEXTS, numba.uint64)
+@compiled(_VIEWS, EVENTS, _BY_PAGE, _KINDS, _PLAN, _OUT, _UINT64S, _INT64S, _TEXTS, _UINT64S)
 def cut(
     views: Any,
     events: Any,
@@ -165,7 +174,7 @@ def cut(
     passing: Any,
     others: Any,
     texts: Any,
-    seed: Any,
+    seeds: Any,
 ) -> Any:
     """Fill columns with what is wanted of each event of a kind; return how many of `others` are filled.
 
@@ -201,7 +210,7 @@ def cut(
                     _cut_payload(views, own_starts, count, offset, size, to, columns)
                 elif source == FROM_TEXT:
                     text = text_of[column]
-                    _cut_text(views[3], own_starts, count, offset, size, to, columns[2], texts, text, seed)
+                    _cut_text(views[3], own_starts, count, offset, size, to, columns[2], texts, text, seeds)
                 elif source == FROM_POSITION:
                     place = np.uint64(to)
                     for j in range(np.uint64(count)):
@@ -215,11 +224,11 @@ def cut(
     return found
 
 
-@compiled(_INT32S, _UINT64S, _UINT64S, _INT, numba.uint64)
-def index_texts(slots: Any, lefts: Any, rights: Any, count: Any, seed: Any) -> None:
+@compiled(_INT32S, _UINT64S, _UINT64S, _INT, _UINT64S)
+def index_texts(slots: Any, lefts: Any, rights: Any, count: Any, seeds: Any) -> None:
     """Put the numbers of `count` different texts into `slots`, at least twice as many and all of them -1 before."""
     for code in range(count):
-        slot = pair_slot(lefts[code], rights[code], seed, len(slots))
+        slot = pair_slot(lefts[code], rights[code], seeds, len(slots))
         while slots[slot] >= 0:
             slot = (slot + 1) & (len(slots) - 1)
         slots[slot] = code

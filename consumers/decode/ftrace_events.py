@@ -135,6 +135,24 @@ class _Group(NamedTuple):
     tags: dict[str, npt.NDArray[np.int32] | int]
 
 
+class _Kinds:
+    """What is wanted of the events of each kind that came, the texts in them so far, and by id their least bytes."""
+
+    def __init__(self, formats: Formats) -> None:
+        self.formats = formats
+        self.wanted: dict[int, Wanted] = {}
+        self.texts: Texts = {}
+        # What no format describes is never whole.
+        self.least_bytes = np.full(ftrace_pages.IDS, np.iinfo(np.int32).max, np.int32)
+        self.least_bytes[list(formats.events)] = [event.size for event in formats.events.values()]
+
+    def come(self, counts: Ints) -> None:
+        """Take note of the kinds of which there are some, as `counts` says by id."""
+        for number in np.flatnonzero(counts).tolist():
+            if number not in self.wanted:
+                self.wanted[number] = ftrace_columns.wanted(self.formats.events[number])
+
+
 class _Table:
     """What the table of one event, None of the unknown, has got so far.
 
@@ -222,14 +240,13 @@ def decode(runs: list[PageRun], formats: Formats) -> Events:
 
 
 def _groups(runs: list[PageRun], tags: list[dict[str, int]], formats: Formats, found: Events) -> Iterator[_Group]:
-    wanted: dict[int, Wanted] = {}
-    texts: Texts = {}
+    kinds = _Kinds(formats)
     kept: list[PageRun] = []
     size_bytes = 0
     for run in runs:
         whole = len(run.data) // run.page_bytes
         if kept and (size_bytes >= _GROUP_BYTES or kept[0].page_bytes != run.page_bytes):
-            yield _group(kept, tags, formats, wanted, texts)
+            yield _group(kept, tags, kinds)
             kept, size_bytes = [], 0
         rest = bytes(run.data[whole * run.page_bytes :])
         if rest:
@@ -240,18 +257,16 @@ def _groups(runs: list[PageRun], tags: list[dict[str, int]], formats: Formats, f
             kept.append(run)
             size_bytes += len(run.data)
     if kept:
-        yield _group(kept, tags, formats, wanted, texts)
+        yield _group(kept, tags, kinds)
 
 
-def _group(
-    runs: list[PageRun], words: list[dict[str, int]], formats: Formats, wanted: dict[int, Wanted], texts: Texts
-) -> _Group:
+def _group(runs: list[PageRun], words: list[dict[str, int]], kinds: _Kinds) -> _Group:
     try:
         space = _threads.space
     except AttributeError:
         space = _threads.space = ftrace_pages.Space()
     octets = np.frombuffer(runs[0].data, np.uint8) if len(runs) == 1 else space.joined([run.data for run in runs])
-    walked = ftrace_pages.walk(octets, formats.header, runs[0].page_bytes, space)
+    walked = ftrace_pages.walk(octets, kinds.formats.header, runs[0].page_bytes, space, kinds.least_bytes)
     pages = [len(run.data) // run.page_bytes for run in runs]
     run_of = np.repeat(np.arange(len(runs)), pages)
     before = np.cumsum([0, *pages[:-1]])
@@ -262,11 +277,9 @@ def _group(
         values = [run.cpu if name == "cpu" else words[i][run.stream[i]] for run in runs]
         # The pages of a CPU come one behind the other, so that most groups have one value.
         tags[name] = values[0] if len(set(values)) == 1 else np.array(values, np.int32)
-    for each in np.flatnonzero(walked.counts).tolist():
-        if each not in wanted and each in formats.events:
-            wanted[each] = ftrace_columns.wanted(formats.events[each])
+    kinds.come(walked.counts)
     differ = any(not isinstance(values, int) for values in tags.values())
-    cut = ftrace_cut.cut(octets, walked, wanted, (number, arrival_ns), texts, space, pages=differ)
+    cut = ftrace_cut.cut(octets, walked, kinds.wanted, (number, arrival_ns), kinds.texts, space, pages=differ)
     return _Group(runs, octets, walked, *cut, run_of, number, arrival_ns, tags)
 
 

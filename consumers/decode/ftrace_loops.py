@@ -86,9 +86,9 @@ def _page_header(fours: Any, layout: Any) -> Any:
     return _i64(fours, 0, layout), end, fault, lost
 
 
-@compiled(_FOURS, _INT, _INT, _LAYOUT, _INT, EVENTS, _BY_PAGE, _INT64S)
+@compiled(_FOURS, _INT, _INT, _LAYOUT, _INT, EVENTS, _BY_PAGE, _INT32S, _INT64S)
 def _walk_page(  # noqa: C901 - one branch per type of record
-    fours: Any, number: Any, base: Any, layout: Any, row: Any, columns: Any, by_page: Any, counts: Any
+    fours: Any, number: Any, base: Any, layout: Any, row: Any, columns: Any, by_page: Any, least: Any, counts: Any
 ) -> Any:
     page_of, position_of, ts_of, id_of, start_of, length_of = columns
     first, at, big, swap = row, layout[0], layout[3], layout[4]
@@ -137,7 +137,8 @@ def _walk_page(  # noqa: C901 - one branch per type of record
             head = _u32(fours, start, swap)
             event_id = np.uint64(head >> 16 if big else head & 0xFFFF)
             id_of[slot] = event_id
-            counts[event_id] += 1
+            if length >= least[event_id]:
+                counts[event_id] += 1
             start_of[slot], length_of[slot] = base + start, length
             row += 1
         at = after
@@ -147,17 +148,26 @@ def _walk_page(  # noqa: C901 - one branch per type of record
 
 
 @compiled(
-    _FOURS, _INT, numba.types.Tuple((_INT, _INT, _INT, _INT, numba.boolean, numba.boolean)), EVENTS, _BY_PAGE, _INT64S
+    _FOURS,
+    _INT,
+    numba.types.Tuple((_INT, _INT, _INT, _INT, numba.boolean, numba.boolean)),
+    EVENTS,
+    _BY_PAGE,
+    _INT32S,
+    _INT64S,
 )
-def walk(fours: Any, pages: Any, layout: Any, columns: Any, by_page: Any, counts: Any) -> Any:
+def walk(fours: Any, pages: Any, layout: Any, columns: Any, by_page: Any, least: Any, counts: Any) -> Any:
     """Fill `columns` with the data events of `pages` pages and `by_page` with what each page says.
 
     `fours` are the four bytes from each byte on; `layout` is (page_bytes, data_offset, commit_offset, commit_bytes,
     big, swap), the last says whether numbers are in the other order than this machine's. `columns` are (page, position,
-    ts, id, start, length), `by_page` (events, lost, fault, fault_at). Returns the number of events.
+    ts, id, start, length), `by_page` (events, lost, fault, fault_at). By id `least` says how many bytes a whole event
+    has, and `counts`, all 0 before, how many whole ones there are. Returns the number of events.
     """
     page_bytes, row = layout[0], 0
     for number in range(pages):
         base = number * page_bytes
-        row = _walk_page(fours[base : base + page_bytes - 3], number, base, layout[1:], row, columns, by_page, counts)
+        row = _walk_page(
+            fours[base : base + page_bytes - 3], number, base, layout[1:], row, columns, by_page, least, counts
+        )
     return row

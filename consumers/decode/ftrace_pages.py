@@ -71,7 +71,8 @@ class Walked(NamedTuple):
     By event: `page` (index), `position` (its number among the page's events), `ts` (in the ring's clock, ns unless
     that counts otherwise), `event_id`, and `start` and `length` of the payload, bytes in the whole buffer. By page:
     `events`, `lost` before the page's first event (0 none, -1 a number that the kernel did not keep), `fault`, and
-    `fault_at`, the byte in the page at which reading ended. By id, of which there are `IDS`: `counts` of events.
+    `fault_at`, the byte in the page at which reading ended. By id, of which there are `IDS`:
+    `counts` of whole events, which have `least_bytes`.
     """
 
     page: Int32s
@@ -85,6 +86,7 @@ class Walked(NamedTuple):
     fault: Bytes
     fault_at: Int32s
     counts: Ints
+    least_bytes: Int32s
 
 
 class Heads(NamedTuple):
@@ -166,10 +168,13 @@ def read_heads(data: Any, header: PageHeader, page_bytes: int) -> Heads:
     return Heads(int(stamps[0]), int(stamps[-1]), lost)
 
 
-def walk(data: Any, header: PageHeader, page_bytes: int, space: Space | None = None) -> Walked:
+def walk(
+    data: Any, header: PageHeader, page_bytes: int, space: Space | None = None, least_bytes: Int32s | None = None
+) -> Walked:
     """Return the events in `data`, a buffer of whole pages of `page_bytes` each.
 
-    With a `space` its columns are valid until the next walk in it.
+    With a `space` its columns are valid until the next walk in it. Whole is an event of as many bytes as `least_bytes`,
+    by id, says; without, each is.
 
     No byte outside a page is read for it, whatever it holds; a page that is wrong gives what is right before the
     fault, and the next goes on.
@@ -185,7 +190,8 @@ def walk(data: Any, header: PageHeader, page_bytes: int, space: Space | None = N
     by_page: tuple[Any, ...] = tuple(np.empty(pages, type_) for type_ in _BY_PAGE_TYPES)
     fours = slice_columns.from_each_byte(octets, np.uint32)
     counts: Any = np.zeros(IDS, np.int64)
+    least: Any = np.zeros(IDS, np.int32) if least_bytes is None else least_bytes
     # Not imported above: the compiler takes half a second and 60 MiB, which a command that reads no pages need not.
     loops = import_module("consumers.decode.ftrace_loops")
-    found = loops.walk(fours, pages, layout, columns, by_page, counts)
-    return Walked(*(column[:found] for column in columns), *(*by_page, counts))
+    found = loops.walk(fours, pages, layout, columns, by_page, least, counts)
+    return Walked(*(column[:found] for column in columns), *(*by_page, counts, least))

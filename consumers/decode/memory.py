@@ -40,13 +40,13 @@ class Memory:
                     del self._unused[id(block)]
                     return self._lent(block, size_bytes)
             block = np.empty(max(1, -(-size_bytes // BLOCK_BYTES)) * BLOCK_BYTES, np.uint8)
+            if self._held_bytes - sum(map(len, unused)) + len(block) > self._held_bytes_max:
+                return block[:size_bytes]
             for each in unused:
                 if self._held_bytes + len(block) <= self._held_bytes_max:
                     break
                 del self._unused[id(each)]
                 self._held_bytes -= len(each)
-            if self._held_bytes + len(block) > self._held_bytes_max:
-                return block[:size_bytes]
             self._held_bytes += len(block)
             return self._lent(block, size_bytes)
 

@@ -16,8 +16,8 @@ Numbers = npt.NDArray[Any]
 Words64 = npt.NDArray[np.uint64]
 #: The number of each text that a column of words has had so far.
 Words = dict[str, int]
-# Secret, so that nobody can make slices collide.
-_SEED: Final = np.uint64(int.from_bytes(os.urandom(8)))
+#: Of hashes of slices: secret, so that nobody can make many of them collide.
+SEEDS: Final = np.frombuffer(os.urandom(32), np.uint64).copy()
 
 
 class Slices(NamedTuple):
@@ -51,7 +51,7 @@ def interned(slices: Slices) -> tuple[Codes, list[bytes]]:
     """Return which of the different slices each row is, and these in order of first sight."""
     octets, starts, lengths, _ = slices
     codes, rows = np.empty(len(starts), np.int32), np.empty(len(starts), np.int64)
-    count = _loops().intern(octets, _eights(octets), starts, lengths, _SEED, codes, rows)
+    count = _loops().intern(octets, _eights(octets), starts, lengths, SEEDS, codes, rows)
     firsts = rows[:count]
     ends = (starts[firsts] + lengths[firsts]).tolist()
     return codes, [octets[start:end].tobytes() for start, end in zip(starts[firsts].tolist(), ends, strict=True)]
@@ -63,7 +63,7 @@ def interned_pairs(first: Words64, last: Words64, size: int) -> tuple[Codes, lis
     Such a one is its `first` and `last` eight bytes, which may overlap.
     """
     codes, firsts = np.empty(len(first), np.int32), np.empty(len(first), np.int64)
-    found = _loops().intern_pairs(first, last, _SEED, codes, firsts)
+    found = _loops().intern_pairs(first, last, SEEDS, codes, firsts)
     heads, tails = first[firsts[:found]].tolist(), last[firsts[:found]].tolist()
     order = sys.byteorder
     return codes, [

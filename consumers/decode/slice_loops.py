@@ -39,26 +39,38 @@ def gather(data: Any, words: Any, starts: Any, size: Any, rows: Any, row_words: 
             at += 1
 
 
-@compiled(_OCTETS, _WORDS, _INT, _INT, numba.uint64)
-def _hash(data: Any, words: Any, start: Any, length: Any, seed: Any) -> Any:
-    found = seed ^ np.uint64(length)
+# Two different pairs have the same sum for one in some 2^32 of the numbers that nobody knows, whoever chose them: pair-
+# multiply (M. Thorup, High Speed Hashing for Integers and Strings). What is done to the sum loses nothing of it, and
+# lets every bit of it reach the low ones: sums of texts that count up lie in a row.
+@compiled(numba.uint64, numba.uint64, _UINT64S)
+def _mixed(first: Any, second: Any, seeds: Any) -> Any:
+    half, low = np.uint64(32), np.uint64(0xFFFFFFFF)
+    found = (seeds[0] + (first >> half)) * (seeds[1] + (first & low))
+    found += (seeds[2] + (second >> half)) * (seeds[3] + (second & low))
+    found = (found ^ found >> half) * np.uint64(0x9E3779B97F4A7C15)
+    return found ^ found >> half
+
+
+@compiled(_OCTETS, _WORDS, _INT, _INT, _UINT64S)
+def _hash(data: Any, words: Any, start: Any, length: Any, seeds: Any) -> Any:
+    found = np.uint64(length)
     at, end = start, start + length
     while at + 8 <= end:
-        found = (found ^ words[at]) * np.uint64(0x9E3779B97F4A7C15)
-        found ^= found >> np.uint64(29)
+        found = _mixed(words[at], found, seeds)
         at += 8
-    while at < end:
-        found = (found ^ np.uint64(data[at])) * np.uint64(0x9E3779B97F4A7C15)
-        at += 1
-    return found ^ found >> np.uint64(32)
+    if at < end:
+        rest = np.uint64(0)
+        while at < end:
+            rest = rest << np.uint64(8) | np.uint64(data[at])
+            at += 1
+        found = _mixed(rest, found, seeds)
+    return found
 
 
-@compiled(numba.uint64, numba.uint64, numba.uint64, _INT)
-def pair_slot(first: Any, second: Any, seed: Any, size: Any) -> Any:
+@compiled(numba.uint64, numba.uint64, _UINT64S, _INT)
+def pair_slot(first: Any, second: Any, seeds: Any, size: Any) -> Any:
     """Return where the pair is looked for first in a table of `size`, a power of two."""
-    found = (first ^ seed) * np.uint64(0x9E3779B97F4A7C15)
-    found = (found ^ found >> np.uint64(29) ^ second) * np.uint64(0xC2B2AE3D27D4EB4F)
-    return np.int64((found ^ found >> np.uint64(32)) & np.uint64(size - 1))
+    return np.int64(_mixed(first, second, seeds) & np.uint64(size - 1))
 
 
 @compiled(_OCTETS, _WORDS, _INT, _INT, _INT)
@@ -75,13 +87,13 @@ def _equal(data: Any, words: Any, first: Any, second: Any, length: Any) -> Any:
     return True
 
 
-@compiled(_OCTETS, _WORDS, _STARTS, _STARTS, numba.uint64, _INT32S, _UINT64S, _INT32S, _INT64S, _INT, _INT)
+@compiled(_OCTETS, _WORDS, _STARTS, _STARTS, _UINT64S, _INT32S, _UINT64S, _INT32S, _INT64S, _INT, _INT)
 def _intern_some(
     data: Any,
     words: Any,
     starts: Any,
     lengths: Any,
-    seed: Any,
+    seeds: Any,
     table: Any,
     hashes: Any,
     codes: Any,
@@ -92,7 +104,7 @@ def _intern_some(
     mask = len(table) - 1
     while row < len(starts):
         start, length = starts[row], lengths[row]
-        found = _hash(data, words, start, length, seed)
+        found = _hash(data, words, start, length, seeds)
         slot = np.int64(found & np.uint64(mask))
         code = table[slot]
         while code >= 0:
@@ -114,12 +126,12 @@ def _intern_some(
 
 # The table grows between calls of the loop over rows: an array that is assigned anew within that loop would be counted
 # as an object for each row, which takes several times as long as the rest.
-@compiled(_OCTETS, _WORDS, _STARTS, _STARTS, numba.uint64, _INT32S, _INT64S)
-def intern(data: Any, words: Any, starts: Any, lengths: Any, seed: Any, codes: Any, rows: Any) -> Any:
+@compiled(_OCTETS, _WORDS, _STARTS, _STARTS, _UINT64S, _INT32S, _INT64S)
+def intern(data: Any, words: Any, starts: Any, lengths: Any, seeds: Any, codes: Any, rows: Any) -> Any:
     """Number the different slices of `data` in order of first sight.
 
     `words[i]` are the eight bytes from `data[i]` on. Fills `codes`, the number of each slice, and `rows`, the first
-    slice with each number; returns how many there are. `seed` is secret, so that nobody can make slices collide.
+    slice with each number; returns how many there are. `seeds` are secret, so that nobody can make slices collide.
     """
     size, row, count = _TABLE_SLOTS, 0, 0
     hashes = np.empty(len(starts), np.uint64)
@@ -130,17 +142,17 @@ def intern(data: Any, words: Any, starts: Any, lengths: Any, seed: Any, codes: A
             while table[slot] >= 0:
                 slot = (slot + 1) & (size - 1)
             table[slot] = each
-        row, count = _intern_some(data, words, starts, lengths, seed, table, hashes, codes, rows, row, count)
+        row, count = _intern_some(data, words, starts, lengths, seeds, table, hashes, codes, rows, row, count)
         if row == len(starts):
             return count
         size *= 4
 
 
-@compiled(_WORDS, _WORDS, numba.uint64, _INT32S, _UINT64S, _UINT64S, _INT32S, _INT64S, _INT, _INT)
+@compiled(_WORDS, _WORDS, _UINT64S, _INT32S, _UINT64S, _UINT64S, _INT32S, _INT64S, _INT, _INT)
 def _intern_some_pairs(
     firsts: Any,
     seconds: Any,
-    seed: Any,
+    seeds: Any,
     table: Any,
     left: Any,
     right: Any,
@@ -152,7 +164,7 @@ def _intern_some_pairs(
     mask = len(table) - 1
     while row < len(firsts):
         first, second = firsts[row], seconds[row]
-        slot = pair_slot(first, second, seed, mask + 1)
+        slot = pair_slot(first, second, seeds, mask + 1)
         code = table[slot]
         while code >= 0 and (left[code] != first or right[code] != second):
             slot = (slot + 1) & mask
@@ -168,19 +180,19 @@ def _intern_some_pairs(
     return row, count
 
 
-@compiled(_WORDS, _WORDS, numba.uint64, _INT32S, _INT64S)
-def intern_pairs(firsts: Any, seconds: Any, seed: Any, codes: Any, rows: Any) -> Any:
+@compiled(_WORDS, _WORDS, _UINT64S, _INT32S, _INT64S)
+def intern_pairs(firsts: Any, seconds: Any, seeds: Any, codes: Any, rows: Any) -> Any:
     """Number the different pairs of `firsts[i]` and `seconds[i]` as `intern` does slices."""
     size, row, count = _TABLE_SLOTS, 0, 0
     left, right = np.empty(len(firsts), np.uint64), np.empty(len(firsts), np.uint64)
     while True:
         table = np.full(size, -1, np.int32)
         for each in range(count):
-            slot = pair_slot(left[each], right[each], seed, size)
+            slot = pair_slot(left[each], right[each], seeds, size)
             while table[slot] >= 0:
                 slot = (slot + 1) & (size - 1)
             table[slot] = each
-        row, count = _intern_some_pairs(firsts, seconds, seed, table, left, right, codes, rows, row, count)
+        row, count = _intern_some_pairs(firsts, seconds, seeds, table, left, right, codes, rows, row, count)
         if row == len(firsts):
             return count
         size *= 4

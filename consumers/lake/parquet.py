@@ -1,7 +1,7 @@
 """One Arrow table into one Parquet file, with the encodings of its `TableSpec`."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -75,15 +75,15 @@ def write_tables(
     dictionaries = [name for name in spec.dictionary_columns if name in present]
     small = {*dictionaries, *(name for name, _ in encodings)}
     level, split_level = _DENSE_LEVELS if dense else (_LEVEL, _LEVEL)
-    codecs = {name: "zstd" if dense or name not in small else "lz4" for name in present}
-    levels = {name: split_level if name in spec.split_columns else level for name in present if codecs[name] == "zstd"}
+    codecs = {path: "zstd" if dense or name not in small else "lz4" for name, path in _leaves(schema)}
+    levels = {path: split_level if name in spec.split_columns else level for name, path in _leaves(schema)}
     rows, ranges = 0, []
     try:
         with pq.ParquetWriter(
             path,
             schema,
             compression=codecs,
-            compression_level=levels,
+            compression_level={path: level for path, level in levels.items() if codecs[path] == "zstd"},
             write_batch_size=_BATCH_ROWS,
             use_dictionary=dictionaries,
             column_encoding=dict(encodings),
@@ -107,6 +107,27 @@ def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal digits; OSError where it cannot be read."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# The columns as Parquet has them, each with the name of the one that it is part of. What is not named by its own path
+# would be written as it is.
+def _leaves(schema: pa.Schema) -> Iterator[tuple[str, str]]:
+    for each in schema:
+        for path in _paths(each.name, each.type):
+            yield each.name, path
+
+
+def _paths(path: str, kind: pa.DataType) -> Iterator[str]:
+    if pa.types.is_map(kind):
+        yield from _paths(f"{path}.key_value.key", kind.key_type)
+        yield from _paths(f"{path}.key_value.value", kind.item_type)
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        yield from _paths(f"{path}.list.element", kind.value_type)
+    elif pa.types.is_struct(kind):
+        for i in range(kind.num_fields):
+            yield from _paths(f"{path}.{kind.field(i).name}", kind.field(i).type)
+    else:
+        yield path
 
 
 def _range(table: pa.Table, name: str) -> tuple[Any, Any]:

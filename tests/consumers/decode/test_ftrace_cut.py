@@ -5,9 +5,9 @@ import random
 import numpy as np
 import pytest
 
-from consumers.decode import ftrace_cut_loops, ftrace_format
+from consumers.decode import ftrace_cut, ftrace_cut_loops, ftrace_format
 from consumers.decode.ftrace_cut import Wanted, cut
-from consumers.decode.ftrace_pages import Space, walk
+from consumers.decode.ftrace_pages import _PASSING_WORDS_MAX, IDS, Space, walk
 from tests.consumers.decode.ftrace_plain_cut import check_against_plain, some_wanted
 from tests.consumers.decode.ftrace_writer import Form
 
@@ -96,6 +96,27 @@ def test_columns_outlive_the_next_cut_and_what_is_for_a_while_does_not():
     first, second = found
     assert first.numbers[2, 8].tobytes() == b"".join(bytes([i]) * 8 for i in range(9))
     assert first.start[:5].tolist() == second.start.tolist()
+
+
+def test_nothing_is_reserved_for_events_that_are_too_short(monkeypatch):
+    taken = []
+    monkeypatch.setattr(ftrace_cut, "taken", lambda size: taken.append(size) or np.empty(size, np.uint8))
+    octets, _, by_page = walked(pages_of([payload(5, bytes(6))] * 500 + [payload(5, bytes(90))]))
+    told = walk(octets, HEADER, 4096, least_bytes=np.full(IDS, 80, np.int32))
+    wanted = {5: Wanted(80, tuple((8 * i, 8) for i in range(10)), {}, 0, payloads=False)}
+    result = cut(octets, told, wanted, by_page, {})
+    assert (len(result.parts[5].ts), len(result.others)) == (1, 500)
+    assert taken[0] < 1000
+    # Whoever needs fewer bytes than the walk was told would get more events than were counted.
+    with pytest.raises(AssertionError):
+        cut(octets, told, {5: wanted[5]._replace(least_bytes=79, numbers=())}, by_page, {})
+
+
+def test_a_great_deal_for_a_while_is_not_kept():
+    space = Space()
+    small, large = space.passing(1000), space.passing(_PASSING_WORDS_MAX + 1)
+    assert len(large) == _PASSING_WORDS_MAX + 1
+    assert space.passing(1000) is small
 
 
 def test_nothing_wanted_leaves_all_to_others():

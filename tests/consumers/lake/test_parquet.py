@@ -70,6 +70,59 @@ def test_what_is_written_for_good_has_the_same_rows_in_less_room(tmp_path):
     assert groups == [2, 2]
 
 
+def leaves(path):
+    """Return by path the column chunks of all row groups, and whether each may be null."""
+    file = pq.ParquetFile(path)
+    groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+    chunks = {}
+    for group in groups:
+        for i in range(group.num_columns):
+            chunks.setdefault(group.column(i).path_in_schema, []).append(group.column(i))
+    may_be_null = {
+        file.schema.column(i).path: file.schema.column(i).max_definition_level > 0 for i in range(len(file.schema))
+    }
+    return chunks, may_be_null
+
+
+NESTED = pa.table(
+    {
+        "word": pa.array(["a", "b"] * 500).cast(WORD),
+        "some": pa.array(["a", None] * 500).cast(WORD),
+        "ts_ns": pa.array(range(1000)),
+        "page": pa.array([7] * 1000),
+        "n": pa.array([1, 2] * 500, pa.int32()),
+        "text": pa.array(["x" * 40, "y"] * 500),
+        "lists": pa.array([[1, 2], []] * 500, pa.list_(pa.int32())),
+        "map": pa.array([[("k", 1)], []] * 500, pa.map_(pa.string(), pa.int64())),
+        "maps": pa.array([[[("k", 1)]], []] * 500, pa.list_(pa.map_(pa.string(), pa.int64()))),
+        "struct": pa.array([{"a": 1, "b": ["x"]}] * 1000, pa.struct({"a": pa.int8(), "b": pa.list_(pa.string())})),
+    }
+)
+NESTED_SPEC = TableSpec("t", NESTED.schema, ("ts_ns",), ("word", "some"), ("ts_ns", "page"), ("n",))
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_every_column_is_compressed_also_within_lists_maps_and_structs(tmp_path, dense):
+    write_tables([NESTED], NESTED.schema, NESTED_SPEC, tmp_path / "a", dense=dense)
+    chunks, _ = leaves(tmp_path / "a")
+    small = set() if dense else {"word", "some", "ts_ns", "page", "n"}
+    assert {path: {each.compression for each in found} for path, found in chunks.items()} == {
+        path: {"LZ4" if path in small else "ZSTD"} for path in chunks
+    }
+    assert len(chunks) == 13
+    page = chunks["page"][0].encodings
+    assert ("DELTA_BINARY_PACKED" in page) is dense and ("PLAIN" in page) is not dense
+    assert pq.read_table(tmp_path / "a", partitioning=None).equals(NESTED)
+
+
+def test_only_a_column_with_nulls_says_so_of_each_row(tmp_path):
+    write_table(NESTED, NESTED_SPEC, tmp_path / "a")
+    chunks, may_be_null = leaves(tmp_path / "a")
+    plain = [path for path in chunks if "." not in path]
+    assert {path for path in plain if may_be_null[path]} == {"some"}
+    assert pq.read_table(tmp_path / "a", partitioning=None).cast(NESTED.schema).equals(NESTED)
+
+
 def test_times_of_which_one_is_missing_have_no_span(tmp_path, spec):
     table = pa.table({"machine": pa.array(["m", "m"]).cast(WORD), "ts_ns": pa.array([1, None])})
     stats = write_table(table, spec, tmp_path / "a.parquet")
