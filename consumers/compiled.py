@@ -1,7 +1,8 @@
 """Functions compiled by numba for one set of types each, when their module is imported.
 
 What is compiled is kept beside its file, or where NUMBA_CACHE_DIR says; where nothing can be written it is compiled
-at every start (seconds).
+at every start (seconds). A kept one is made anew when its own file changes, not when that of a function does which it
+calls: whoever changes such a one touches the callers' files too.
 """
 
 from collections.abc import Callable
