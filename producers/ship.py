@@ -31,7 +31,7 @@ _READ_BYTES: Final = 1 << 20
 # Frames that follow one another sooner share a request: a request costs a Kafka client as much as encoding its frames.
 _GATHER_S: Final = 0.05
 #: No alert waits for trace events and records of BPF, and they come without end.
-_GATHER_TRACE_S: Final = 0.25
+_GATHER_TRACE_S: Final = 0.5
 _FULL_BYTES: Final = 256 << 10
 _IDLE_S: Final = 30.0
 
