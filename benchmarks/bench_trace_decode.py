@@ -101,6 +101,7 @@ def _write(runs: list[PageRun], formats: ftrace_format.Formats, at: Path | None 
                 size_bytes += write_table(table, spec, file).size_bytes
                 files.setdefault(name, []).append(str(file))
             decode_s, write_s = decode_s + middle - start, write_s + time.process_time() - middle
+            del tables, table  # as a collector lets go of what it has committed, before it decodes more
     return _Written(decode_s, write_s, size_bytes, files)
 
 

@@ -11,7 +11,7 @@ from consumers.decode.slices import Bytes
 
 #: A block is of so many bytes times a whole number, and all of them together have at most so many.
 BLOCK_BYTES: Final = 1 << 20
-HELD_BYTES_MAX: Final = 160 << 20
+HELD_BYTES_MAX: Final = 96 << 20
 
 
 class Memory:
