@@ -1,15 +1,25 @@
-"""Format files: those of a kernel, odd ones, and hostile ones."""
+"""Format files: those of a kernel, odd ones, and hostile ones.
 
+A million mutated ones: HYPOCENTER_FUZZ_FORMATS=1000000 python -m pytest -k mutated tests/consumers/decode
+"""
+
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from consumers.decode import ftrace_format
+from consumers.decode import ftrace_events, ftrace_format
+from consumers.decode.ftrace_events import PageRun
 from consumers.decode.ftrace_format import Kind, Place, formats, parse, parse_header
 from schemas.errors import BadInputError
+from schemas.stream import Stream
 from tests.consumers.decode.ftrace_writer import Form
 from tests.consumers.decode.test_ftrace_events import event_text, tick
+
+FUZZ_FORMATS = int(os.environ.get("HYPOCENTER_FUZZ_FORMATS", "20000"))
 
 
 def line(what, offset=8, size=4, signed=0):
@@ -127,26 +137,76 @@ def test_what_is_no_header_is_refused():
         formats(parse_header(Form().header_text), [tick(), tick(8)])
 
 
-def test_mutated_formats_are_parsed_or_refused():
-    random_ = random.Random(5)
+def mutated(random_, text):
+    data = list(text)
+    for _ in range(random_.choice((1, 3, 9))):
+        at = random_.randrange(len(data))
+        data[at : at + random_.choice((0, 1, 8))] = random_.choice(
+            (
+                "",
+                "(",
+                "{",
+                '"',
+                ";",
+                "\n",
+                "9",
+                "0",
+                "9" * 40,
+                "[",
+                ":",
+                "\t",
+                "REC->n",
+                "é",
+                "signed:1",
+                "char",
+                "[8]",
+                "__rel_loc ",
+            )
+        )
+    return "".join(data)
+
+
+def fuzz(count, seed):
+    """Return how many of so many mutated formats were taken; pages of their events are decoded, whatever is in them."""
+    random_ = random.Random(seed)
+    form, header = Form(), parse_header(Form().header_text)
     text = event_text(
         "e",
         1,
-        line("char comm[16]", 8, 16) + line("__data_loc char[] n", 24),
-        '"%s", __print_flags(REC->n & (1 | 2), "|", { (1UL << 3), "A" }) : "0"',
+        line("char comm[16]", 8, 16)
+        + line("__data_loc char[] n", 24)
+        + line("u8 a[3]", 28, 3)
+        + line("int s", 31, 4, 1),
+        '"%s", __print_flags(REC->n & (1 | 2), "|", { (1UL << 3), "A" }) : "0", __print_symbolic(REC->s, { 1, "B" })',
     )
-    for _ in range(3000):
-        data = list(text)
-        for _ in range(random_.choice((1, 3, 9))):
-            at = random_.randrange(len(data))
-            data[at : at + random_.choice((0, 1, 8))] = random_.choice(
-                ("", "(", "{", '"', ";", "\n", "9" * 40, "[", ":", "\t", "REC->n", "é")
-            )
+    # Long enough for most, and too short for some; what points elsewhere points anywhere.
+    payloads = [form.payload(1, random_.randbytes(random_.choice((8, 30, 33, 60)))) for _ in range(40)]
+    pages = form.page(5, *(form.event(1, payload) for payload in payloads))
+    stream, taken = Stream("m", "b" * 32, "guest-kernel", "ftrace", "set/cpu0", "mono"), 0
+    for i in range(count):
         try:
-            event = parse("".join(data), "s")
+            event = parse(mutated(random_, text), "s")
         except BadInputError:
             continue
         assert event.size <= ftrace_format.PAYLOAD_BYTES_MAX
+        taken += 1
+        if i % 10 == 0:
+            found = ftrace_events.decode([PageRun(stream, 0, 0, 4096, pages)], formats(header, [event]))
+            assert sum(table.num_rows for table in found.tables.values()) == found.events == len(payloads)
+    return taken
+
+
+def test_mutated_formats_are_parsed_or_refused_and_read_nothing_outside():
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    assert FUZZ_FORMATS // 10 < fuzz(FUZZ_FORMATS, seed) < FUZZ_FORMATS
+
+
+def test_mutated_formats_with_every_index_checked(tmp_path):
+    code = "from tests.consumers.decode.test_ftrace_format import fuzz; fuzz(5000, 1)"
+    bounds = {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
+    root = Path(__file__).parents[3]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root, env={**os.environ, **bounds})
 
 
 @pytest.mark.kernel
