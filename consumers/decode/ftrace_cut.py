@@ -191,7 +191,9 @@ def _add(plan: _Plan, number: int, wanted: Wanted, rows: int, texts: Texts, loop
         assert at[1] in TEXT_BYTES
         assert 0 <= at[0] <= wanted.least_bytes - at[1]
         plan.keep(loops.FROM_TEXT, rows, 4, at)
-        plan.texts.append(texts.setdefault((number, name), Text(at[1])))
+        if (number, name) not in texts:
+            texts[number, name] = Text(at[1])
+        plan.texts.append(texts[number, name])
     for _ in range(wanted.rooms):
         plan.keep(loops.FROM_ELSEWHERE, rows, 4)
     if pages:
