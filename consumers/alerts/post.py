@@ -81,8 +81,7 @@ class Client:
             if isinstance(link, ssl.SSLSocket):
                 link.do_handshake()
             connection.sock = link
-            connection.request("POST", self._path, data, self._headers)
-            response = connection.getresponse()
+            response = _answer(connection, self._path, data, self._headers)
             # What is cut among the headers passes for their end.
             if late.is_set():
                 raise TimeoutError
@@ -102,12 +101,27 @@ class Client:
         return Reply(answer, why, _wait_ns(response.getheader("Retry-After")))
 
 
-# The status alone decides; a reason that does not come is none.
-def _said(response: http.client.HTTPResponse) -> str:
+# Who refuses by the headers alone (a login, a size, HTTP where TLS is wanted) may answer and close before all is sent.
+def _answer(
+    connection: http.client.HTTPConnection, path: str, data: bytes, headers: dict[str, str]
+) -> http.client.HTTPResponse:
     try:
-        return response.read(_REASON_BYTES_MAX).decode("utf-8", "replace").strip()
-    except (OSError, http.client.HTTPException, ValueError):
-        return ""
+        connection.request("POST", path, data, headers)
+    except (BrokenPipeError, ConnectionResetError) as unsent:
+        try:
+            return connection.getresponse()
+        except (OSError, http.client.HTTPException):
+            raise unsent from None
+    return connection.getresponse()
+
+
+# The status alone decides; of a reason, what came before its end or the connection's.
+def _said(response: http.client.HTTPResponse) -> str:
+    found = b""
+    with suppress(OSError, http.client.HTTPException, ValueError):
+        while piece := response.read1(_REASON_BYTES_MAX - len(found)):
+            found += piece
+    return found.decode("utf-8", "replace").strip()
 
 
 # That of the socket alone: the one of TLS forgets its state, in which another thread reads.

@@ -56,14 +56,17 @@ def test_who_is_slow_is_given_up_after_the_timeout():
 
 
 @contextlib.contextmanager
-def served(pieces, pause_s=0.0):
-    """A server that answers one request with these pieces, one after the other, however little that is HTTP."""
+def served(pieces, pause_s=0.0, read_max=1 << 16):
+    """A server that answers one request with these pieces, one after the other, however little that is HTTP.
+
+    It reads up to `read_max` bytes of the request; by closing on what it did not read, it resets the connection.
+    """
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve():
             taken, _ = server.accept()
             with taken, contextlib.suppress(OSError):  # whoever asked may have gone
-                taken.recv(1 << 16)
+                taken.recv(read_max)
                 for piece in pieces:
                     taken.sendall(piece)
                     time.sleep(pause_s)
@@ -117,6 +120,24 @@ def test_of_a_huge_body_only_the_beginning_is_read():
         answer, why, _ = Client(url, 5).post([])
     assert answer is Answer.FAILED
     assert why == f"HTTP 503 Busy: {'x' * 300}"
+
+
+@pytest.mark.parametrize("size_bytes", [2, 50_000_000])
+@pytest.mark.parametrize(
+    ("status", "answer"), [(b"413 Too Large", Answer.REFUSED), (b"401 Unauthorized", Answer.FAILED)]
+)
+def test_who_answers_and_resets_before_all_is_read_is_understood(status, answer, size_bytes):
+    with served([b"HTTP/1.1 %b\r\n\r\nbecause" % status], read_max=5) as url:
+        found = Client(url, 5).post([{"x": "x" * size_bytes}])
+    assert found.answer is answer
+    assert found.why.endswith(f"HTTP {status.decode()}: because")
+
+
+def test_who_resets_without_an_answer_is_tried_again():
+    with served([], read_max=5) as url:
+        answer, why, _ = Client(url, 5).post([{"x": "x" * 50_000_000}])
+    assert answer is Answer.FAILED
+    assert why.startswith(("BrokenPipeError: ", "ConnectionResetError: "))
 
 
 @pytest.mark.parametrize(
