@@ -7,7 +7,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from consumers.lake.compact import compact, expire
+from consumers.lake.compact import ExpireReport, compact, expire
 from consumers.lake.storage import Storage
 from schemas.errors import HypocenterError
 
@@ -37,12 +37,18 @@ class Housekeeper:
     def _run(self) -> None:
         try:
             report = compact(self._storage, time.time_ns())
-            expired = expire(self._storage, time.time_ns())
+            if report.manifest:
+                log.info("housekeeping: %s", report)
         except HypocenterError as e:
             log.error("housekeeping: %s; nothing was replaced, the next run tries again", e)  # noqa: TRY400
-            return
         finally:
             # What it had in memory is of no use until the next hour.
             pa.default_memory_pool().release_unused()
-        if report.manifest:
-            log.info("housekeeping: %s, %s", report, expired)
+        # Also where nothing could be merged: else a disk that is full for that stays full.
+        try:
+            expired = expire(self._storage, time.time_ns())
+        except HypocenterError as e:
+            log.error("housekeeping: %s; the next run tries again", e)  # noqa: TRY400
+            return
+        if expired != ExpireReport():
+            log.info("housekeeping: %s", expired)

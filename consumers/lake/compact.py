@@ -33,7 +33,7 @@ _ALONE_BYTES_LEAST: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class CompactReport:
-    """What `compact` did; `manifest` is 0 when nothing was merged. `damaged` counts merges left out for a bad file."""
+    """What `compact` did; `manifest` is 0 when nothing was merged. `damaged` counts merges left out for their content."""
 
     manifest: int = 0
     files_in: int = 0
@@ -67,10 +67,10 @@ def compact(
     """Merge files of hours that ended `lateness_ms` before `now_ns`, at most `rows_max` rows each.
 
     A large one that a commit wrote is written anew also where it is alone, or has more rows than half of that.
-    Files beside one that is damaged stay as they are, and it is named in the log.
+    Files beside one that is damaged stay as they are, and what no merge keeps as it was; it is named in the log.
 
     Raises:
-        StorageError: the disk refuses, or rows before and after differ; nothing is replaced.
+        StorageError: the disk refuses; nothing is replaced.
     """
     sealed = (now_ns - lateness_ms * _NS_PER_MS) // layout.HOUR_NS
     for lost in range(_ATTEMPTS_MAX):
@@ -93,6 +93,7 @@ def compact(
             if not merged:
                 return CompactReport(races_lost=lost, damaged=damaged)
             added, replaced = [entry for entry, _ in merged], [entry for _, entries in merged for entry in entries]
+            _verify_there(storage, added)
             won = storage.put_exclusive(layout.manifest_key(number), encode(_manifest(taken, added, replaced, now_ns)))
         except StorageError:
             # The manifest may stand in spite of the error; what nothing names is an orphan for `expire`.
@@ -118,10 +119,15 @@ def compact(
 def expire(storage: Storage, now_ns: int, grace_ms: int = 3_600_000) -> ExpireReport:
     """Delete what was replaced, orphaned or covered by a checkpoint longer than `grace_ms` ago.
 
+    Of a lake in which nothing was ever committed nothing is deleted.
+
     Raises:
         StorageError: the disk refuses.
     """
     taken, report = snapshot(storage), ExpireReport()
+    # Where nothing was ever committed nothing says what of it is garbage: it may be what is left of a lake.
+    if not taken.number and not taken.chains:
+        return report
     before_ns = now_ns - grace_ms * _NS_PER_MS
     live = {entry.key for entries in taken.files.values() for entry in entries}
     replaced = dict(taken.manifest.get("replaced", []))
@@ -220,10 +226,12 @@ def _merge(storage: Storage, key: str, name: str, entries: list[FileEntry]) -> F
         before, after = _digest(sources), _digest([str(local)])
         expected = sum(entry.rows for entry in entries)
         if before != after or after[0] != expected:
-            raise StorageError(f"{key}: not compacted, rows or digest differ: {expected} rows named, {before}, {after}")
+            raise DamagedError(f"{key}: not compacted, rows or digest differ: {expected} rows named, {before}, {after}")
         storage.put_file(local, key)
-    except (OSError, pa.ArrowException, duckdb.Error) as e:
+    except OSError as e:
         raise StorageError(f"{key}: cannot be compacted: {e}") from e
+    except (pa.ArrowException, duckdb.Error) as e:
+        raise DamagedError(f"{key}: cannot be compacted: {e}") from e
     finally:
         local.unlink(missing_ok=True)
     return FileEntry(name, key, *stats)
@@ -234,6 +242,13 @@ def _verify(sources: list[str], entries: list[FileEntry]) -> None:
     for source, entry in zip(sources, entries, strict=True):
         if file_sha256(Path(source)) != entry.sha256:
             raise DamagedError(f"{source}: it is not what its commit says")
+
+
+# To whoever expires meanwhile they are orphans, and a long run may outlast the grace that these have.
+def _verify_there(storage: Storage, added: list[FileEntry]) -> None:
+    for entry in added:
+        if not storage.exists(entry.key):
+            raise StorageError(f"{entry.key}: vanished before its manifest was written; nothing is replaced")
 
 
 # Independent of order: (rows, sum of the rows' hashes).

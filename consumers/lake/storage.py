@@ -74,6 +74,12 @@ def _refusals(path: object) -> Iterator[None]:
         raise StorageError(f"{path}: {e.strerror or e}") from e
 
 
+# A folder that cannot be read is not an empty one: what nothing in it names would pass for garbage.
+def _raise_unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
 def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -126,7 +132,7 @@ class LocalStorage:
         with _refusals(base):
             found = [
                 os.path.relpath(os.path.join(folder, name), self.root)  # noqa: PTH118
-                for folder, _, names in os.walk(base)
+                for folder, _, names in os.walk(base, onerror=_raise_unless_gone)
                 for name in names
             ]
         yield from sorted(found)
@@ -141,7 +147,11 @@ class LocalStorage:
 
     def exists(self, key: str) -> bool:
         """See `Storage`."""
-        return (self.root / key).exists()
+        try:
+            self._stat(key)
+        except KeyError:
+            return False
+        return True
 
     def size_bytes(self, key: str) -> int:
         """See `Storage`."""

@@ -8,7 +8,7 @@ import pytest
 from consumers import housekeeping
 from consumers.housekeeping import Housekeeper
 from consumers.lake.audit import audit
-from consumers.lake.compact import compact, expire
+from consumers.lake.compact import ExpireReport, compact, expire
 from consumers.lake.layout import HOUR_NS
 from consumers.lake.storage import MemoryStorage
 from consumers.lake.writer import CommitWriter
@@ -75,6 +75,20 @@ def test_a_disk_that_refuses_is_an_error_line_and_not_the_end(storage, monkeypat
         housekeeper.tick(600.0)
         finished(housekeeper)
     assert "disk full" in caplog.text
+
+
+def test_what_nothing_names_is_deleted_though_nothing_could_be_merged(storage, monkeypatch):
+    def refuse(*_):
+        raise StorageError("disk full")
+
+    expired = []
+    monkeypatch.setattr(housekeeping, "compact", refuse)
+    monkeypatch.setattr(housekeeping, "expire", lambda *_: expired.append(1) or ExpireReport())
+    housekeeper = Housekeeper(storage)
+    housekeeper.tick(0.0)
+    housekeeper.tick(600.0)
+    finished(housekeeper)
+    assert expired == [1]
 
 
 def test_a_trickle_of_one_record_a_second_leaves_one_file_an_hour(storage):

@@ -1,5 +1,7 @@
+import errno
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -7,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import consumers.lake.compact as module
 from consumers.lake import layout
 from consumers.lake.audit import audit
 from consumers.lake.compact import compact, expire
@@ -133,3 +136,56 @@ def test_a_file_that_is_gone_is_not_called_damaged(tmp_path):
     with pytest.raises(StorageError, match="No such file") as caught:
         compact(storage, LATER_NS)
     assert not isinstance(caught.value, DamagedError)
+
+
+def test_nothing_is_expired_while_a_folder_cannot_be_read(tmp_path, monkeypatch):
+    storage = open_lake(tmp_path / "lake", create=True)
+    owner = chain(storage)
+    for i in range(3):
+        CommitWriter(storage).commit(owner, batch(i, i + 1))
+    compact(storage, LATER_NS)
+    real = os.scandir
+    for hidden in ("manifests", "commits"):
+
+        def refuse(path, hidden=hidden):
+            if Path(path).name == hidden:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return real(path)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "scandir", refuse)
+            with pytest.raises(StorageError, match="Too many open files"):
+                expire(storage, LATER_NS + 10**14)
+    assert len(list(storage.list("data/"))) == 4
+    assert audit(storage, deep=True).closes
+
+
+def test_what_is_left_of_a_lake_without_its_commits_is_not_garbage(tmp_path):
+    storage = open_lake(tmp_path / "lake", create=True)
+    CommitWriter(storage).commit(chain(storage), batch(0, 1))
+    shutil.rmtree(tmp_path / "lake" / "commits")
+    assert expire(storage, LATER_NS + 10**14).orphans == 0
+    assert len(list(storage.list("data/"))) == 1
+
+
+def test_what_cannot_be_merged_holds_up_its_own_hour_alone(storage, monkeypatch, caplog):
+    owner = chain(storage)
+    for i in range(6):
+        CommitWriter(storage).commit(owner, batch(i, i + 1, ARRIVAL_NS + i // 3 * HOUR_NS))
+    digests = iter([(3, 1), (3, 2), (3, 1), (3, 1)])
+    monkeypatch.setattr(module, "_digest", lambda _: next(digests))
+    report = compact(storage, LATER_NS)
+    assert (report.files_in, report.files_out, report.damaged) == (3, 1, 1)
+    assert "not compacted, rows or digest differ" in caplog.text
+    assert len(list(storage.list("data/"))) == 7
+    assert audit(storage, deep=True).closes
+
+
+def test_a_merged_file_that_is_gone_is_not_named(storage, monkeypatch):
+    owner = chain(storage)
+    for i in range(2):
+        CommitWriter(storage).commit(owner, batch(i, i + 1))
+    monkeypatch.setattr(module, "crash_point", lambda name: name == "compact:files" and expire(storage, LATER_NS * 2))
+    with pytest.raises(StorageError, match="vanished before its manifest was written"):
+        compact(storage, LATER_NS)
+    assert audit(storage, deep=True).rows == {"kmsg": 2}

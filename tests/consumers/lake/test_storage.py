@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 
@@ -65,3 +66,27 @@ def test_a_full_disk_is_a_storage_error_that_names_the_path(tmp_path):
         assert storage.put_exclusive("small", b"x")
     finally:
         subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_a_folder_that_cannot_be_read_is_no_empty_one(tmp_path, monkeypatch):
+    storage = LocalStorage(tmp_path)
+    storage.replace("p/sub/1", b"")
+    real = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("sub"):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(StorageError, match="Too many open files"):
+        list(storage.list("p/"))
+    assert list(storage.list("none/")) == []
+
+
+def test_what_cannot_be_looked_at_is_not_missing(tmp_path):
+    storage = LocalStorage(tmp_path)
+    storage.replace("p/1", b"")
+    with pytest.raises(StorageError, match="Not a directory"):
+        storage.exists("p/1/2")
+    assert not storage.exists("p/2")
