@@ -33,7 +33,7 @@ _ALONE_BYTES_LEAST: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class CompactReport:
-    """What `compact` did; `manifest` is 0 when nothing was merged. `damaged` counts merges left out for their content."""
+    """What `compact` did; `manifest` is 0 when nothing was merged. `damaged` counts merges left out."""
 
     manifest: int = 0
     files_in: int = 0
