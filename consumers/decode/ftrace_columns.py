@@ -112,7 +112,8 @@ def wanted(event: Format) -> Wanted:
 def columns(event: Format, taken: frozenset[str]) -> list[Column]:
     """Return the columns of one event: its fields under their own names, each with its `FIELD_name` behind it.
 
-    `event_` is put in front of a name that is in `taken`; a further table of names of one field is `FIELD_name_2`.
+    `event_` is put in front of a name that is in `taken`, in whatever case, for SQL knows no other; a further table of
+    names of one field is `FIELD_name_2`.
     """
     used = set(taken)
     own = {field.name: _free(field.name, used, "event_{}") for field in event.fields}
@@ -197,9 +198,9 @@ def context_text(flags: int, preempt_count: int) -> str:
 
 
 def _free(name: str, used: set[str], pattern: str) -> str:
-    while name in used:
+    while name.lower() in used:
         name = pattern.format(name)
-    used.add(name)
+    used.add(name.lower())
     return name
 
 

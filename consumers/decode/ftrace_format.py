@@ -7,6 +7,7 @@ Source: kernel/trace/trace_events.c (`f_show`), kernel/trace/ring_buffer.c (`rin
 include/trace/stages/, Documentation/trace/events.rst.
 """
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -26,6 +27,9 @@ TYPE_CHARS_MAX: Final = 256
 PAYLOAD_BYTES_MAX: Final = 1 << 16
 EVENTS_MAX: Final = 1 << 14
 ID_MAX: Final = (1 << 16) - 1
+# Of 255 bytes of a file's name, some of which a commit needs.
+_TABLE_CHARS_MAX: Final = 150
+_DIGEST_CHARS: Final = 8
 #: The table of what no format describes; an event of this name gets its system's name in front.
 UNKNOWN_TABLE: Final = "trace_unknown"
 _LINE: Final = re.compile(
@@ -128,24 +132,38 @@ class Formats:
 def formats(header: PageHeader, events: Iterable[Format]) -> Formats:
     """Return `events` by id, with the names of their tables: `trace_EVENT`, or `trace_SYSTEM_EVENT` for one of several.
 
+    Of two events of one system and name one has no format, of those of one id none, because nobody knows whose it is.
+
     Raises:
-        BadInputError: `reason` is `format`: two events have one id or one name, or there are too many.
+        BadInputError: `reason` is `format`: there are too many.
     """
-    by_id: dict[int, Format] = {}
-    for event in events:
-        if by_id.setdefault(event.id, event) is not event:
-            raise _bad(f"events {by_id[event.id].name} and {event.name} both have id {event.id}")
-        if len(by_id) > EVENTS_MAX:
-            raise _bad(f"more than {EVENTS_MAX} events")
-    short = [_word(event.name) for event in by_id.values()]
-    several = {name for name, count in Counter(short).items() if count > 1 or f"trace_{name}" == UNKNOWN_TABLE}
+    events = list({(each.system, each.name): each for each in events}.values())
+    if len(events) > EVENTS_MAX:
+        raise _bad(f"more than {EVENTS_MAX} events")
+    claims = Counter(each.id for each in events)
+    by_id = {each.id: each for each in events if claims[each.id] == 1}
+    return Formats(header, by_id, _table_names(by_id))
+
+
+# In lower case, because SQL knows no other; a name that others have too gets its system's in front, and where that does
+# not help either, or is too long for a file's name, a digest of both behind it, the same on every machine.
+def _table_names(events: dict[int, Format]) -> dict[int, str]:
+    short = {number: f"trace_{_word(event.name)}" for number, event in events.items()}
+    several = Counter([*short.values(), UNKNOWN_TABLE])
     names = {
-        event.id: f"trace_{_word(event.system)}_{name}" if name in several else f"trace_{name}"
-        for event, name in zip(by_id.values(), short, strict=True)
+        number: f"trace_{_word(events[number].system)}_{name.removeprefix('trace_')}" if several[name] > 1 else name
+        for number, name in short.items()
     }
-    if len(set(names.values())) < len(names):
-        raise _bad("two events of one system have the same name")
-    return Formats(header, by_id, names)
+    several = Counter([*names.values(), UNKNOWN_TABLE])
+    return {
+        number: _distinct(name, events[number]) if several[name] > 1 or len(name) > _TABLE_CHARS_MAX else name
+        for number, name in names.items()
+    }
+
+
+def _distinct(name: str, event: Format) -> str:
+    digest = hashlib.sha256(f"{event.system}:{event.name}".encode()).hexdigest()[:_DIGEST_CHARS]
+    return f"{name[:_TABLE_CHARS_MAX]}_{digest}"
 
 
 def parse_header(text: str, *, big_endian: bool = False) -> PageHeader:
@@ -263,7 +281,7 @@ def _array(element: str, stated: int, long_bytes: int) -> tuple[Kind, int]:
 
 
 def _word(name: str) -> str:
-    return re.sub(r"\W", "_", name, flags=re.ASCII)
+    return re.sub(r"\W", "_", name, flags=re.ASCII).lower()
 
 
 def _bad(detail: str) -> BadInputError:

@@ -1,7 +1,8 @@
 """Tables of one name from different kernels: columns may be missing here and of another type there.
 
 One rule for Arrow and for DuckDB, whose own differ, and fail where types do not go together: integers widen, signed
-ones together with 64 unsigned bits to decimals; all else becomes text.
+ones together with 64 unsigned bits to decimals; all else becomes text. Names that differ only in upper and lower case
+are one column, as they are to SQL, under the first of them.
 """
 
 import hashlib
@@ -46,7 +47,8 @@ class Source(NamedTuple):
 def concatenated(parts: Sequence[pa.Table]) -> pa.Table:
     """Return the rows of `parts` in one table with all their columns; a missing one is null."""
     common = _common_types(part.schema for part in parts)
-    everywhere = {name for name in common if all(name in part.column_names for part in parts)}
+    parts = [part.rename_columns([common[name.lower()].name for name in part.column_names]) for part in parts]
+    everywhere = {item.name for item in common.values() if all(item.name in part.column_names for part in parts)}
     return pa.concat_tables([_cast(part, common, everywhere) for part in parts], promote_options="permissive")
 
 
@@ -73,7 +75,7 @@ def union_sql(sources: Sequence[Source]) -> str:
         return read_sql(sources)
     common = _common_types(pa.schema(list(columns)) for columns in alike)
     selects = [
-        f"select {', '.join(_cast_sql(name, kind, common[name]) for name, kind in columns)} from {read_sql(group)}"  # noqa: S608
+        f"select {', '.join(_cast_sql(name, kind, common) for name, kind in columns)} from {read_sql(group)}"  # noqa: S608
         for columns, group in alike.items()
     ]
     return f"({' union all by name '.join(selects)})"
@@ -109,13 +111,21 @@ def _schema(path: str) -> pa.Schema:
         raise StorageError(f"{path}: {e}") from e
 
 
-# In the order in which the columns first come.
-def _common_types(schemas: Iterable[pa.Schema]) -> dict[str, pa.DataType]:
+class _Common(NamedTuple):
+    name: str
+    type: pa.DataType
+
+
+# By name in lower case, in the order in which the columns first come.
+def _common_types(schemas: Iterable[pa.Schema]) -> dict[str, _Common]:
+    names: dict[str, str] = {}
     kinds: dict[str, dict[pa.DataType, None]] = {}
     for schema in schemas:
         for item in schema:
-            kinds.setdefault(item.name, {})[item.type] = None
-    return {name: _common(list(found)) for name, found in kinds.items()}
+            key = item.name.lower()
+            names.setdefault(key, item.name)
+            kinds.setdefault(key, {})[item.type] = None
+    return {key: _Common(names[key], _common(list(found))) for key, found in kinds.items()}
 
 
 def _common(kinds: list[pa.DataType]) -> pa.DataType:
@@ -148,9 +158,9 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 
 # What is not `everywhere` will be null somewhere.
-def _cast(part: pa.Table, common: dict[str, pa.DataType], everywhere: set[str]) -> pa.Table:
+def _cast(part: pa.Table, common: dict[str, _Common], everywhere: set[str]) -> pa.Table:
     for i, item in enumerate(part.schema):
-        kind, column = common[item.name], part[i]
+        kind, column = common[item.name.lower()].type, part[i]
         if item.type != kind and not pa.types.is_map(kind):
             plain = column.cast(_plain(item.type))
             column = _text(plain) if kind == pa.string() else _widened(plain, kind)
@@ -178,12 +188,13 @@ def _mapped(column: pa.ChunkedArray, text: Callable[[Any], str]) -> pa.ChunkedAr
     return pa.chunked_array([pa.array(found, pa.string())])
 
 
-def _cast_sql(name: str, kind: pa.DataType, common: pa.DataType) -> str:
+def _cast_sql(name: str, kind: pa.DataType, common: dict[str, _Common]) -> str:
+    wanted = _plain(common[name.lower()].type)
     quoted = '"' + name.replace('"', '""') + '"'
-    if kind == _plain(common):
+    if kind == wanted:
         return quoted
-    if common != pa.string():
-        return f"cast({quoted} as {_type_sql(common)}) as {quoted}"
+    if wanted != pa.string():
+        return f"cast({quoted} as {_type_sql(wanted)}) as {quoted}"
     return f"lower(hex({quoted})) as {quoted}" if pa.types.is_binary(kind) else f"cast({quoted} as VARCHAR) as {quoted}"
 
 

@@ -79,16 +79,22 @@ def test_a_frame_of_another_form_is_refused_and_by_many_it_is_one_bad_record(cha
     assert found.tables["trace_tick"]["value"].to_pylist() == [3]
 
 
+def test_events_of_an_id_that_two_formats_claim_are_kept_raw():
+    two = {"a:x": _pages.TICK, "b:y": _pages.TICK.replace("name: tick", "name: tock")}
+    found = decode(paged(7, [page(1), page(2)]), known={NAME: _pages.formats(two)})
+    assert found.tables.keys() == {"trace_unknown"}
+    assert found.bad == []
+
+
 @pytest.mark.parametrize(
     ("known", "said"),
     [
         ({}, "nobody has sent the formats"),
         ({NAME: b"\xc0"}, "no map|body"),
-        ({NAME: _pages.formats({"a:x": _pages.TICK, "b:y": _pages.TICK})}, "have id 7"),
         ({NAME: _pages.formats(page_bytes=8192)}, "are of pages of 8192 bytes"),
         ({NAME: FAR}, "records begin at byte 4092 of 4096"),
     ],
-    ids=["absent", "no description", "two events of one id", "of other pages", "of no room"],
+    ids=["absent", "no description", "of other pages", "of no room"],
 )
 def test_a_frame_that_cannot_be_described_is_one_bad_record_with_all_its_positions(known, said):
     found = decode(paged(7, [page(1), page(2)]), known=known)

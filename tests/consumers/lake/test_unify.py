@@ -87,6 +87,12 @@ def test_missing_columns_are_null_in_the_order_in_which_columns_first_came(tmp_p
     assert rows == [(0, 7, None, None), (1, None, "x", b"y")]
 
 
+def test_names_that_differ_in_case_are_one_column(tmp_path):
+    joined, rows = both_ways(tmp_path, pa.table({"n": [0], "cpu": [7]}), pa.table({"n": [1], "CPU": ["x"]}))
+    assert joined.column_names == ["n", "cpu"]
+    assert rows == [(0, "7"), (1, "x")]
+
+
 def test_what_becomes_text_reads_the_same_by_both_ways(tmp_path):
     parts = [
         pa.table({"n": [2 * i, 2 * i + 1], "x": VALUES[name]}) for i, name in enumerate(("i8", "bytes", "u64s", "text"))
@@ -161,7 +167,7 @@ def test_an_hour_of_two_kernels_is_compacted_and_every_query_stays(storage):
     rows = [
         {"flags": pa.array([1], pa.int32()), "x": pa.array([-1], pa.int64())},
         {"flags": pa.array(["A"]).cast(WORD), "x": pa.array([2**64 - 1], pa.uint64())},
-        {"x": pa.array([b"\1\2"]), "y": pa.array([[1, 2]], pa.list_(pa.int32()))},
+        {"X": pa.array([b"\1\2"]), "y": pa.array([[1, 2]], pa.list_(pa.int32()))},
     ]
     for i, values in enumerate(rows):
         assert CommitWriter(storage).commit(owner, trace_batch(i, values))
@@ -172,3 +178,16 @@ def test_an_hour_of_two_kernels_is_compacted_and_every_query_stays(storage):
     assert run_query(storage, sql)[1] == before
     report = audit(storage, deep=True)
     assert (report.rows, report.files) == ({"trace_e": 3}, 1)
+
+
+def test_tables_whose_names_differ_in_case_are_one_to_sql(storage):
+    owner = chain(storage)
+    for i, name in enumerate(("trace_e", "trace_E")):
+        made = trace_batch(i, {"x": pa.array([i])})
+        made = made._replace(tables={name: made.tables["trace_e"]})
+        assert CommitWriter(storage).commit(owner, made)
+    for sql in (
+        "select page, x from trace_E order by page",
+        "from (show tables) select count(*), 1 where name = 'trace_e'",
+    ):
+        assert run_query(storage, sql)[1] == ([(0, 0), (1, 1)] if "page" in sql else [(1, 1)])
