@@ -268,7 +268,7 @@ class PartitionCollector:
     def _decode(self) -> dict[str, pa.Table]:
         tables: dict[str, list[pa.Table]] = {}
         for decoder, frames in _by_decoder(self._frames):
-            decoded = decoder.decode_many(frames, self._descriptors.named_by(frames))
+            decoded = decoder.decode_many(frames, self._descriptors)
             for name, table in decoded.tables.items():
                 tables.setdefault(name, []).append(table)
             for stream, count in decoded.rows.items():

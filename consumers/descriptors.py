@@ -1,71 +1,138 @@
 """What pages cannot be decoded without: descriptor bodies by their hash, as they came or as the lake keeps them."""
 
 import hashlib
+import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from consumers.decode.base import FrameIn
 from consumers.lake.snapshot import snapshot
 from consumers.lake.storage import Storage
 from schemas.errors import StorageError
 from schemas.frame import Frame
 from schemas.surfaces import DESCRIPTOR_ENCODINGS
 
+Begins = npt.NDArray[np.uint64]
 #: As much as one cut of frames, so that a descriptor and its pages in one commit find each other.
-_HELD_BYTES_MAX: Final = 64 << 20
+_SENT_BYTES_MAX: Final = 64 << 20
+#: Of what the lake keeps; the rest is read again.
+_LOADED_BYTES_MAX: Final = 16 << 20
+# Whoever names what nobody has costs one look at the lake's files in a second, not one for each name.
+_LOOK_S: Final = 1.0
 
 
-class Descriptors:
-    """The descriptors of one partition, the newest in memory; the lake's table `artifacts` has all of them."""
+class Descriptors(Mapping[bytes, bytes]):
+    """The descriptors of one partition by their hash; `in` and `[]` also find what the lake's table `artifacts` has.
+
+    Raises:
+        StorageError: from `[]`: the lake cannot be read.
+    """
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._held: OrderedDict[bytes, bytes] = OrderedDict()
-        self._held_bytes = 0
+        self._sent = _Held(_SENT_BYTES_MAX)
+        self._loaded = _Held(_LOADED_BYTES_MAX)
+        self._index = _Index()
+        self._looked_s = -_LOOK_S
 
     def note(self, frame: Frame) -> None:
         """Remember `frame` if it is a descriptor."""
         if frame.encoding in DESCRIPTOR_ENCODINGS:
-            self._hold(hashlib.sha256(frame.body).digest(), frame.body)
+            self._sent.put(hashlib.sha256(frame.body).digest(), frame.body)
 
-    def named_by(self, frames: Iterable[FrameIn]) -> dict[bytes, bytes]:
-        """Return the descriptors that `frames` name; those that nobody has are left out.
-
-        Raises:
-            StorageError: the lake cannot be read.
-        """
-        names = {item.frame.descriptor for item in frames if item.frame.descriptor is not None}
-        # What is loaded for one may push another out of memory, but not out of the answer.
-        found = {name: self._held[name] for name in names if name in self._held}
-        for name in names - found.keys():
+    def __getitem__(self, name: bytes) -> bytes:
+        """Return the descriptor whose SHA-256 is `name`; KeyError when nobody has sent it."""
+        body = self._sent.get(name) or self._loaded.get(name)
+        if body is None:
             body = self._load(name)
-            if body is not None:
-                found[name] = body
-                self._hold(name, body)
-        return found
+            self._loaded.put(name, body)
+        return body
 
-    def _hold(self, name: bytes, body: bytes) -> None:
-        self._held_bytes += len(body) - len(self._held.get(name, b""))
-        self._held[name] = body
-        self._held.move_to_end(name)
-        while self._held_bytes > _HELD_BYTES_MAX:
-            self._held_bytes -= len(self._held.popitem(last=False)[1])
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the hashes of those in memory."""
+        return iter({**self._sent.bodies, **self._loaded.bodies})
 
-    def _load(self, name: bytes) -> bytes | None:
-        for entry in snapshot(self._storage).files.get("artifacts", []):
-            try:
-                found = pq.read_table(
-                    self._storage.local_path(entry.key),
-                    columns=["body"],
-                    filters=[("sha256", "=", name)],
-                    partitioning=None,
-                )
-            except (OSError, pa.ArrowException) as e:
-                raise StorageError(f"{entry.key}: {e}") from e
-            if found.num_rows:
-                return bytes(found["body"][0].as_py())
-        return None
+    def __len__(self) -> int:
+        """Return how many are in memory."""
+        return len(list(iter(self)))
+
+    def _load(self, name: bytes) -> bytes:
+        if time.monotonic() - self._looked_s >= _LOOK_S:
+            self._look()
+        key = self._index.file_of(name)
+        if key is None:
+            raise KeyError(name)
+        found = self._read(key, "body", name)
+        if not len(found):
+            raise KeyError(name)
+        return bytes(found[0].as_py())
+
+    def _look(self) -> None:
+        keys = [entry.key for entry in snapshot(self._storage).files.get("artifacts", [])]
+        self._index.update(keys, lambda key: self._read(key, "sha256"))
+        self._looked_s = time.monotonic()
+
+    def _read(self, key: str, column: str, name: bytes | None = None) -> pa.ChunkedArray:
+        filters = None if name is None else [("sha256", "=", name)]
+        path = self._storage.local_path(key)
+        try:
+            return pq.read_table(path, columns=[column], filters=filters, partitioning=None)[column]
+        except (OSError, pa.ArrowException) as e:
+            raise StorageError(f"{key}: {e}") from e
+
+
+class _Index:
+    """In which file of the lake a descriptor lies, by the first eight bytes of its hash: 12 bytes for each there is."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, Begins] = {}
+        self._keys: list[str] = []
+        self._begins: Begins = np.empty(0, np.uint64)
+        self._file: npt.NDArray[np.int32] = np.empty(0, np.int32)
+
+    def update(self, keys: list[str], hashes: Callable[[str], pa.ChunkedArray]) -> None:
+        """Know the files `keys` and no others; of such that are new `hashes` gives the column."""
+        if self._files.keys() == set(keys):
+            return
+        self._files = {key: self._files[key] if key in self._files else _begins(hashes(key)) for key in keys}
+        self._keys = list(self._files)
+        begins = np.concatenate([*self._files.values(), np.empty(0, np.uint64)])
+        order = np.argsort(begins, kind="stable")
+        self._begins = begins[order]
+        self._file = np.repeat(np.arange(len(keys), dtype=np.int32), [len(each) for each in self._files.values()])[
+            order
+        ]
+
+    def file_of(self, name: bytes) -> str | None:
+        """Return the key of the file that has the descriptor `name`, if any has it."""
+        begin = np.frombuffer(name[:8], np.uint64)[0]
+        at = int(np.searchsorted(self._begins, begin))
+        return self._keys[self._file[at]] if at < len(self._begins) and self._begins[at] == begin else None
+
+
+def _begins(hashes: pa.ChunkedArray) -> Begins:
+    return np.frombuffer(b"".join(each[:8] for each in hashes.to_pylist()), np.uint64)
+
+
+class _Held:
+    """Bodies by name, the newest of them up to so many bytes."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bodies: OrderedDict[bytes, bytes] = OrderedDict()
+        self._bytes_max = bytes_max
+        self._bytes = 0
+
+    def get(self, name: bytes) -> bytes | None:
+        return self.bodies.get(name)
+
+    def put(self, name: bytes, body: bytes) -> None:
+        self._bytes += len(body) - len(self.bodies.get(name, b""))
+        self.bodies[name] = body
+        self.bodies.move_to_end(name)
+        while self._bytes > self._bytes_max:
+            self._bytes -= len(self.bodies.popitem(last=False)[1])

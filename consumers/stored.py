@@ -1,6 +1,6 @@
 """Is what came again under known positions the same as what is stored? Read back from the lake: rare, so not fast."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import pyarrow as pa
@@ -8,7 +8,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from consumers.decode.base import Decoder, FrameIn
-from consumers.descriptors import Descriptors
 from consumers.lake.snapshot import Snapshot, snapshot
 from consumers.lake.storage import Storage
 from consumers.lake.tables import TABLES as LAKE_TABLES
@@ -33,7 +32,7 @@ class Suspect(NamedTuple):
 
 
 def differing(
-    suspects: Sequence[Suspect], buffered: Sequence[FrameIn], storage: Storage, descriptors: Descriptors
+    suspects: Sequence[Suspect], buffered: Sequence[FrameIn], storage: Storage, descriptors: Mapping[bytes, bytes]
 ) -> list[Suspect]:
     """Return those of `suspects` whose rows differ from the rows stored at the same positions.
 
@@ -49,8 +48,7 @@ def differing(
     for suspect in suspects:
         frame, decode = suspect.item.frame, suspect.decoder.decode_many
         near = [item for item in buffered if _overlaps(item.frame, frame)]
-        known = descriptors.named_by([suspect.item, *near])
-        arrived, waiting = decode([suspect.item], known).tables, decode(near, known).tables
+        arrived, waiting = decode([suspect.item], descriptors).tables, decode(near, descriptors).tables
         if not _same(suspect, arrived, waiting, storage, taken):
             found.append(suspect)
     return found
