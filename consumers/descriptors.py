@@ -2,7 +2,6 @@
 
 import hashlib
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
@@ -11,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from consumers.held import Held
 from consumers.lake.snapshot import snapshot
 from consumers.lake.storage import Storage
 from schemas.errors import StorageError
@@ -35,27 +35,29 @@ class Descriptors(Mapping[bytes, bytes]):
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._sent = _Held(_SENT_BYTES_MAX)
-        self._loaded = _Held(_LOADED_BYTES_MAX)
+        self._sent: Held[bytes] = Held(_SENT_BYTES_MAX)
+        self._loaded: Held[bytes] = Held(_LOADED_BYTES_MAX)
         self._index = _Index()
         self._looked_s = -_LOOK_S
 
     def note(self, frame: Frame) -> None:
         """Remember `frame` if it is a descriptor."""
         if frame.encoding in DESCRIPTOR_ENCODINGS:
-            self._sent.put(hashlib.sha256(frame.body).digest(), frame.body)
+            self._sent.put(hashlib.sha256(frame.body).digest(), frame.body, len(frame.body))
 
     def __getitem__(self, name: bytes) -> bytes:
         """Return the descriptor whose SHA-256 is `name`; KeyError when nobody has sent it."""
-        body = self._sent.get(name) or self._loaded.get(name)
+        body = self._sent.get(name)
+        if body is None:
+            body = self._loaded.get(name)
         if body is None:
             body = self._load(name)
-            self._loaded.put(name, body)
+            self._loaded.put(name, body, len(body))
         return body
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the hashes of those in memory."""
-        return iter({**self._sent.bodies, **self._loaded.bodies})
+        return iter({*self._sent, *self._loaded})
 
     def __len__(self) -> int:
         """Return how many are in memory."""
@@ -117,22 +119,3 @@ class _Index:
 
 def _begins(hashes: pa.ChunkedArray) -> Begins:
     return np.frombuffer(b"".join(each[:8] for each in hashes.to_pylist()), np.uint64)
-
-
-class _Held:
-    """Bodies by name, the newest of them up to so many bytes."""
-
-    def __init__(self, bytes_max: int) -> None:
-        self.bodies: OrderedDict[bytes, bytes] = OrderedDict()
-        self._bytes_max = bytes_max
-        self._bytes = 0
-
-    def get(self, name: bytes) -> bytes | None:
-        return self.bodies.get(name)
-
-    def put(self, name: bytes, body: bytes) -> None:
-        self._bytes += len(body) - len(self.bodies.get(name, b""))
-        self.bodies[name] = body
-        self.bodies.move_to_end(name)
-        while self._bytes > self._bytes_max:
-            self._bytes -= len(self.bodies.popitem(last=False)[1])

@@ -6,9 +6,9 @@ is wrong keeps what comes before the fault, and is a dead letter beside its rows
 
 import dataclasses
 import re
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
@@ -17,6 +17,7 @@ from consumers.decode import ftrace_columns, ftrace_events, ftrace_format, ftrac
 from consumers.decode.base import BadRecord, Decoded, FrameIn, bad_frame
 from consumers.decode.ftrace_events import UNKNOWN, Events, PageRun
 from consumers.decode.ftrace_format import Formats
+from consumers.held import Held
 from consumers.lake.tables import TableSpec
 from consumers.lake.unify import concatenated
 from schemas import ftrace
@@ -32,7 +33,9 @@ ONE_ROW_EACH: Final = False
 _FRONT: Final = frozenset(each.name for each in ftrace_events.FRONT)
 _FAMILY: Final = "trace_"
 _CPU: Final = re.compile(r"[^/]*/cpu([0-9]{1,6})")
-_FORMATS_HELD: Final = 64
+#: What is made of a description takes twelve times as many bytes.
+_FORMATS_BYTES_MAX: Final = 8 << 20
+_known: Final[Held[tuple[Formats, int]]] = Held(_FORMATS_BYTES_MAX)
 
 
 def owns(table: str) -> bool:
@@ -99,7 +102,7 @@ def decode_many(frames: list[FrameIn], descriptors: Mapping[bytes, bytes]) -> De
     rows: Counter[Stream] = Counter()
     for name, items in _by_descriptor(frames, bad).items():
         try:
-            formats, page_bytes = _formats(descriptors[name])
+            formats, page_bytes = _formats(name, descriptors)
         except KeyError:
             bad += [bad_frame(item, "descriptor", f"nobody has sent the formats {name.hex()}") for item in items]
             continue
@@ -139,8 +142,16 @@ def _by_descriptor(frames: list[FrameIn], bad: list[BadRecord]) -> dict[bytes, l
 
 
 # Parsing a boot's formats takes milliseconds for each event, and every commit needs the same.
-@lru_cache(_FORMATS_HELD)
-def _formats(body: bytes) -> tuple[Formats, int]:
+def _formats(name: bytes, descriptors: Mapping[bytes, bytes]) -> tuple[Formats, int]:
+    found = _known.get(name)
+    if found is None:
+        body = descriptors[name]
+        found = _parsed(body)
+        _known.put(name, found, len(body))
+    return found
+
+
+def _parsed(body: bytes) -> tuple[Formats, int]:
     told = ftrace.unpack_formats(body)
     header = ftrace_format.parse_header(told.header_page, big_endian=told.byteorder == "big")
     if not ftrace_pages.fits(header, told.page_bytes):
@@ -172,12 +183,14 @@ def _cut(frame: Frame, start: int, end: int) -> Frame:
 
 # A dead letter beside the page's rows: its position is not given up.
 def _faults(found: Events, items: list[FrameIn]) -> Iterator[BadRecord]:
+    by_stream: dict[Stream, list[FrameIn]] = {}
+    for item in items if found.faults else ():
+        by_stream.setdefault(item.frame.stream, []).append(item)
+    for mine in by_stream.values():
+        mine.sort(key=lambda item: item.frame.first)
     for fault in found.faults:
-        item = next(
-            item
-            for item in items
-            if item.frame.stream == fault.stream and item.frame.first <= fault.page < item.frame.next
-        )
+        mine = by_stream[fault.stream]
+        item = mine[bisect_right(mine, fault.page, key=lambda item: item.frame.first) - 1]
         what = f"byte {fault.at}: {fault.fault.name.lower()}, {fault.events} events before it are rows"
         where = (item.offset, item.arrival_ns)
         yield BadRecord(fault.stream, fault.page, "page", what, bytes(fault.data[fault.at :]), *where, positions=0)

@@ -23,6 +23,8 @@ from consumers.lake.tables import WORD
 
 #: A field with more different values than this in one batch has no names there: it is no enumeration.
 NAMED_VALUES_MAX: Final = 4096
+#: To name all values of some pages may cost so many looks at entries of tables, 0.1 us each; then there are no names.
+NAMING_LOOKS_MAX: Final = 1 << 21
 #: The columns of every event that come from its common fields: who ran, and in which context.
 CONTEXT_FIELDS: Final = (
     pa.field("pid", pa.int32()),
@@ -55,14 +57,29 @@ class Column(NamedTuple):
     names: Names | None
 
 
+class Looks:
+    """How many looks at tables of names are left of `NAMING_LOOKS_MAX`."""
+
+    def __init__(self) -> None:
+        self.left = NAMING_LOOKS_MAX
+
+    def take(self, count: int) -> bool:
+        """Tell whether `count` more are left, and use them up."""
+        self.left -= count
+        return self.left >= 0
+
+
 class Rows:
     """Events of one kind, each at least as long as its format says, of which `wanted` was cut out.
 
-    `octets` is the whole buffer, `size` the bytes of their fixed part, `order` the byte order as NumPy writes it.
+    `octets` is the whole buffer, `size` the bytes of their fixed part, `order` the byte order as NumPy writes it;
+    `looks` is what naming their values may cost. Fields that lie elsewhere in an event lie there one behind the other,
+    so that all together they have no more bytes than the events: what goes beyond that is missing.
     """
 
-    def __init__(self, octets: Bytes, part: Part, event: Format, *, big_endian: bool) -> None:
-        self.octets, self.size, self.count = octets, event.size, len(part.ts)
+    def __init__(self, octets: Bytes, part: Part, event: Format, looks: Looks, *, big_endian: bool) -> None:
+        self.octets, self.size, self.count, self.looks = octets, event.size, len(part.ts), looks
+        self._elsewhere_left: int | None = None
         self.order = ">" if big_endian else "<"
         self._part, self._rooms = part, iter(part.rooms)
         self._fixed: Bytes | None = None
@@ -94,6 +111,13 @@ class Rows:
     def text(self, field: Field) -> tuple[Codes, Text]:
         """Return the number of each text of a short field, and the texts."""
         return self._part.texts[field.name]
+
+    def within(self, lengths: Ints) -> bool:
+        """Tell whether so many bytes more lie elsewhere in the events, and take them for read."""
+        if self._elsewhere_left is None:
+            self._elsewhere_left = int(self.lengths.sum())
+        self._elsewhere_left -= int(lengths.sum())
+        return self._elsewhere_left >= 0
 
     def room(self) -> Codes:
         """Return room for a column of numbers of names, another one each time."""
@@ -246,6 +270,8 @@ def _slices(rows: Rows, field: Field) -> Slices:
     if field.size == 2:  # The length is not stated: text, up to its NUL.
         lengths = np.maximum(rows.lengths - offsets, 0)
     missing = offsets + lengths > rows.lengths
+    if field.size == 4 and not rows.within(np.where(missing, 0, lengths)):
+        missing = np.ones_like(missing)
     if not missing.any():
         return Slices(rows.octets, rows.starts + offsets, lengths, None)
     return Slices(
@@ -274,12 +300,14 @@ def _named(rows: Rows, field: Field, names: Names, words: Words) -> pa.Array:
         codes = rows.room()
         codes[:] = values
         seen = slice_columns.seen(codes, high + 1)
+        if not rows.looks.take(names.cost * int(np.count_nonzero(seen))):
+            return pa.nulls(len(codes), pa.int32())
         texts = [names.name(value) if there else None for value, there in enumerate(seen)]
         return _numbers(codes, texts, None, words)
     octets, size = values.view(np.uint8), values.itemsize
     starts = np.arange(0, len(octets), size)
     codes, different = slice_columns.interned(Slices(octets, starts, np.full(len(starts), size)))
-    if len(different) > NAMED_VALUES_MAX:
+    if len(different) > NAMED_VALUES_MAX or not rows.looks.take(names.cost * len(different)):
         return pa.nulls(len(codes), pa.int32())
     return _numbers(codes, [names.name(int(np.frombuffer(data, values.dtype)[0])) for data in different], None, words)
 

@@ -218,7 +218,7 @@ def decode(runs: list[PageRun], formats: Formats) -> Events:
     tables: dict[str, _Table] = {}
     runs = sorted(runs, key=lambda run: (run.stream, run.cpu, run.first_page))
     tags = [{word: n for n, word in enumerate(dict.fromkeys(run.stream[i] for run in runs))} for i in range(_TAGS)]
-    same = _Same()
+    same, looks = _Same(), ftrace_columns.Looks()
 
     def table_of(name: str, event: Format | None) -> _Table:
         if name not in tables:
@@ -230,7 +230,9 @@ def decode(runs: list[PageRun], formats: Formats) -> Events:
         _report(group, found)
         for number, part in group.parts.items():
             table = table_of(formats.table_names[number], formats.events[number])
-            arrays = _place(group, part, same) | _fields(group, part, formats.events[number], formats, table)
+            event = formats.events[number]
+            cut = ftrace_columns.Rows(group.octets, part, event, looks, big_endian=formats.header.big_endian)
+            arrays = _place(group, part, same) | _fields(cut, event, table)
             table.add(arrays)
             _dangling(arrays, formats.table_names[number], table.own, found)
         if len(group.others):
@@ -319,12 +321,10 @@ def _tags(group: _Group, page: npt.NDArray[Any] | None, rows: int, same: _Same) 
     }
 
 
-def _fields(group: _Group, part: Part, event: Format, formats: Formats, table: _Table) -> dict[str, pa.Array]:
-    found = ftrace_columns.Rows(group.octets, part, event, big_endian=formats.header.big_endian)
-    arrays = ftrace_columns.context_arrays(found, event)
+def _fields(rows: ftrace_columns.Rows, event: Format, table: _Table) -> dict[str, pa.Array]:
+    arrays = ftrace_columns.context_arrays(rows, event)
     return arrays | {
-        column.name: ftrace_columns.column_array(found, column, table.words.get(column.name, {}))
-        for column in table.own
+        column.name: ftrace_columns.column_array(rows, column, table.words.get(column.name, {})) for column in table.own
     }
 
 

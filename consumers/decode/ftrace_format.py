@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import pairwise
 from typing import Final
 
 from consumers.decode import ftrace_print
@@ -30,6 +31,8 @@ ID_MAX: Final = (1 << 16) - 1
 # Of 255 bytes of a file's name, some of which a commit needs.
 _TABLE_CHARS_MAX: Final = 150
 _DIGEST_CHARS: Final = 8
+# Texts of which only the beginning is known.
+_ENDLESS_MAX: Final = 8
 #: The table of what no format describes; an event of this name gets its system's name in front.
 UNKNOWN_TABLE: Final = "trace_unknown"
 _LINE: Final = re.compile(
@@ -206,9 +209,28 @@ def parse(text: str, system: str, long_bytes: int = 8) -> Format:
     size = max(each.offset + each.size for each in fields)
     common = [each for each in fields if each.name.startswith("common_")]
     own = [each for each in fields if not each.name.startswith("common_")]
-    integers = {each.name for each in own if each.kind in (Kind.INTEGER, Kind.BITS, Kind.BOOL)}
-    names = [each for each in ftrace_print.tables(print_fmt) if each.field in integers]
+    _verify_apart(name, fields, size)
+    types = {
+        each.name: ftrace_print.CType(8 * each.size, each.signed)
+        for each in own
+        if each.place == Place.FIXED and each.kind in (Kind.INTEGER, Kind.BOOL)
+    }
+    names = ftrace_print.tables(print_fmt, types, long_bytes)
     return Format(int(number), system, name, common, own, names, size)
+
+
+# What lies over each other would be stored many times; no kernel's does, but for bit fields of one unit.
+def _verify_apart(event: str, fields: list[Field], size: int) -> None:
+    placed = sorted((each for each in fields if each.size and each.kind != Kind.BITS), key=lambda each: each.offset)
+    for before, after in pairwise(placed):
+        if before.offset + before.size > after.offset:
+            raise _bad(f"fields {before.name} and {after.name} of event {event} lie over each other")
+    if sum(each.size for each in fields if each.kind == Kind.BITS) > 8 * size:
+        raise _bad(f"event {event} has more bit fields than bits")
+    if sum(each.place in (Place.DATA_LOC, Place.REL_LOC) and each.size < 4 for each in fields) > _ENDLESS_MAX:
+        raise _bad(f"event {event} has more than {_ENDLESS_MAX} texts of unstated length")
+    if sum(each.place == Place.TAIL for each in fields) > 1:
+        raise _bad(f"several fields of event {event} reach to its end")
 
 
 def _fields(text: str, long_bytes: int, end_max: int = PAYLOAD_BYTES_MAX) -> list[Field]:

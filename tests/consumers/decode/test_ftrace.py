@@ -6,6 +6,7 @@ import pytest
 
 from consumers.decode import ftrace
 from consumers.decode.base import FrameIn
+from consumers.held import Held
 from consumers.transport.base import Partition
 from schemas import ftrace as wire
 from schemas.errors import BadInputError
@@ -19,6 +20,12 @@ FAR = wire.pack_formats(
         wire.unpack_formats(FORMATS), header_page=_pages.FORM.header_text.replace("offset:16", "offset:4092")
     )
 )
+
+
+@pytest.fixture(autouse=True)
+def nothing_parsed(monkeypatch):
+    """The tests give one name to several descriptions."""
+    monkeypatch.setattr(ftrace, "_known", Held(1 << 20))
 
 
 def item(frame, offset=3):

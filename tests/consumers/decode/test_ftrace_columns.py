@@ -131,11 +131,11 @@ def test_names_of_columns_that_are_taken(form):
 
 def test_machines_without_common_fields(form):
     text = (
-        event_text("e", 7, line("u32 a", 4)).replace("common_pid", "other_pid").replace("common_flags", "other_flags")
+        event_text("e", 7, line("u32 a", 8)).replace("common_pid", "other_pid").replace("common_flags", "other_flags")
     )
     event = ftrace_format.parse(text, "s")
     header = ftrace_format.parse_header(form.header_text, big_endian=form.big)
-    page = form.page(1, form.event(1, form.payload(7, bytes(6))))
+    page = form.page(1, form.event(1, form.payload(7, bytes(10))))
     found = decode([PageRun(stream(0), 0, 0, 4096, page)], ftrace_format.formats(header, [event])).tables["trace_e"]
     assert found.select(["pid", "flags"]).to_pylist() == [{"pid": None, "flags": None}]
 
@@ -146,3 +146,22 @@ def test_the_context_as_the_kernel_writes_it():
     assert ftrace_columns.context_text(0x81, 0) == "D...."
     assert ftrace_columns.context_text(0x26, 0) == ".B..."
     assert ftrace_columns.context_text(0x40, 0xF) == "..zf."
+
+
+def test_what_lies_elsewhere_is_stored_once_however_many_fields_point_at_it(form):
+    fields = "".join(line(f"__data_loc u32[] a{i}", 8 + 4 * i) for i in range(3))
+    word = 400 << 16 | 20
+    data = form.payload(7, bytes(6) + struct.pack(f"{form.order}3I", word, word, word) + bytes(400))
+    _, found = table(form, data, data, fields=fields)
+    assert [found[f"a{i}"].null_count for i in range(3)] == [0, 2, 2]
+
+
+def test_to_name_values_has_a_limit(form, monkeypatch):
+    monkeypatch.setattr(ftrace_columns, "NAMING_LOOKS_MAX", 3)
+    print_fmt = '"", __print_flags(REC->a, "|", { 1, "x" }, { 2, "y" }), __print_symbolic(REC->b, { 1, "one" })'
+    fields = line("u32 a", 8) + line("u32 b", 12)
+    data = [form.payload(7, bytes(6) + struct.pack(f"{form.order}2I", a, 1)) for a in (1, 2)]
+    _, few = table(form, data[0], data[0], fields=fields, print_fmt=print_fmt)
+    assert few.select(["a_name", "b_name"]).to_pylist() == 2 * [{"a_name": "x", "b_name": "one"}]
+    _, many = table(form, *data, fields=fields, print_fmt=print_fmt)
+    assert many["a_name"].null_count == 2

@@ -137,6 +137,10 @@ def test_an_id_that_two_events_claim_is_nobodys():
         event_text("e", 1, "\tfield:int a; offset:x;\n"),
         event_text("e", 1, "".join(line(f"int a{i}") for i in range(300))),
         event_text("e", 1, "").replace("common_type;\toffset:0;\tsize:2", "common_type;\toffset:2;\tsize:4"),
+        event_text("e", 1, line("int a", 8) + line("int b", 10)),
+        event_text("e", 1, line("u8 a[]", 12, 0) + line("u8 b[]", 12, 0)),
+        event_text("e", 1, "".join(line(f"unsigned long b{i}:1", 8, 8) for i in range(20))),
+        event_text("e", 1, "".join(line(f"__data_loc char[] t{i}", 8 + 2 * i, 2) for i in range(9))),
         "x" * (ftrace_format.FORMAT_BYTES_MAX + 1),
     ],
 )
