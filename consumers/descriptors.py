@@ -22,6 +22,7 @@ Begins = npt.NDArray[np.uint64]
 _SENT_BYTES_MAX: Final = 64 << 20
 #: Of what the lake keeps; the rest is read again.
 _LOADED_BYTES_MAX: Final = 16 << 20
+_HASH_BYTES: Final = hashlib.sha256().digest_size
 # Whoever names what nobody has costs one look at the lake's files in a second, not one for each name.
 _LOOK_S: Final = 1.0
 
@@ -112,10 +113,12 @@ class _Index:
 
     def file_of(self, name: bytes) -> str | None:
         """Return the key of the file that has the descriptor `name`, if any has it."""
+        if len(name) != _HASH_BYTES:  # a frame may say anything
+            return None
         begin = np.frombuffer(name[:8], np.uint64)[0]
         at = int(np.searchsorted(self._begins, begin))
         return self._keys[self._file[at]] if at < len(self._begins) and self._begins[at] == begin else None
 
 
 def _begins(hashes: pa.ChunkedArray) -> Begins:
-    return np.frombuffer(b"".join(each[:8] for each in hashes.to_pylist()), np.uint64)
+    return np.frombuffer(b"".join(each[:8] for each in hashes.to_pylist() if len(each) == _HASH_BYTES), np.uint64)

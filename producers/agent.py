@@ -20,7 +20,7 @@ from producers.metrics import AgentMetrics, Shipping, Tally
 from producers.pacing import Pace
 from producers.registry import Identity, Known, Opening, open_sources
 from producers.ship_child import ShipperChild
-from producers.source import Batch, Holding, Source
+from producers.source import Batch, Holding, Leaving, Source
 from producers.writer import WriterThread
 from schemas import metrics_http
 from schemas.config import Config
@@ -332,12 +332,17 @@ class Agent:
         self._heartbeat()
         stopped = await asyncio.to_thread(self._thread.stop, _STOP_S)
         self._let_go()
+        unwritten = self._thread.queued - self._thread.synced
+        for watched in () if stopped else self._watched:
+            if isinstance(watched.source, Leaving):
+                watched.source.leave()
         shipped = self._shipper is None or await self._shipper.stop()
         records = sum(watched.source.counters().get("records", 0) for watched in self._watched)
         self.close()
         log.info("stopped after %d records", records)
         if not stopped:
-            raise StorageError("the log's disk refused the last frames; the kernel still holds what its ring can keep")
+            what = f"the log's disk refused the last frames, {unwritten} of them"
+            raise StorageError(f"{what}; the kernel keeps what it can, and the next run tells of the rest what is lost")
         if not shipped:
             raise UnavailableError("not everything was taken: the rest waits in the spool for the next run")
 
@@ -372,10 +377,12 @@ def run_agent(config: Config, identity: Identity, writer: LogWriter, shipper: li
     except BaseException as e:
         if not isinstance(e, (HypocenterError, KeyboardInterrupt)):
             log.exception("the agent failed")
-        raise
-    finally:
         agent.close()
-        writer.close()
+        with contextlib.suppress(StorageError):  # that it refuses is what is said already, or the lesser of two evils
+            writer.close()
+        raise
+    agent.close()
+    writer.close()
 
 
 def shipper_command(log_dir: Path, config_json: str) -> list[str]:

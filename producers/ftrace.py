@@ -73,7 +73,7 @@ class CpuSource:
             self._read += got
             read_bytes += got * ring.instance.layout.page_bytes
             if ring.free_pages == 0:
-                self._seal()
+                self.seal()
             elif ring.left_over and ring.stats()["entries"] == 0:
                 self._leave_ring()
             else:
@@ -88,7 +88,7 @@ class CpuSource:
 
     def cut(self) -> list[Batch]:
         """Return what was read as batches; one without a page where losses are known and no page follows them."""
-        self._seal()
+        self.seal()
         batches, self._batches, self._pending_bytes = self._batches, [], 0
         if not batches and self._losses:
             batches = [Batch(self._read, self._read, 0, b"", self._take_losses(), 0, 0)]
@@ -107,7 +107,7 @@ class CpuSource:
         the ring was read empty, `lost_events` equals `overrun`. Those of left-over rings, since they were made by
         whichever run, begin with `left_over_`. `final` is 1 when the ring records no more.
         """
-        self._seal()
+        self.seal()
         stats: dict[str, int] = {}
         if self._rings and not self._rings[0].left_over:
             ring = self._rings[0]
@@ -131,6 +131,10 @@ class CpuSource:
             if count and not ring.left_over:
                 self._lose(LossKind.DROP, self._read, count, "stopped-before-read")
 
+    def leave(self) -> None:
+        """Let the set's instance stay as one that a dead agent left, with the note of how far it was read."""
+        self._session.leave()
+
     def close(self) -> None:
         """Close the ring; the last source of the session removes the instances."""
         for ring in self._rings:
@@ -140,14 +144,15 @@ class CpuSource:
 
     # A left-over ring is empty: its last counters are final, and the instance goes with the last of its rings.
     def _leave_ring(self) -> None:
-        self._seal()
+        self.seal()
         ring = self._rings.pop(0)
         for name, value in ring.stats().items():
             ended = f"left_over_{name}"
             self._ended[ended] = self._ended.get(ended, 0) + value
         self._session.ring_done(ring)
 
-    def _seal(self) -> None:
+    def seal(self) -> None:
+        """Make a batch of the pages that were read; they name the description that holds now."""
         ring = self._rings[0] if self._rings else None
         if ring is None or not ring.filled:
             return
@@ -221,13 +226,19 @@ def _open_group(opening: Opening, session: Session, instances: list[Instance]) -
     set_name, clock = instances[0].set_name, instances[0].clock
     stream = Stream(*opening.identity, SURFACE, set_name, clock)
     known = opening.known.get(stream)
-    formats = FormatsSource(stream, instances, known.next if known else 0, session)
+    own = instances[-1] if session.owns(instances[-1]) else None
+    cpus: list[CpuSource] = []
+
+    def seal() -> None:
+        for each in cpus:
+            each.seal()
+
+    formats = FormatsSource(stream, instances, own, known.next if known else 0, session, seal)
     session.hold(formats)
-    sources: list[Source] = [formats]
     for cpu in instances[-1].cpus():
         rings = [session.open_ring(instance, cpu) for instance in instances]
-        sources.append(_cpu_source(opening, session, stream._replace(instance=f"{set_name}/cpu{cpu}"), rings))
-    return sources
+        cpus.append(_cpu_source(opening, session, stream._replace(instance=f"{set_name}/cpu{cpu}"), rings))
+    return [formats, *cpus]
 
 
 def _cpu_source(opening: Opening, session: Session, stream: Stream, rings: list[CpuRing]) -> CpuSource:

@@ -1,8 +1,10 @@
 """The stream of a set's descriptions: what decoding its pages takes, before the first page and at every change."""
 
 import logging
+import re
 import time
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
 from producers import ftrace_events, ftrace_instance
 from producers.ftrace_instance import Instance
@@ -15,12 +17,14 @@ from schemas.stream import Stream
 log = logging.getLogger(__name__)
 #: Seconds between looks at whether an event was taken away or came again: one stat(2) for each event.
 _LOOK_S: Final = 5.0
+_ID: Final = re.compile(r"^ID:\s*(\d+)", re.MULTILINE)
 
 
 class FormatsSource:
-    """Descriptions of the rings of `instances`, of which the last records now; position `sent` is the next one's.
+    """Descriptions of the rings of `instances`, of which `own` records now; position `sent` is the next one's.
 
-    Pages name a description only when it was cut: so this source is cut before those of pages.
+    Pages name a description only when it was cut: so this source is cut before those of pages. Before a change is
+    described `seal` is called, so that what was read names the description by which it was recorded.
 
     Raises:
         UsageError: the description is too long for a frame.
@@ -29,14 +33,23 @@ class FormatsSource:
     encoding = ftrace.FORMATS_ENCODING
     encoding_version = ftrace.FORMATS_VERSION
 
-    def __init__(self, stream: Stream, instances: list[Instance], sent: int, session: Session) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        instances: list[Instance],
+        own: Instance | None,
+        sent: int,
+        session: Session,
+        seal: Callable[[], None] = lambda: None,
+    ) -> None:
         self.stream = stream
         self.tick_s: float | None = _LOOK_S
         self._session = session
-        self._own = instances[-1]
+        self._own = own
+        self._seal = seal
         self._next = sent
         self._sent: set[bytes] = set()
-        self._pending: list[tuple[bytes, Instance]] = []
+        self._pending: list[_Description] = []
         self._formats: dict[str, str] = {}
         self._marks: tuple[int, ...] = ()
         self._counters = {"records": 0, "changes": 0}
@@ -48,36 +61,42 @@ class FormatsSource:
         return -1
 
     def alive(self) -> bool:
-        """Return True: the set is being watched."""
-        return True
+        """Return whether the set is being watched, and not only read to its end."""
+        return self._own is not None or bool(self._pending)
 
     def drain(self) -> bool:
         """See whether an event came again with its module: then it is recorded again and described anew."""
-        marks = ftrace_events.marks(self._own.path / "events", self._own.events)
+        own = self._own
+        if own is None:
+            return False
+        marks = ftrace_events.marks(own.path / "events", own.events)
         if marks != self._marks:
-            before = dict(zip(self._own.events, self._marks, strict=True))
-            for event, mark in zip(self._own.events, marks, strict=True):
-                if mark not in (0, before[event]):
-                    self._enable(event)
+            before = dict(zip(own.events, self._marks, strict=True))
+            came = [event for event, mark in zip(own.events, marks, strict=True) if mark not in (0, before[event])]
+            self._describe(own, came)
             self._counters["changes"] += 1
-            self._describe(self._own)
         return False
 
     def pending_bytes(self) -> int:
         """Return the size of the descriptions not yet cut."""
-        return sum(len(body) for body, _ in self._pending)
+        return sum(len(each.body) for each in self._pending)
 
     def cut(self) -> list[Batch]:
         """Return a batch for each description that was not sent in this run."""
         pending, self._pending = self._pending, []
         batches = []
-        for body, instance in pending:
+        for body, instance, came in pending:
+            if instance.descriptor is not None:
+                self._seal()
             instance.descriptor = ftrace.descriptor(body)
             if instance.descriptor not in self._sent:
                 self._sent.add(instance.descriptor)
                 now_ns = time.monotonic_ns()
                 batches.append(Batch(self._next, self._next + 1, 1, body, [], now_ns, now_ns, instance.descriptor))
                 self._next += 1
+            # Only now: from then on pages hold them.
+            for event in came:
+                self._enable(instance, event)
         self._counters["records"] += len(batches)
         return batches
 
@@ -99,23 +118,39 @@ class FormatsSource:
         """Let go of the set."""
         self._session.release(self)
 
-    def _enable(self, event: str) -> None:
+    def _enable(self, own: Instance, event: str) -> None:
         try:
-            ftrace_instance.enable(self._own, event)
+            ftrace_instance.enable(own, event)
         except UsageError as e:
             log.error("%s came again with its module and is traced no more: %s", event, e)  # noqa: TRY400
 
-    # Formats of events that are gone stay, since pages that hold them may still be to come.
-    def _describe(self, instance: Instance) -> None:
+    # Formats of events that are gone stay, since pages that hold them may still be to come; not so where another event
+    # has got the id, for which the kernel has emptied the rings.
+    def _describe(self, instance: Instance, came: Sequence[str] = ()) -> None:
         marks = ftrace_events.marks(instance.path / "events", instance.events)
         formats = instance.formats()
         if instance is self._own:
             self._marks = marks
-            formats.events = self._formats = {**self._formats, **formats.events}
+            ids = {_id(text) for text in formats.events.values()}
+            gone = {name: text for name, text in self._formats.items() if _id(text) not in ids}
+            formats.events = self._formats = {**gone, **formats.events}
         body = ftrace.pack_formats(formats)
         if len(body) > limits.BODY_BYTES_MAX:
             raise UsageError(
                 f"ftrace set {instance.set_name}: {len(instance.events)} events are described by {len(body)} bytes, "
                 f"and a frame holds {limits.BODY_BYTES_MAX}: share them out over several sets"
             )
-        self._pending.append((body, instance))
+        self._pending.append(_Description(body, instance, came))
+
+
+class _Description(NamedTuple):
+    """A description to be cut, and the events that are to be recorded again when it was."""
+
+    body: bytes
+    instance: Instance
+    came: Sequence[str]
+
+
+def _id(text: str) -> str:
+    found = _ID.search(text)
+    return found[1] if found else text

@@ -34,6 +34,10 @@ class Session:
         (self._left if left_over else self._own)[instance.path] = instance
         return instance
 
+    def owns(self, instance: Instance) -> bool:
+        """Tell whether `instance` records now; else it is left over."""
+        return instance.path in self._own
+
     def open_ring(self, instance: Instance, cpu: int) -> CpuRing:
         """Return the open ring of one CPU of an instance that was added."""
         journal = self._journals.get(instance.path)
@@ -82,6 +86,13 @@ class Session:
             self._held.remove(id(source))
             if not self._held:
                 self.close()
+
+    def leave(self) -> None:
+        """Let own instances stay for the next agent too, and their journals: not all that was read is in the log."""
+        for instance in self._own.values():
+            self.freeze(instance)
+        self._left |= self._own
+        self._own = {}
 
     def close(self) -> None:
         """Remove own instances, let go of left-over ones and of tracefs; idempotent."""

@@ -84,3 +84,12 @@ class Holding(Protocol):
     def durable(self, position: int) -> None:
         """Let go of every record below `position`: the log holds them, whatever happens to this process."""
         ...
+
+
+@runtime_checkable
+class Leaving(Protocol):
+    """What a source has too that can leave to the next agent what says how far it has read."""
+
+    def leave(self) -> None:
+        """Let `close` keep that, because not all that was cut is in the log: else nobody would ever know of it."""
+        ...

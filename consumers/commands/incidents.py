@@ -29,11 +29,12 @@ from consumers.incidents.page_timeline import told
 from consumers.incidents.utc import Utc
 from consumers.lake.layout import open_lake
 from consumers.lake.storage import Storage
+from consumers.output import replacing
 from consumers.reports.report import Kind, Seconds
 from consumers.timeline.shown import seconds
 from consumers.verdict.verdict import Owner
 from schemas.command_line import positive_int
-from schemas.errors import StorageError, UsageError
+from schemas.errors import UsageError
 from schemas.stream import Layer
 
 #: Incidents that are listed, and rows of a timeline in text, unless --limit says otherwise.
@@ -105,10 +106,8 @@ def _show(storage: Storage, args: argparse.Namespace) -> int:
         sys.stdout.write(out.getvalue())
         return 0
     page_html.write(whole, found.incident, "" if found.verdict is None else str(found.verdict.confidence), out)
-    try:
-        args.html.write_text(out.getvalue(), encoding="utf-8")
-    except OSError as e:
-        raise StorageError(f"{args.html}: {e.strerror}") from e
+    with replacing(args.html) as file:
+        file.write(out.getvalue().encode())
     print(f"{args.html}: incident {found.incident.id}")
     return 0
 

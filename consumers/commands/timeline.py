@@ -25,12 +25,12 @@ from consumers.clocks.graph import CLOCKS, REALTIME
 from consumers.export import scope
 from consumers.export.scope import When
 from consumers.lake.layout import open_lake
+from consumers.output import replacing
 from consumers.timeline import page
 from consumers.timeline.build import HOST, Choice, Timeline, build
 from consumers.timeline.entries import Entry, Order
 from consumers.timeline.shown import at, bound, cut, head, own_time
 from schemas.command_line import positive_int
-from schemas.errors import StorageError
 
 #: Rows that are shown unless --limit says otherwise.
 LIMIT: Final = 2000
@@ -75,10 +75,8 @@ def run(args: argparse.Namespace) -> int:
     if args.output is None:
         sys.stdout.write(out.getvalue())
         return 0
-    try:
-        args.output.write_text(out.getvalue(), encoding="utf-8")
-    except OSError as e:
-        raise StorageError(f"{args.output}: {e.strerror}") from e
+    with replacing(args.output) as file:
+        file.write(out.getvalue().encode())
     print(f"{args.output}: {len(found.entries):,} rows")
     return 0
 

@@ -36,7 +36,7 @@ _ENDLESS_MAX: Final = 8
 #: The table of what no format describes; an event of this name gets its system's name in front.
 UNKNOWN_TABLE: Final = "trace_unknown"
 _LINE: Final = re.compile(
-    r"\s*field(?: special)?:\s*(?P<what>[^;]*);\s*offset:\s*(?P<offset>[0-9]{1,6});"
+    r"\s*field(?: special)?:(?P<what>[^;]*);\s*offset:\s*(?P<offset>[0-9]{1,6});"
     r"\s*size:\s*(?P<size>[0-9]{1,6});(?:\s*signed:\s*(?P<signed>[01]);)?\s*"
 )
 _DECLARATION: Final = re.compile(r"(?P<type>.*[^\w])(?P<name>[A-Za-z_]\w*)\s*(?P<array>(?:\[[^\]]*\])*)(?P<bits>:\d+)?")

@@ -7,10 +7,7 @@ columns; only packets that are few are built as objects.
 Source: protos/perfetto/trace/trace_packet.proto, protos/perfetto/trace/ftrace/ftrace_event_bundle.proto.
 """
 
-import contextlib
-import os
 import re
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -33,8 +30,9 @@ from consumers.export.perfetto_clocks import Clocks, read_clocks
 from consumers.export.perfetto_events import Encoded, encoded, kinds, varint
 from consumers.export.perfetto_tracks import LOSSES_MAX, kmsg_packets, loss_packets, read_losses
 from consumers.export.scope import Scope, Window, windows
+from consumers.output import replacing
 from schemas import ftrace
-from schemas.errors import BadInputError, StorageError, UsageError
+from schemas.errors import BadInputError, UsageError
 
 #: A bundle has at most so many events, and bytes unless one event has more.
 BUNDLE_EVENTS: Final = 4096
@@ -76,27 +74,14 @@ def write(
     """Write the events of `scope` to `path`, under another name until all is there; what was there is replaced.
 
     Raises:
-        UsageError: there is no such directory, or a CPU that Perfetto does not take.
+        UsageError: there is no such directory, `path` is no file, or there is a CPU that Perfetto does not take.
         StorageError: the disk refuses; `path` is as it was.
     """
     beyond = next((ring.instance for ring in scope.rings if ring.cpu >= _CPUS), None)
     if beyond is not None:
         raise UsageError(f"Perfetto takes CPUs below {_CPUS}: there is {beyond}, choose others with --instance")
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        with temporary.open("xb") as out:
-            report = _Writer(connection, scope, out, progress).run()
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.replace(path)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as e:
-        raise UsageError(f"{path}: {e.strerror}") from None
-    except OSError as e:
-        raise StorageError(f"{path}: {e.strerror or e}") from e
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    return report
+    with replacing(path) as out:
+        return _Writer(connection, scope, out, progress).run()
 
 
 class _Writer:

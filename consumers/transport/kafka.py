@@ -187,9 +187,10 @@ class KafkaReader:
             partition = Partition(at.topic, at.partition)
             raise RetentionOvertookError(partition, _offset(position), self.start_offset(partition)) from None
         told = self._tell_assigned()
+        # A message without a value, which no agent sends, is a frame of no bytes: a dead letter.
         return {
             Partition(at.topic, at.partition): [
-                Message(each.offset, each.timestamp * 1_000_000, each.value) for each in found
+                Message(each.offset, each.timestamp * 1_000_000, each.value or b"") for each in found
             ]
             for at, found in polled.items()
             if Partition(at.topic, at.partition) not in told

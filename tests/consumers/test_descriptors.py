@@ -43,6 +43,11 @@ def test_what_came_is_known_and_what_nobody_sent_is_left_out(storage):
     assert dict(held) == {ftrace.descriptor(FORMATS): FORMATS}
 
 
+@pytest.mark.parametrize("name", [b"", b"x", bytes(8), bytes(33)])
+def test_what_is_no_hash_is_nobodys(storage, name):
+    assert name not in Descriptors(storage)
+
+
 @pytest.fixture
 def bodies():
     return [_pages.formats({}, clock=name) for name in ("a", "b", "c")]

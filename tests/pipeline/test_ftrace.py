@@ -157,6 +157,50 @@ def test_events_of_a_killed_agent_and_of_the_next_are_there_once(pipe, crash_at)
     assert pipe.query("select count(distinct sha256) = 1 from artifacts") == [(True,)]
 
 
+@pytest.fixture
+def small_disk(pipe):
+    path = pipe.folder / "log"
+    path.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", path], check=False, capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"needs root to mount a small tmpfs: {mounted.stderr!r}")
+    yield path
+    subprocess.run(["umount", "--lazy", path], check=True)
+
+
+def test_pages_that_a_full_disk_took_from_an_agent_that_was_stopped_are_counted_by_the_next(pipe, small_disk):
+    first = pipe.agent()
+    busy(3_000)
+    time.sleep(1)
+    ballast = small_disk / "ballast"
+    with ballast.open("wb") as file:
+        free = os.statvfs(small_disk)
+        os.posix_fallocate(file.fileno(), 0, (free.f_bavail - 1) * free.f_frsize)
+    busy(30_000)
+    time.sleep(0.5)
+    first.terminate()
+    assert first.wait(30) == 74
+    said = (pipe.folder / "agent-0.err").read_text()
+    assert "the log's disk refused the last frames" in said, said
+    assert len(instances()) == 1
+    ballast.unlink()
+    second = pipe.agent()
+    busy(3_000)
+    second.terminate()
+    assert second.wait(30) == 0
+    assert instances() == []
+    pipe.collect()
+    books, rows, counters = pipe.books(), pipe.rows(), pipe.counters()
+    for name, (events, places, low, high, pages) in rows.items():
+        assert events == places == books[name]["rows"]
+        assert_pages(books[name], low, high, pages)
+        assert events < counters[name]["left_over_read_events"] + counters[name]["read_events"]
+    assert all(book["lost"].get("drop", 0) > 0 for name, book in books.items() if "/cpu" in name), books
+    assert set(pipe.query("select kind, reason, unit from losses where count is not null")) == {
+        ("drop", "agent-died", "position")
+    }
+
+
 def test_what_a_slow_reader_lost_is_what_the_kernel_says(pipe):
     agent = pipe.agent("--buffer-kib", "64")
     busy(1_000)

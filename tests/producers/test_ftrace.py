@@ -11,6 +11,7 @@ import pytest
 
 from producers import ftrace as source_module
 from producers.registry import Identity, Known, Opening
+from producers.source import Leaving
 from schemas import ftrace, heartbeat
 from schemas.config import Config, FtraceConfig, TraceSet
 from schemas.errors import UsageError
@@ -284,6 +285,29 @@ def test_an_event_that_comes_again_is_traced_again_and_described(probe, opened):
     assert "dfd" in new
     for source in sources:
         source.close()
+
+
+def test_a_ring_that_was_left_by_a_set_of_another_name_is_read_to_its_end_and_goes(opened):
+    one = opened(TraceSet(name="one", events=SCHED))
+    busy(500)
+    for source in one:
+        if isinstance(source, Leaving):
+            source.leave()
+    for source in one:
+        source.close()
+    assert [name.rsplit("-", 1)[0] for name in instances()] == ["hypocenter-one"]
+    sources = opened(TraceSet(name="two", events=SCHED))
+    busy(500)
+    for source in sources:
+        source.cut()
+        while source.drain():
+            source.cut()
+    for source in sources:
+        source.drain()
+        source.counters()
+    assert [name.rsplit("-", 1)[0] for name in instances()] == ["hypocenter-two"]
+    batches = finish(sources)
+    assert {"one", "one/cpu0", "one/cpu1", "two", "two/cpu0", "two/cpu1"} == set(batches)
 
 
 # Sets

@@ -205,4 +205,4 @@ def test_a_file_is_written_or_the_reason_why_not_is_told(run, lake, tmp_path):
     done = run(*words, "-o", tmp_path / "a.txt")
     assert (done.code, done.out.startswith(str(tmp_path / "a.txt"))) == (0, True)
     assert (tmp_path / "a.txt").read_text().startswith("VM web-7")
-    assert run(*words, "-o", tmp_path / "no" / "a.txt").code == 74
+    assert run(*words, "-o", tmp_path / "no" / "a.txt").code == 2

@@ -3,10 +3,12 @@
 A million mutated ones: HYPOCENTER_FUZZ_FORMATS=1000000 python -m pytest -k mutated tests/consumers/decode
 """
 
+import contextlib
 import os
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -241,3 +243,25 @@ def test_every_event_of_this_kernel_is_read():
     known = formats(parse_header((root / "header_page").read_text()), found)
     assert len(known.table_names) == len(found)
     assert sum(len(event.names) for event in found) > 100
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "field:" + " " * 60_000,
+        "field:" + " " * 60_000 + ";\toffset:8;\tsize:4;",
+        "field:int a;" + " " * 60_000,
+        "field:int a;\toffset:8;" + "\t" * 60_000,
+        " " * 60_000 + "field",
+        "field:" + ("a " * 190) + ";\toffset:8;\tsize:4;",
+        "field:" + ("[" * 380) + ";\toffset:8;\tsize:4;",
+        "name: x" + " " * 60_000 + "y",
+        "name:" + "\t" * 60_000,
+        "field:__data_loc " + " " * 200 + "char[] a;\toffset:8;\tsize:4;",
+    ],
+)
+def test_hostile_lines_take_no_time(what):
+    start = time.process_time()
+    with contextlib.suppress(BadInputError):
+        parse(event_text("e", 1, what + "\n"), "s")
+    assert time.process_time() - start < 0.5

@@ -340,7 +340,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(random_lake, tmp_
     def full(fd):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(perfetto.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StorageError, match=r"out\.pftrace: No space left on device"):
         written(random_lake, path=path)
     assert [each.name for each in path.parent.iterdir()] == ["out.pftrace"]

@@ -10,13 +10,14 @@ from kafka.future import Future
 
 from consumers.topics import admin, create_topics
 from consumers.transport import kafka
+from consumers.transport.base import Partition
 from consumers.transport.kafka import KafkaReader
 from schemas import kafka_start
 from schemas.errors import UnavailableError
 from schemas.frame import encode
 from schemas.kafka_config import KafkaConfig
 from tests._logs import frame
-from tests.consumers.transport.suite import ReaderSuite
+from tests.consumers.transport.suite import ReaderSuite, read
 
 
 class Kafka:
@@ -59,6 +60,13 @@ class TestKafkaReader(ReaderSuite):
         for reader in log.readers:
             reader.close()
         log.producer.close()
+
+    def test_a_message_without_a_value_is_one_of_no_bytes(self, log):
+        log.create("hypocenter.kmsg.null")
+        assert log.producer.send("hypocenter.kmsg.null", None, key=b"k", partition=0).get(20).offset == 0
+        reader, partition = log.reader(), Partition("hypocenter.kmsg.null", 0)
+        reader.seek(partition, 0)
+        assert [(each.offset, each.value) for each in read(reader, partition, 1)] == [(0, b"")]
 
 
 def test_no_broker_is_one_sentence(monkeypatch):
