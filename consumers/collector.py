@@ -211,7 +211,7 @@ class PartitionCollector:
         self._losses += [rows.LossRow(frame.stream, loss, message.offset, message.ts_ns) for loss in decision.losses]
         self._rows += len(decision.losses)
         try:
-            decoder = registry.decoder_for(frame.encoding, frame.encoding_version)
+            decoder = registry.decoder_of(frame)
             decoder.check(frame)
             self._suspect(message, frame, decoder, min(known_to, frame.next))
             if not decision.duplicate:

@@ -10,10 +10,9 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
-from producers import children, memory, ship_report
+from producers import memory, ship_report
 from producers.clock_readings import read_clocks
 from producers.log import LogWriter
 from producers.metrics import AgentMetrics, Shipping, Tally
@@ -119,7 +118,11 @@ class Agent:
         except TimeoutError:
             pass
         finally:
-            await self._close()
+            try:
+                await self._close()
+            except BaseException:
+                self._leave()
+                raise
         if self._error is not None:
             raise self._error
 
@@ -333,9 +336,8 @@ class Agent:
         stopped = await asyncio.to_thread(self._thread.stop, _STOP_S)
         self._let_go()
         unwritten = self._thread.queued - self._thread.synced
-        for watched in () if stopped else self._watched:
-            if isinstance(watched.source, Leaving):
-                watched.source.leave()
+        if not stopped or self._error is not None:
+            self._leave()
         shipped = self._shipper is None or await self._shipper.stop()
         records = sum(watched.source.counters().get("records", 0) for watched in self._watched)
         self.close()
@@ -346,6 +348,12 @@ class Agent:
         if not shipped:
             raise UnavailableError("not everything was taken: the rest waits in the spool for the next run")
 
+    # Not all that was read is in the log, or nobody knows.
+    def _leave(self) -> None:
+        for watched in self._watched:
+            if isinstance(watched.source, Leaving):
+                watched.source.leave()
+
     # All surfaces first, so that one is not long over while another one still fills.
     async def _drain_to_the_end(self) -> None:
         for watched in self._watched:
@@ -353,14 +361,23 @@ class Agent:
         until_s = self._loop.time() + _STOP_S
         rest = self._watched
         while rest:
-            rest = [watched for watched in rest if watched.source.drain()]
+            rest = [watched for watched in rest if self._has_more(watched)]
             for watched in rest:
                 self._cut(watched)
                 await self._until_queued(self._config.queue_bytes_max, until_s)
             if self._loop.time() > until_s:
                 break
-        for watched in self._watched:
-            watched.source.give_up()
+        if self._error is None:  # else it is left to the next agent
+            for watched in self._watched:
+                watched.source.give_up()
+
+    # At the end one surface that fails keeps nobody from the others.
+    def _has_more(self, watched: _Watched) -> bool:
+        try:
+            return watched.source.drain()
+        except (HypocenterError, OSError) as e:
+            self._error = self._error or e
+        return False
 
     # The queue is emptied by a thread, which has no event of this loop to set.
     async def _until_queued(self, bytes_max: int, until_s: float) -> None:
@@ -377,20 +394,9 @@ def run_agent(config: Config, identity: Identity, writer: LogWriter, shipper: li
     except BaseException as e:
         if not isinstance(e, (HypocenterError, KeyboardInterrupt)):
             log.exception("the agent failed")
-        agent.close()
         with contextlib.suppress(StorageError):  # that it refuses is what is said already, or the lesser of two evils
             writer.close()
         raise
-    agent.close()
+    finally:
+        agent.close()
     writer.close()
-
-
-def shipper_command(log_dir: Path, config_json: str) -> list[str]:
-    """Return the command of the child that ships `log_dir` to Kafka."""
-    return children.command("producers.ship", "--log", os.fspath(log_dir), "--config-json", config_json)
-
-
-def relay_command(log_dir: Path, port: str, identity: Identity) -> list[str]:
-    """Return the command of the child that ships `log_dir` through `port` to the relay on the host."""
-    claims = ["--machine", identity.machine, "--boot-id", identity.boot_id, "--layer", identity.layer]
-    return children.command("producers.relay_ship", "--log", os.fspath(log_dir), "--port", port, *claims)

@@ -1,10 +1,14 @@
 """How the agent starts programs of its own: as modules, or out of the archive that it runs from itself."""
 
 import importlib
+import os
 import sys
 import zipimport
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from producers.registry import Identity
 
 _CHILD: Final = "--child="
 _AGENT: Final = "producers.cli"
@@ -17,6 +21,17 @@ def command(module: str, *args: str) -> list[str]:
         return [sys.executable, "-m", module, *args]
     flags = [flag for flag, given in (("-I", sys.flags.isolated), ("-S", sys.flags.no_site)) if given]
     return [sys.executable, *flags, str(Path(loader.archive).absolute()), f"{_CHILD}{module}", *args]
+
+
+def shipper_command(log_dir: Path, config_json: str) -> list[str]:
+    """Return the command of the child that ships `log_dir` to Kafka."""
+    return command("producers.ship", "--log", os.fspath(log_dir), "--config-json", config_json)
+
+
+def relay_command(log_dir: Path, port: str, identity: "Identity") -> list[str]:
+    """Return the command of the child that ships `log_dir` through `port` to the relay on the host."""
+    claims = ["--machine", identity.machine, "--boot-id", identity.boot_id, "--layer", identity.layer]
+    return command("producers.relay_ship", "--log", os.fspath(log_dir), "--port", port, *claims)
 
 
 def run() -> int:

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from producers import identity, registry, relay_cli
-from producers.agent import relay_command, run_agent, shipper_command
+from producers import identity, registry, relay_cli, relay_port
+from producers.agent import run_agent
+from producers.children import relay_command, shipper_command
 from producers.targets import broker, default_spool, open_log
 from schemas import logs, toml_config
 from schemas.command_line import Parser, add_version
@@ -147,6 +148,7 @@ def _run(args: argparse.Namespace) -> int:
     for name in agent.surfaces:
         registry.check(name)
     if agent.relay is not None and kafka is None and args.log is None:
+        relay_port.verify(agent.relay)
         where = args.spool or config.spool.dir or default_spool()
         run_agent(config, me, open_log(where, config.spool), relay_command(where, agent.relay, me))
     elif kafka is None:

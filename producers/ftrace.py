@@ -16,7 +16,7 @@ from producers.ftrace_session import Session
 from producers.registry import Opening
 from producers.source import Batch, Source
 from schemas import ftrace, limits
-from schemas.errors import UsageError
+from schemas.errors import UnavailableError, UsageError
 from schemas.loss import Loss, LossKind, LossUnit
 from schemas.stream import Stream
 
@@ -51,7 +51,7 @@ class CpuSource:
         self._counters = {"records": 0, "lost_events": 0, "lost_unknown": 0, "read_errors": 0}
         self._ended: dict[str, int] = {}  # the last counters of rings that are done
         self._last: dict[str, int] = {}
-        self._stopped = False
+        self._stopped = self._resized = False
         self._farewells = 0  # heartbeats without a ring
 
     def fileno(self) -> int:
@@ -72,6 +72,8 @@ class CpuSource:
             got = ring.read(self._read)
             self._read += got
             read_bytes += got * ring.instance.layout.page_bytes
+            if ring.resized:
+                self._end_resized(ring)
             if ring.free_pages == 0:
                 self.seal()
             elif ring.left_over and ring.stats()["entries"] == 0:
@@ -81,6 +83,17 @@ class CpuSource:
             if read_bytes >= _DRAIN_BYTES_MAX:
                 return True
         return False
+
+    # Once: what comes after it is to come to an end without it.
+    def _end_resized(self, ring: CpuRing) -> None:
+        if not self._resized:
+            self._resized = True
+            self.seal()
+            self._lose(LossKind.RESET, self._read, None, "ring-emptied")
+            what = (
+                f"{ring.instance.path.name}: its sub-buffers are no longer of {ring.instance.layout.page_bytes} bytes"
+            )
+            raise UnavailableError(f"{what}: somebody set another size, which emptied its rings; start the agent again")
 
     def pending_bytes(self) -> int:
         """Return the bytes of the pages read and not yet cut."""

@@ -33,7 +33,8 @@ class CpuRing:
     """The ring of CPU `cpu`; `left_over` that its instance records no more, so that an empty ring stays empty.
 
     `present` tells whether the CPU was ever there since the instance was made; only then is its descriptor worth
-    waiting on. A full buffer (`free_pages` 0) must be taken before the next read.
+    waiting on. Once `resized` its pages are of another length than they were, and nothing more is read. A full buffer
+    (`free_pages` 0) must be taken before the next read.
     """
 
     def __init__(self, instance: Instance, cpu: int, journal: Journal | None, *, left_over: bool = False) -> None:
@@ -41,6 +42,7 @@ class CpuRing:
         self.cpu = cpu
         self.left_over = left_over
         self.present = False
+        self.resized = False
         self.errors = 0
         self._journal = journal
         layout = instance.layout
@@ -52,6 +54,7 @@ class CpuRing:
         starts = range(ftrace.HEAD_BYTES, len(self._buffer), layout.page_bytes)
         self._free = [self._buffer[start : start + layout.page_bytes] for start in starts]
         self.filled = 0
+        self._said = dict.fromkeys(_STATS.values(), 0)
         path = instance.path / "per_cpu" / f"cpu{cpu}"
         self._raw = os.open(path / "trace_pipe_raw", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -76,14 +79,17 @@ class CpuRing:
 
     def read(self, position: int) -> int:
         """Read until the buffer is full or the ring empty; return the pages got, `position` being the first one's."""
-        free = self.free_pages
+        free = 0 if self.resized else self.free_pages
+        if not free:
+            return 0
         if self._journal is not None:
             self._journal.note(self.cpu, position, position + free)
         got = 0
         try:
             got, rest = divmod(os.readv(self._raw, self._free[self.filled :]), self._page_bytes)
-            assert rest == 0, f"cpu{self.cpu}: {rest} bytes of a page"
             self.present = True
+            # Somebody has made them shorter, which emptied the ring.
+            self.resized = rest > 0
         except BlockingIOError:
             self.present = True
         except OSError as e:
@@ -107,10 +113,11 @@ class CpuRing:
         """Return the kernel's counters: events still in the ring, overwritten, dropped, and read from it."""
         try:
             text = os.pread(self._stats, 4096, 0).decode("ascii", "replace")
-        except OSError:  # a CPU that was never there
-            text = ""
+        except OSError:  # a CPU that was never there; or it is as it was, as far as anybody knows
+            return dict(self._said)
         values = dict(line.partition(":")[::2] for line in text.splitlines())
-        return {name: int(values.get(key, "0")) for key, name in _STATS.items()}
+        self._said = {name: int(values.get(key, "0")) for key, name in _STATS.items()}
+        return dict(self._said)
 
     def known_position(self, durable: int) -> tuple[int, bool]:
         """Return the number of the next page, and whether pages may be missing that nobody counted.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from producers import identity, relay_vms
-from producers.agent import shipper_command
+from producers.children import shipper_command
 from producers.relay_guest import Host
 from producers.relay_server import Relay, run_relay
 from producers.relay_vms import Vm, Vsock

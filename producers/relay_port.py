@@ -4,6 +4,7 @@ A port whose host end nobody has open hangs up (poll(2): POLLHUP), takes no byte
 slow takes no bytes and does not hang up. Opening it again lets go of what a reader before us left in it.
 """
 
+import errno
 import os
 import re
 import select
@@ -11,10 +12,34 @@ import socket
 import stat
 from typing import Final
 
+from schemas.errors import UsageError
+
 _READ_BYTES: Final = 64 << 10
 # The driver takes no more of one write(2): drivers/char/virtio_console.c, port_fops_write.
 _WRITE_BYTES: Final = 32 << 10
 _VSOCK: Final = re.compile(r"vsock:([0-9]{1,10}):([0-9]{1,10})")
+
+
+def verify(where: str) -> None:
+    """Verify that `where` may be a port: `vsock:CID:PORT`, or a path where a port or a socket is, or nothing yet.
+
+    Raises:
+        UsageError: it is something else; nothing is ever written to that.
+    """
+    if where.startswith("vsock:"):
+        if _VSOCK.fullmatch(where) is None:
+            raise UsageError(f"a vsock is vsock:CID:PORT, as in vsock:2:6100, not {where!r:.80}")
+        return
+    try:
+        mode = os.stat(where).st_mode  # noqa: PTH116 - may be any text
+    except (OSError, ValueError):
+        return
+    if not _is_port(mode):
+        raise UsageError(f"{where} is neither a port (a character device) nor a socket, and not written to")
+
+
+def _is_port(mode: int) -> bool:
+    return stat.S_ISCHR(mode) or stat.S_ISSOCK(mode)
 
 
 class Port:
@@ -29,8 +54,10 @@ class Port:
         vsock = _VSOCK.fullmatch(where)
         if vsock is not None:
             self._connect(socket.socket(socket.AF_VSOCK), (int(vsock[1]), int(vsock[2])))
-        elif stat.S_ISSOCK(os.stat(where).st_mode):  # noqa: PTH116 - may be any text
+        elif stat.S_ISSOCK(mode := os.stat(where).st_mode):  # noqa: PTH116 - may be any text
             self._connect(socket.socket(socket.AF_UNIX), where)
+        elif not _is_port(mode):
+            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), where)
         else:
             self._fd = os.open(where, os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         if self.hung_up():

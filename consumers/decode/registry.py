@@ -10,6 +10,7 @@ from consumers.decode.base import Decoder
 from consumers.lake.tables import TABLES as LAKE_TABLES
 from consumers.lake.tables import TableSpec
 from schemas.errors import BadInputError
+from schemas.frame import Frame
 from schemas.surfaces import DESCRIPTOR_ENCODINGS, HEARTBEAT_ENCODING, HEARTBEAT_VERSION, SURFACES
 
 _VERSIONS: Final = {
@@ -31,6 +32,19 @@ def decoder_for(encoding: str, version: int) -> Decoder:
     if not 1 <= version <= known:
         raise BadInputError("encoding", f"{encoding} version {version}, this reader knows 1 to {known}")
     return cast("Decoder", import_module(f"consumers.decode.{encoding.replace('-', '_')}"))
+
+
+def decoder_of(frame: Frame) -> Decoder:
+    """Return the module that decodes the body of `frame`, whose rows are then those of its stream's surface.
+
+    Raises:
+        BadInputError: as `decoder_for`; also where the records are of another surface's encoding.
+    """
+    surface = SURFACES.get(frame.stream.surface)
+    of_records = frame.encoding in {row.encoding for row in SURFACES.values()}
+    if of_records and (surface is None or surface.encoding != frame.encoding):
+        raise BadInputError("encoding", f"{frame.encoding} in a stream of the surface {frame.stream.surface!r:.60}")
+    return decoder_for(frame.encoding, frame.encoding_version)
 
 
 def record_decoders() -> dict[str, Decoder]:

@@ -15,7 +15,7 @@ from consumers.lake.writer import CommitWriter
 from consumers.transport.base import Message, Partition
 from consumers.views import run_query
 from schemas.frame import encode
-from schemas.loss import Loss
+from schemas.loss import Loss, LossKind, LossUnit
 from tests.consumers import _pages, _records
 from tests.consumers._frames import STREAM, frame, heartbeat, message_bytes, record
 from tests.consumers._pages import CPU, SET, described, page, paged
@@ -256,6 +256,22 @@ def test_streams_beyond_the_limit_are_buried_and_known_ones_go_on(lake, monkeypa
     lake.collect(message_bytes(0, 1, 0), message_bytes(0, 1, 0, stream=other), message_bytes(1, 2, 1))
     assert lake.query("select reason from dead_letters") == [("too-many-streams",)]
     assert lake.seqs() == [0, 1]
+
+
+@pytest.mark.parametrize("surface", ["ftrace", "kmsh", "bpf-counts"])
+def test_records_of_another_surface_than_the_streams_are_buried_and_every_book_closes(lake, surface):
+    other = STREAM._replace(surface=surface)
+    lake.collect(message_bytes(0, 2, 0), message_bytes(0, 3, 0, stream=other))
+    assert lake.query("select reason, detail from dead_letters") == [
+        ("encoding", f"kmsg in a stream of the surface '{surface}'")
+    ]
+    assert lake.seqs() == [0, 1]
+
+
+def test_counts_that_no_number_of_64_bits_holds_add_up(lake):
+    lost = [Loss(LossKind.DROP, 2, (1 << 63) - 1, "x", "agent", LossUnit.EVENT) for _ in range(3)]
+    lake.collect(message_bytes(0, 2, 0, losses=lost))
+    assert lake.query("select sum(count) from losses") == [(3 * ((1 << 63) - 1),)]
 
 
 def values(lake):

@@ -14,7 +14,7 @@ from producers.registry import Identity, Known, Opening
 from producers.source import Leaving
 from schemas import ftrace, heartbeat
 from schemas.config import Config, FtraceConfig, TraceSet
-from schemas.errors import UsageError
+from schemas.errors import UnavailableError, UsageError
 from schemas.frame import decode
 from schemas.loss import Loss
 from schemas.stream import Stream
@@ -308,6 +308,34 @@ def test_a_ring_that_was_left_by_a_set_of_another_name_is_read_to_its_end_and_go
     assert [name.rsplit("-", 1)[0] for name in instances()] == ["hypocenter-two"]
     batches = finish(sources)
     assert {"one", "one/cpu0", "one/cpu1", "two", "two/cpu0", "two/cpu1"} == set(batches)
+
+
+def test_a_ring_whose_sub_buffers_somebody_makes_shorter_says_so_once_and_what_it_lost(opened):
+    sources = opened(TraceSet(events=SCHED, subbuf_kib=8))
+    busy(2_000)
+    (TRACEFS / "instances" / instances()[0] / "buffer_subbuf_size_kb").write_text("4")
+    busy(2_000)
+    told = 0
+    for source in sources[1:]:
+        if source._rings[0].stats()["entries"]:
+            with pytest.raises(UnavailableError, match="its sub-buffers are no longer of 8192 bytes"):
+                source.drain()
+            told += 1
+    assert told >= 1
+    lost = losses_of(each for batches in finish(sources).values() for each in batches)
+    assert [loss.reason for loss in lost if loss.kind == "reset"] == ["ring-emptied"] * told
+    assert all(loss.count is None for loss in lost if loss.kind == "reset")
+
+
+def test_counters_that_cannot_be_read_are_what_they_were(opened, monkeypatch):
+    sources = opened(TraceSet(events=SCHED))
+    busy(500)
+    ring = sources[1]._rings[0]
+    before = ring.stats()
+    assert before["entries"] > 0
+    with monkeypatch.context() as patched:
+        patched.setattr(ring, "_stats", -1)
+        assert ring.stats() == before
 
 
 # Sets

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from producers.relay_port import Port
+from producers.relay_port import Port, verify
+from schemas.errors import UsageError
 
 _WRITE_BYTES = 32 << 10
 
@@ -173,3 +174,26 @@ def test_what_is_no_vsock_is_a_path(text, tmp_path, monkeypatch):
         made.listen(1)
         Port(text).close()
     Path(text).unlink()
+
+
+def test_a_file_is_no_port_and_stays_as_it_is(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text("mine")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("README.md", "pipe", "."):
+        with pytest.raises(UsageError, match="neither a port"):
+            verify(str(tmp_path / name))
+        with pytest.raises(OSError, match="No such device"):
+            Port(str(tmp_path / name))
+    assert path.read_text() == "mine"
+
+
+@pytest.mark.parametrize("text", ["vsock:2", "vsock:x:1", "vsock:2:50000:1", "vsock:"])
+def test_a_vsock_that_is_written_wrong_is_not_waited_for(text):
+    with pytest.raises(UsageError, match="vsock:CID:PORT"):
+        verify(text)
+
+
+def test_what_may_be_a_port_later_is_let_pass(tmp_path, listener):
+    for where in ("/dev/null", str(tmp_path / "none"), listener.getsockname(), "vsock:2:6100"):
+        verify(where)
