@@ -263,6 +263,11 @@ def _cpu_source(opening: Opening, session: Session, stream: Stream, rings: list[
         if ring.left_over:
             position, more = ring.known_position(position)
             unsure |= more
+    # Somebody else has taken a ring of ours, and who died with it had read more than the log has.
+    for noted in session.gone(stream.instance.partition("/")[0], stream.clock):
+        least, most = noted.noted(rings[0].cpu)
+        position = max(position, least)
+        unsure |= most > 0
     if position > durable:
         losses.append(Loss(LossKind.DROP, durable, position - durable, "agent-died", _FOUND_BY))
     if unsure:

@@ -2,11 +2,12 @@
 
 import contextlib
 import logging
+import re
 from pathlib import Path
 
-from producers.ftrace_instance import Instance
+from producers.ftrace_instance import PREFIX, Instance
 from producers.ftrace_ring import CpuRing
-from producers.journal import Journal, clean, create, find
+from producers.journal import Journal, create, delete, find, others
 from producers.tracefs import Tracefs
 
 log = logging.getLogger(__name__)
@@ -22,7 +23,9 @@ class Session:
         self._frozen: set[Path] = set()
         self._rings: dict[Path, list[CpuRing]] = {}
         self._journals: dict[Path, Journal] = {}
+        self._gone: list[tuple[str, Journal]] = []
         self._held: set[int] = set()
+        self._leaving = False
 
     @property
     def path(self) -> Path:
@@ -46,20 +49,32 @@ class Session:
         return ring
 
     def open_journals(self, folder: Path, boot_id: str) -> None:
-        """Make the journal of each own ring in `folder`, find those of left-over ones, delete those of no ring."""
-        clean(folder, {path.name for path in (*self._left, *self._own)})
+        """Make the journal of each own ring in `folder`, find those of left-over ones and of rings that are gone."""
         for path, instance in self._left.items():
-            found = find(folder, path.name, boot_id, instance.cpus()[-1] + 1)
+            found = find(folder, _name(instance), boot_id, instance.cpus()[-1] + 1)
             if found is not None:
                 self._journals[path] = found
+        # Also of the names of own rings: these are new.
+        for name in others(folder, {_name(each) for each in self._left.values()}):
+            slots = max(instance.cpus()[-1] + 1 for instance in self._own.values())
+            found = find(folder, name, boot_id, slots)
+            if found is None:  # of an earlier boot
+                delete(folder, name)
+            else:
+                self._gone.append((name, found))
         for path, instance in self._own.items():
             try:
-                made = create(folder, path.name, boot_id, instance.cpus()[-1] + 1)
+                made = create(folder, _name(instance), boot_id, instance.cpus()[-1] + 1)
             except OSError as e:
                 # Less is known then of what a kill would lose, and nothing else is worse.
                 log.warning("%s: %s; what a killed agent had read will be an unknown loss", folder, e.strerror)
             else:
                 self._journals[path] = made
+
+    def gone(self, set_name: str, clock: str) -> list[Journal]:
+        """Return the journals of rings that ran under this name and clock, and that somebody else has removed since."""
+        pattern = re.compile(rf"{re.escape(PREFIX + set_name)}-[0-9-]+\.{re.escape(clock)}")
+        return [found for name, found in self._gone if pattern.fullmatch(name)]
 
     def freeze(self, instance: Instance) -> None:
         """Let `instance` record no more; further calls do nothing."""
@@ -89,6 +104,7 @@ class Session:
 
     def leave(self) -> None:
         """Let own instances stay for the next agent too, and their journals: not all that was read is in the log."""
+        self._leaving = True
         for instance in self._own.values():
             self.freeze(instance)
         self._left |= self._own
@@ -104,6 +120,10 @@ class Session:
         left, self._left = list(self._left.values()), {}
         for instance in left:
             instance.let_go()
+        gone, self._gone = self._gone, []
+        for _, noted in () if self._leaving else gone:
+            with contextlib.suppress(OSError):
+                noted.remove()
         self._tracefs.close()
 
     def _remove(self, instance: Instance) -> None:
@@ -112,3 +132,8 @@ class Session:
         if journal is not None:
             with contextlib.suppress(OSError):
                 journal.remove()
+
+
+# Numbers are those of a stream, which has a clock.
+def _name(instance: Instance) -> str:
+    return f"{instance.path.name}.{instance.clock}"

@@ -80,12 +80,15 @@ def find(folder: Path, ring: str, boot_id: str, slots: int) -> Journal | None:
         os.close(fd)
 
 
-def clean(folder: Path, rings: set[str]) -> None:
-    """Delete the journals of rings that are not among `rings`: of an earlier boot."""
-    for path in folder.glob("*" + SUFFIX):
-        if path.name.removesuffix(SUFFIX) not in rings:
-            with contextlib.suppress(OSError):
-                path.unlink()
+def others(folder: Path, rings: set[str]) -> list[str]:
+    """Return the names of the rings, not among `rings`, that have a journal in `folder`: they are gone."""
+    return sorted({path.name.removesuffix(SUFFIX) for path in folder.glob("*" + SUFFIX)} - rings)
+
+
+def delete(folder: Path, ring: str) -> None:
+    """Delete the journal of `ring`, if that can be."""
+    with contextlib.suppress(OSError):
+        (folder / (ring + SUFFIX)).unlink()
 
 
 def _boot(boot_id: str) -> bytes:

@@ -338,6 +338,35 @@ def test_counters_that_cannot_be_read_are_what_they_were(opened, monkeypatch):
         assert ring.stats() == before
 
 
+def test_what_was_in_a_ring_that_somebody_else_took_is_an_unknown_loss(opened, tmp_path):
+    first = opened(TraceSet(events=SCHED))
+    busy(2_000)
+    for source in first:
+        source.drain()
+        source.cut()
+        if isinstance(source, Leaving):
+            source.leave()
+    read = {source.stream.instance: source.next_position() for source in first}
+    for source in first:
+        source.close()
+    (tmp_path / "another").mkdir()
+    other = opened(TraceSet(events=SCHED), state_dir=tmp_path / "another")
+    finish(other)
+    for source in other:
+        source.close()
+    opened_again = opened(TraceSet(events=SCHED))
+    by_cpu = {source.stream.instance: source for source in opened_again}
+    batches = finish(opened_again)
+    for name in ("default/cpu0", "default/cpu1"):
+        told = [(loss.count, loss.first_position) for loss in losses_of(batches[name]) if loss.reason == "agent-died"]
+        assert told == [(read[name], 0), (None, read[name])]
+        assert by_cpu[name].next_position() >= read[name] > 0
+    for source in opened_again:
+        source.close()
+    again = finish(opened(TraceSet(events=SCHED)))
+    assert [loss for found in again.values() for loss in losses_of(found)] == []
+
+
 # Sets
 
 

@@ -31,13 +31,15 @@ def test_a_journal_of_another_boot_or_of_too_few_cpus_is_none(tmp_path):
     assert journal.find(tmp_path / "f", "c", BOOT, 4) is None
 
 
-def test_journals_of_rings_that_are_gone_are_deleted(tmp_path):
-    for name in ("a", "b"):
+def test_journals_of_rings_that_are_gone_are_told(tmp_path):
+    for name in ("a", "b", "c"):
         journal.create(tmp_path / "f", name, BOOT, 1)
     (tmp_path / "f" / "notes.txt").touch()
-    journal.clean(tmp_path / "f", {"b"})
-    assert sorted(path.name for path in (tmp_path / "f").iterdir()) == ["b.pages", "notes.txt"]
-    journal.clean(tmp_path / "absent", {"b"})
+    assert journal.others(tmp_path / "f", {"b", "d"}) == ["a", "c"]
+    journal.delete(tmp_path / "f", "a")
+    journal.delete(tmp_path / "f", "a")
+    assert sorted(path.name for path in (tmp_path / "f").iterdir()) == ["b.pages", "c.pages", "notes.txt"]
+    assert journal.others(tmp_path / "absent", {"b"}) == []
 
 
 def test_a_full_disk_refuses_at_once_and_not_at_a_note(small_disk):
