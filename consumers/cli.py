@@ -11,8 +11,7 @@ from typing import Final
 
 from consumers import render
 from schemas import logs
-from schemas.command_line import Parser, add_version
-from schemas.errors import HypocenterError
+from schemas.command_line import Parser, add_version, ended, open_streams
 
 VERBS: Final = {
     "collect": "store what the log holds into a lake, for ever or to the end",
@@ -81,6 +80,7 @@ def parser(chosen: str | None = None) -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
+    open_streams()
     argv = sys.argv[1:] if argv is None else argv
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -94,19 +94,7 @@ def main(argv: list[str] | None = None) -> int:
     logs.setup(verbose=args.verbose)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # rows are data, whatever the locale
-    try:
-        code: int = args.func(args)
-        sys.stdout.flush()
-    except HypocenterError as e:
-        print(f"hypocenter: {e}", file=sys.stderr)
-        return e.exit_code
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # Whoever read our output has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    return code
+    return ended("hypocenter", lambda: args.func(args))
 
 
 def add_lake(sub: argparse.ArgumentParser, what: str = "the lake's directory") -> None:

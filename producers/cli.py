@@ -12,7 +12,7 @@ from producers.agent import run_agent
 from producers.children import relay_command, shipper_command
 from producers.targets import broker, default_spool, open_log
 from schemas import logs, toml_config
-from schemas.command_line import Parser, add_version
+from schemas.command_line import Parser, add_version, ended, open_streams
 from schemas.config import (
     AgentConfig,
     BpfConfig,
@@ -259,15 +259,9 @@ def _check(args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
+    open_streams()
     args = parser().parse_args(argv)
-    try:
-        code: int = args.func(args)
-    except HypocenterError as e:
-        print(f"hypocenter-agent: {e}", file=sys.stderr)
-        return e.exit_code
-    except KeyboardInterrupt:
-        return 130
-    return code
+    return ended("hypocenter-agent", lambda: args.func(args))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,18 @@
-"""The argument parser of both commands: no prefix of a flag is guessed at, a typo is answered with the nearest word."""
+"""The command line of both commands: how it is read, and how a command ends.
+
+No prefix of a flag is guessed at, a typo is answered with the nearest word.
+"""
 
 import argparse
 import difflib
 import importlib
 import math
-from collections.abc import Iterable, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
+
+from schemas.errors import HypocenterError, StorageError
 
 
 class Parser(argparse.ArgumentParser):
@@ -19,6 +26,9 @@ class Parser(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
         """Parse `args`; a flag that does not exist is said before anything that is missing because of it."""
+        for each in args or ():
+            if not _is_text(each):
+                self.error(f"{os.fsencode(each)!r:.100} is no text in UTF-8")
         for word in self._own(args or ()):
             flag = word.partition("=")[0]
             if flag not in self._option_string_actions:
@@ -45,6 +55,55 @@ class Parser(argparse.ArgumentParser):
     def _refuse(self, what: str, word: str, known: Iterable[str]) -> NoReturn:
         near = difflib.get_close_matches(word, known, n=1)
         self.error(f"{what}; did you mean {near[0]}?" if near else f"{what}; there is {', '.join(known)}")
+
+
+def _is_text(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def ended(name: str, run: Callable[[], int]) -> int:
+    """Return the exit code of `run`, or of what ended it, which is one line on stderr.
+
+    Of 74 too, where stdout cannot be written or a file cannot that nobody names; 0 where whoever read stdout has seen
+    enough, and 130 where a SIGINT came.
+    """
+    try:
+        code = run()
+        sys.stdout.flush()
+    except HypocenterError as e:
+        print(f"{name}: {e}", file=sys.stderr)
+        code = e.exit_code
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        code = 0
+        _drop_stdout()
+    except OSError as e:
+        print(f"{name}: {e.filename or 'stdout'}: {e.strerror or e}", file=sys.stderr)
+        code = StorageError.exit_code
+        _drop_stdout()
+    except RuntimeError as e:
+        if str(e) != "Query interrupted":  # DuckDB's for a SIGINT
+            raise
+        code = 130
+    return code
+
+
+# What waits in it would else fail again at the end.
+def _drop_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def open_streams() -> None:
+    """Open stdout and stderr where they are closed, so that whoever writes there needs not look."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
 
 
 def add_version(parser: argparse.ArgumentParser) -> None:

@@ -73,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
         if agent.poll() is None:
             agent.terminate()
         code = agent.wait()
+    if code in (-signal.SIGTERM, -signal.SIGINT):  # it came when all was written
+        code = 0
     return code or _account(args, storage)
 
 

@@ -1,4 +1,8 @@
 import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +27,8 @@ def parser():
     ("words", "said"),
     [
         (["qery"], "p: error: VERB: there is no qery; did you mean query?"),
+        (["audit", "\udcff"], r"p: error: b'\xff' is no text in UTF-8"),
+        (["query", "--lake", "a\udcff"], r"p: error: b'a\xff' is no text in UTF-8"),
         (["zz"], "p: error: VERB: there is no zz; there is query, audit"),
         (["query", "--lkae", "x"], "p query: error: there is no flag --lkae; did you mean --lake?"),
         (["query", "--la=x"], "p query: error: there is no flag --la; did you mean --lake?"),
@@ -67,3 +73,44 @@ def test_numbers_keep_to_their_range(type_, text, wanted):
             type_(text)
     else:
         assert type_(text) == wanted
+
+
+def process(body, **how):
+    code = f"import sys\nfrom schemas.command_line import ended, open_streams\nopen_streams()\n{body}"
+    return subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, check=False, **how)
+
+
+PRINTING = "def run():\n    print('x' * 100_000)\n    return 3\nsys.exit(ended('p', run))"
+
+
+def test_a_full_disk_behind_stdout_is_one_sentence():
+    with Path("/dev/full").open("w") as full:
+        done = process(PRINTING, stdout=full)
+    assert (done.returncode, done.stderr) == (74, "p: stdout: No space left on device\n")
+
+
+def test_whoever_has_seen_enough_ends_it_quietly():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = process(PRINTING, stdout=writer)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_closed_stream_is_one_that_nobody_reads(closed):
+    body = "print('out')\nprint('err', file=sys.stderr)\nsys.exit(sys.stderr.isatty() + 5)"
+    assert process(body, preexec_fn=lambda: os.close(closed)).returncode == 5
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        ("PermissionError(13, 'Permission denied', 'var/log')", 74, "p: var/log: Permission denied\n"),
+        ("RuntimeError('Query interrupted')", 130, ""),
+        ("KeyboardInterrupt()", 130, ""),
+    ],
+)
+def test_how_it_ends(error, code, said):
+    done = process(f"def run():\n    raise {error}\nsys.exit(ended('p', run))")
+    assert (done.returncode, done.stderr) == (code, said)
