@@ -14,6 +14,8 @@ from schemas.crashpoints import crash_point
 
 log = logging.getLogger(__name__)
 _TICK_S: Final = 1.0
+#: Whoever reads the log to its end waits no longer for one that takes nothing.
+AWAY_S: Final = 20.0
 
 
 class Backlog:
@@ -49,6 +51,7 @@ class Deliverer:
         self._changed = threading.Condition()
         self._told: list[Told] = []
         self._closing = False
+        self._since_s: float | None = None  # nothing was taken
         self._seen_ns = time.monotonic_ns()
         self.sent = self.errors = 0
         self._thread = threading.Thread(target=self._run, name="alerts", daemon=True)
@@ -59,6 +62,12 @@ class Deliverer:
         """How many incidents wait to be told."""
         with self._changed:
             return self._outbox.waiting
+
+    @property
+    def away(self) -> bool:
+        """Whether it has taken nothing for `AWAY_S`, however often it was asked."""
+        with self._changed:
+            return self._since_s is not None and time.monotonic() - self._since_s > AWAY_S
 
     @property
     def failing(self) -> bool:
@@ -134,8 +143,10 @@ class Deliverer:
         self._told += self._outbox.answered(batch, reply.answer, now_ns, reply.wait_ns)
         if reply.answer is Answer.TAKEN:
             self.sent += len(batch.alerts)
+            self._since_s = None
         else:
             self.errors += 1
+            self._since_s = time.monotonic() if self._since_s is None else self._since_s
         said = self._outage.answered(reply.answer, reply.why, self._outbox.waiting, now_ns)
         if said is not None:
             log.log(said.level, said.text)

@@ -92,7 +92,7 @@ class AlertFollower:
         """Alert until `stop` is set, or until the ends seen at the start are read, told and committed.
 
         Raises:
-            StorageError, UnavailableError: with `until_end`; without, both are waited out.
+            StorageError, UnavailableError: with `until_end`, also of an Alertmanager; without, they are waited out.
         """
         self._hosts.step(time.monotonic_ns())
         self._hosts.wait(_CLOSE_S)
@@ -164,10 +164,10 @@ class AlertFollower:
             elif self._settled():
                 return
 
-    # Whether everything was judged for the last time, and told.
+    # Whether everything was judged for the last time, and told to whoever is there.
     def _settled(self) -> bool:
         keys = {case.incident.id for case in self.cases}
-        waiting = any(each.waiting for each in self._deliverers.values())
+        waiting = any(each.waiting and not each.away for each in self._deliverers.values())
         return not (waiting or self._joins.busy or self._judge.busy(keys))
 
     def _for_ever(self, stop: threading.Event) -> None:
@@ -390,10 +390,13 @@ class AlertFollower:
                 yield from list(alerter.cases)
 
     def _finish(self, *, strict: bool) -> None:
-        for each in self._deliverers.values():
-            if not each.close(_CLOSE_S):
-                log.warning("%d incidents are not told yet; the next start does", each.waiting)
+        untold = [each.waiting for each in self._deliverers.values() if not each.close(_CLOSE_S)]
         self._take_told()
         errors = [error for partition in list(self._alerters) if (error := self._commit_now(partition))]
         if errors and strict:
             raise StorageError(errors[0])
+        if untold:
+            said = f"{max(untold)} incidents are not told yet; the next start does"
+            if strict:
+                raise UnavailableError(said)
+            log.warning(said)

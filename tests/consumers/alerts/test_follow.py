@@ -7,13 +7,14 @@ import time
 
 import pytest
 
+from consumers.alerts import deliver
 from consumers.alerts.follow import MESSAGES_UNTOLD_MAX
 from consumers.alerts.partition import PartitionAlerter
 from consumers.lake.audit import audit
 from consumers.lake.storage import MemoryStorage
 from consumers.transport.memory import MemoryLog
 from consumers.views import run_query
-from schemas.errors import StorageError
+from schemas.errors import StorageError, UnavailableError
 from tests.consumers.alerts._cases import Alertmanager, Receiver, free_port, until
 from tests.consumers.alerts._floods import RECORDS, flood
 from tests.consumers.alerts._followers import Running, follower
@@ -328,6 +329,17 @@ def test_until_the_end_everything_is_told_judged_and_committed(log, storage):
         follower(log, storage, receiver.url).run(threading.Event(), until_end=True)
         assert len(receiver.alerts) >= 1
     assert newest(storage, "state, owner") == [("open", "host_cpu")]
+
+
+def test_until_the_end_nobody_waits_long_for_an_alertmanager_that_is_away(log, storage, monkeypatch):
+    monkeypatch.setattr(deliver, "AWAY_S", 0.5)
+    log.append(LOG, Kernel().stalls())
+    with pytest.raises(UnavailableError, match="1 incidents are not told yet; the next start does"):
+        follower(log, storage, f"http://127.0.0.1:{free_port()}").run(threading.Event(), until_end=True)
+    assert newest(storage, "state, owner") == [("open", "host_cpu")]
+    with Receiver() as receiver:
+        follower(log, storage, receiver.url).run(threading.Event(), until_end=True)
+        assert len(receiver.alerts) >= 1
 
 
 def test_while_too_many_wait_no_more_is_read(log, storage, caplog):
