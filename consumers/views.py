@@ -22,6 +22,7 @@ _WORD: Final = re.compile(r"\w+")
 _CATALOG: Final = re.compile(
     r"\b(show|information_schema|pg_catalog|sqlite_master|duckdb_\w+|pragma\w*)\b", re.IGNORECASE
 )
+_GROWN: Final = re.compile(r"Table with name (bpf|trace)_\w+ does not exist", re.IGNORECASE)
 _READING: Final = (
     duckdb.StatementType.SELECT,
     duckdb.StatementType.EXPLAIN,
@@ -125,4 +126,6 @@ def _check(sql: str) -> None:
 def _readable(text: str) -> str:
     lines = [line for line in text.splitlines() if line.strip()]
     hint = "`describe kmsg` shows a table's columns, `show tables` the tables"
+    if _GROWN.search(text):
+        hint += "; that of a program or of a kind of event is there when the first of its records is"
     return "\n  ".join([*lines, hint] if "Binder Error" in text or "Catalog Error" in text else lines)

@@ -20,7 +20,7 @@ from producers.journal import Journal
 from producers.registry import Opening
 from producers.source import Source
 from schemas import bpf, limits
-from schemas.config import BpfProgram
+from schemas.config import BpfProgram, Config
 from schemas.errors import AccessError, UsageError
 from schemas.loss import Loss, LossKind, LossUnit
 from schemas.stream import Stream
@@ -173,6 +173,17 @@ def check() -> str:
     if not names:
         raise AccessError("the BPF programs are not built: run `make bpf` in the source tree (clang and libbpf-dev)")
     return f"the kernel takes {', '.join(map(_loads, names))} (libbpf {version})"
+
+
+def verify(config: Config) -> None:
+    """Verify that the programs that `config` names are there.
+
+    Raises:
+        UsageError: one is not.
+        AccessError: none is built.
+    """
+    for each in config.bpf.programs:
+        bpf_program.verify(each.name)
 
 
 def _loads(name: str) -> str:

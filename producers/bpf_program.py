@@ -248,6 +248,16 @@ def names() -> list[str]:
     return sorted(file.name.removesuffix(SUFFIX) for file in files if file.name.endswith(SUFFIX))
 
 
+def verify(name: str) -> None:
+    """Verify that there is a program `name`.
+
+    Raises:
+        UsageError: there is none.
+        AccessError: none is built.
+    """
+    _file(name)
+
+
 def _file(name: str) -> Traversable:
     known = names()
     if not known:

@@ -244,17 +244,23 @@ def _check(args: argparse.Namespace) -> int:
     config = toml_config.load(args.config, Config) if args.config else Config()
     for name, value in zip(registry.Identity._fields, _identity(config.agent), strict=True):
         print(f"{name:8} {value}")
-    code = 0
+    code, wrong = 0, []
     for name in NAMES:
         try:
             print(f"{name:8} available: {registry.check(name)} ({SURFACES[name].summary})")
+            if name in config.agent.surfaces:
+                registry.verify(name, config)
+        except UsageError as e:
+            wrong.append(e)
         except HypocenterError as e:
             print(f"{name:8} missing: {e}")
             # What nobody wants to read may be missing.
             code = e.exit_code if name in config.agent.surfaces else code
-    if args.config:
+    for each in wrong:
+        print(f"config   {args.config}: {each}")
+    if args.config and not wrong:
         print(f"config   {args.config} is valid")
-    return code
+    return UsageError.exit_code if wrong else code
 
 
 def main(argv: list[str] | None = None) -> int:

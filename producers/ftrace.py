@@ -16,6 +16,7 @@ from producers.ftrace_session import Session
 from producers.registry import Opening
 from producers.source import Batch, Source
 from schemas import ftrace, limits
+from schemas.config import Config
 from schemas.errors import UnavailableError, UsageError
 from schemas.loss import Loss, LossKind, LossUnit
 from schemas.stream import Stream
@@ -291,3 +292,21 @@ def check() -> str:
         found.close()
     where = tracefs.mounted() or "tracefs, not mounted and reached by a private mount,"
     return f"{where} offers {len(events)} events and the clocks {', '.join(clocks)}"
+
+
+def verify(config: Config) -> None:
+    """Verify that the events, filtered ones and clocks of all sets are there.
+
+    Raises:
+        UsageError: one is not.
+        AccessError: tracefs is not there, or not for us.
+    """
+    found = tracefs.attach()
+    try:
+        known = ftrace_events.names(found.path / "events")
+        clocks = (found.path / "trace_clock").read_text(encoding="ascii")
+    finally:
+        found.close()
+    for each in config.ftrace.sets:
+        ftrace_events.resolve_filters(each.filters, ftrace_events.resolve(each.events, known))
+        ftrace_instance.verify_clock(each.clock, clocks)

@@ -184,6 +184,18 @@ def current_clock(text: str) -> str:
     return match[1] if match else ""
 
 
+def verify_clock(clock: str, text: str) -> None:
+    """Verify that `clock` is one of those in the text of `trace_clock`.
+
+    Raises:
+        UsageError: it is not.
+    """
+    clocks = text.replace("[", "").replace("]", "").split()
+    if clock not in clocks:
+        near = ftrace_events.nearest(clock, clocks)
+        raise UsageError(f"no clock {clock!r}; the nearest is {near}, there is: {', '.join(clocks)}")
+
+
 def _make(folder: Path, set_name: str) -> Instance:
     name = f"{PREFIX}{set_name}-{os.getpid()}"
     for number in range(_NAMES_MAX):
@@ -219,10 +231,7 @@ def _lock(path: Path) -> int | None:
 def _set_up(made: Instance, wanted: TraceSet) -> None:
     if wanted.subbuf_kib is not None:
         _set_sub_buffers(made, wanted.subbuf_kib)
-    clocks = made.read("trace_clock").replace("[", "").replace("]", "").split()
-    if wanted.clock not in clocks:
-        near = ftrace_events.nearest(wanted.clock, clocks)
-        raise UsageError(f"no clock {wanted.clock!r}; the nearest is {near}, there is: {', '.join(clocks)}")
+    verify_clock(wanted.clock, made.read("trace_clock"))
     made.write("trace_clock", wanted.clock)
     made.write("options/overwrite", "1")  # inherited from whatever the top level says
     if (made.path / "buffer_percent").exists():

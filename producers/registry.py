@@ -62,5 +62,16 @@ def check(name: str) -> str:
     return sentence
 
 
+def verify(name: str, config: Config) -> None:
+    """Verify that what `config` names for an available surface is there: events, clocks, programs.
+
+    Raises:
+        UsageError: something is not; the message names it and the nearest.
+    """
+    asked = getattr(_module(name), "verify", None)
+    if asked is not None:
+        asked(config)
+
+
 def _module(name: str) -> ModuleType:
     return importlib.import_module(f"producers.{surface(name).name.replace('-', '_')}")

@@ -146,6 +146,25 @@ def test_check_ends_well_when_only_what_nobody_wants_is_missing(readable, monkey
     assert cli.main(["check", "--config", str(tmp_path / "x.toml")]) == 77
 
 
+@pytest.mark.kernel
+@pytest.mark.parametrize(
+    ("surface", "more", "said"),
+    [
+        ("ftrace", '[[ftrace.sets]]\nevents = ["sched:sched_swich"]', "there is no event sched:sched_swich: the nearest is sched:sched_switch"),
+        ("ftrace", '[[ftrace.sets]]\nevents = ["sched:*"]\nclock = "mon"', "no clock 'mon'; the nearest is mono"),
+        ("ftrace", '[[ftrace.sets]]\nevents = ["sched:*"]\nfilters = ["irq:irq_handler_entry=irq > 1"]', "irq:irq_handler_entry"),
+        ("bpf", '[[bpf.programs]]\nname = "sched-dely"', "there is no BPF program sched-dely: the nearest is sched-delay"),
+    ],
+)  # fmt: skip
+def test_check_refuses_a_config_that_a_run_would(readable, tmp_path, capsys, surface, more, said):
+    config = tmp_path / "x.toml"
+    config.write_text(f'[agent]\nsurfaces = ["{surface}"]\n{more}\n')
+    assert cli.main(["check", "--config", str(config)]) == 2
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith(f"config   {config}: ")
+    assert said in last
+
+
 def test_check_refuses_a_wrong_config(tmp_path, capsys):
     (tmp_path / "x.toml").write_text("[agent]\nlinger_s = 1\n")
     assert cli.main(["check", "--config", str(tmp_path / "x.toml")]) == 2
