@@ -91,7 +91,11 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     )
     run.add_argument("--spool", type=Path, metavar="DIR", help="spool in front of Kafka or a relay [spool.dir]")
     run.add_argument(
-        "--surface", action="append", metavar="NAME", help=f"one of {', '.join(NAMES)}; repeatable [agent.surfaces]"
+        "--surface",
+        action="append",
+        choices=NAMES,
+        metavar="NAME",
+        help=f"one of {', '.join(NAMES)}; repeatable [agent.surfaces]",
     )
     run.add_argument("--for", dest="for_s", type=float, metavar="SECONDS", help="stop after so long [agent.for_s]")
     run.add_argument("--machine", metavar="ID", help="name of this machine; default its machine-id [agent.machine]")

@@ -25,7 +25,9 @@ def lines(tables: Mapping[str, pa.Table]) -> Iterator[str]:
     ]
     rows.sort(key=lambda row: row[:4])
     for ts_ns, cpu, _, _, name, row in rows:
-        context = context_text(row.get("flags", 0), row.get("preempt_count", 0))
-        head = f"{'<...>':>16}-{row.get('pid', -1):<7} [{cpu:03d}] {context} "
+        # Machines without such common fields have null there.
+        flags, preempt_count, pid = (row.get(name) for name in ("flags", "preempt_count", "pid"))
+        context = context_text(flags or 0, preempt_count or 0)
+        head = f"{'<...>':>16}-{-1 if pid is None else pid:<7} [{cpu:03d}] {context} "
         what = f"{name.removeprefix('trace_')}: {shown(row, _FRONT)}"
         yield f"{head}{ts_ns // 10**9:5d}.{ts_ns // 1000 % 10**6:06d}: {what}"

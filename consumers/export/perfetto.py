@@ -146,8 +146,9 @@ class _Writer:
             if not len(rows):
                 continue
             lost = self._losses[number].cut(page[rows], position[rows], ts_ns[rows])
+            after_loss = set(lost)
             for since, until in _bundles(np.cumsum(lengths[rows]), lost):
-                self._bundle(number, octets, starts, lengths, rows[since:until], lost=since in lost)
+                self._bundle(number, octets, starts, lengths, rows[since:until], lost=since in after_loss)
         self._report.events += len(ring)
 
     def _bundle(self, ring: int, octets: Any, starts: Ints, lengths: Ints, rows: Ints, *, lost: bool) -> None:

@@ -53,6 +53,8 @@ def test_help_names_verbs_and_every_exit_code(capsys):
     [
         ([], "the following arguments are required: VERB"),
         (["rnu"], "VERB: there is no rnu; did you mean run?"),
+        (["run", "--surface", "kmgs"], "--surface: there is no kmgs; did you mean kmsg?"),
+        (["run", "--surface", "kmsg,ftrace"], "--surface: there is no kmsg,ftrace; "),
         (["run", "--surfac", "kmsg"], "there is no flag --surfac; did you mean --surface?"),
         (["run", "--log", "x", "--kafka", "h:1"], "argument --kafka: not allowed with argument --log"),
         (["run", "--for", "soon"], "argument --for: invalid float value: 'soon'"),
@@ -68,7 +70,6 @@ def test_a_wrong_command_line_is_exit_2_on_stderr(words, said, capsys):
     ("words", "said"),
     [
         ([], "where to? give --log DIR, --kafka HOST:PORT"),
-        (["--log", "LOG", "--surface", "kmgs"], "surfaces is a list of at least one of kmsg"),
         (["--log", "LOG", "--layer", "gest"], "layer is one of guest-userspace, guest-kernel"),
         (["--log", "LOG", "--heartbeat-s", "0"], "heartbeat_s is from 0.1 to"),
         (["--log", "LOG", "--linger-ms", "-1"], "linger_ms is from 0 to"),

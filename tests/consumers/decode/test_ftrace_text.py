@@ -37,3 +37,14 @@ def test_a_name_stands_for_its_number_and_bytes_are_hex():
     assert [line.partition("tick: ")[2] for line in known] == ["value=one", "value=2"]
     unknown = lines(paged(0, [FORM.page(_pages.T, FORM.event(1, b"\x63\0\1\2"))]))
     assert unknown[0].endswith("unknown: event_id=99 reason=unknown id data=63000102")
+
+
+def test_machines_whose_events_have_no_context():
+    event = (
+        _pages.event_text("tick", 7, ("int value", 4, 1))
+        .replace("common_", "other_")
+        .replace("other_type", "common_type")
+    )
+    body = _pages.formats({"sys:tick": event})
+    (line,) = lines(paged(0, [page(1)], body=body), body=body)
+    assert line.startswith("           <...>--1      [000] .....     5.")
