@@ -1,7 +1,8 @@
 """Is what came again under known positions the same as what is stored? Read back from the lake: rare, so not fast."""
 
-from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -43,25 +44,80 @@ def differing(
     """
     if not suspects:
         return []
-    taken = snapshot(storage)
+    files = _Files(storage, snapshot(storage))
     found = []
     for suspect in suspects:
         frame, decode = suspect.item.frame, suspect.decoder.decode_many
         near = [item for item in buffered if _overlaps(item.frame, frame)]
         arrived, waiting = decode([suspect.item], descriptors).tables, decode(near, descriptors).tables
-        if not _same(suspect, arrived, waiting, storage, taken):
+        if not _same(suspect, arrived, waiting, files):
             found.append(suspect)
     return found
 
 
-def _same(suspect: Suspect, arrived: Tables, waiting: Tables, storage: Storage, taken: Snapshot) -> bool:
+class _Span(NamedTuple):
+    # What a row group says of itself; None where it does not.
+    machines: tuple[str, str] | None
+    positions: tuple[int, int] | None
+
+    def may_have(self, frame: Frame) -> bool:
+        if self.machines is not None and not self.machines[0] <= frame.stream.machine <= self.machines[1]:
+            return False
+        return self.positions is None or (self.positions[0] < frame.next and self.positions[1] >= frame.first)
+
+
+class _Files:
+    """The files of the lake at one moment; each one's footer is read once, however often it is asked for."""
+
+    def __init__(self, storage: Storage, taken: Snapshot) -> None:
+        self._storage = storage
+        self._taken = taken
+        self._spans: dict[str, list[_Span]] = {}
+
+    @property
+    def tables(self) -> Iterable[str]:
+        """The tables that have files."""
+        return self._taken.files
+
+    def newest_first(self, table: str, position: str, frame: Frame) -> Iterator[str]:
+        """Yield the paths of the files of `table` that may have rows at the positions of `frame`."""
+        for entry in reversed(self._taken.files.get(table, [])):
+            path = self._storage.local_path(entry.key)
+            if entry.key not in self._spans:
+                self._spans[entry.key] = _spans(path, position)
+            if any(each.may_have(frame) for each in self._spans[entry.key]):
+                yield path
+
+
+def _spans(path: str, position: str) -> list[_Span]:
+    with _refusals():
+        meta = pq.read_metadata(path)
+    columns = {meta.schema.column(i).path: i for i in range(meta.num_columns)}
+    groups = [meta.row_group(i) for i in range(meta.num_row_groups)]
+    return [_Span(_range(group, columns.get("machine")), _range(group, columns.get(position))) for group in groups]
+
+
+def _range(group: Any, column: int | None) -> Any:
+    stats = None if column is None else group.column(column).statistics
+    return (stats.min, stats.max) if stats is not None and stats.has_min_max else None
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as e:
+        raise StorageError(f"cannot compare with what is stored: {e}") from e
+
+
+def _same(suspect: Suspect, arrived: Tables, waiting: Tables, files: _Files) -> bool:
     frame, decoder = suspect.item.frame, suspect.decoder
     position = decoder.POSITION
     stored, mine = {}, {}
-    for name in {*arrived, *waiting, *filter(decoder.owns, taken.files)}:
+    for name in {*arrived, *waiting, *filter(decoder.owns, files.tables)}:
         parts = [_within(waiting[name], position, frame)] if name in waiting else []
         missing = frame.next - frame.first - sum(part.num_rows for part in parts) if decoder.ONE_ROW_EACH else None
-        parts += _lake_rows(name, position, frame, missing, storage, taken)
+        parts += _lake_rows(name, position, frame, missing, files)
         stored[name] = _plain_rows(parts, name)
         mine[name] = _plain_rows([arrived[name]] if name in arrived else [], name)
     # A position may have rows in several tables, here in these and there in those.
@@ -112,19 +168,15 @@ def _plain(table: pa.Table, left_out: frozenset[str]) -> pa.Table:
 
 # The newest files first, until `missing` rows are found where their number is known: what is sent again was stored
 # lately, and once.
-def _lake_rows(
-    name: str, position: str, frame: Frame, missing: int | None, storage: Storage, taken: Snapshot
-) -> list[pa.Table]:
+def _lake_rows(name: str, position: str, frame: Frame, missing: int | None, files: _Files) -> list[pa.Table]:
     wanted = [(name, "=", value) for name, value in frame.stream._asdict().items()]
     wanted += [(position, ">=", frame.first), (position, "<", frame.next)]
     parts: list[pa.Table] = []
-    for entry in reversed(taken.files.get(name, [])):
+    for path in files.newest_first(name, position, frame):
         if missing is not None and sum(part.num_rows for part in parts) >= missing:
             break
-        try:
-            part = pq.read_table(storage.local_path(entry.key), filters=wanted, partitioning=None)
-        except (OSError, pa.ArrowException) as e:
-            raise StorageError(f"cannot compare with what is stored: {e}") from e
+        with _refusals():
+            part = pq.read_table(path, filters=wanted, partitioning=None)
         if part.num_rows:
             parts.append(part)
     return parts

@@ -3,9 +3,10 @@
 import dataclasses
 import struct
 
+import pyarrow.parquet as pq
 import pytest
 
-from consumers import collector
+from consumers import collector, stored
 from consumers.collector import Cut, PartitionCollector
 from consumers.lake.audit import audit
 from consumers.lake.chain import Chain
@@ -256,6 +257,23 @@ def test_streams_beyond_the_limit_are_buried_and_known_ones_go_on(lake, monkeypa
     lake.collect(message_bytes(0, 1, 0), message_bytes(0, 1, 0, stream=other), message_bytes(1, 2, 1))
     assert lake.query("select reason from dead_letters") == [("too-many-streams",)]
     assert lake.seqs() == [0, 1]
+
+
+def test_pages_that_come_again_cost_a_read_of_the_files_that_have_them(lake, monkeypatch):
+    lake.collect(encode(described()))
+    for i in range(5):
+        lake.collect(encode(paged(i, [page(i)], number=i)))
+    opened = []
+    read = pq.read_table
+    monkeypatch.setattr(stored.pq, "read_table", lambda path, **how: opened.append(path) or read(path, **how))
+    lake.collector = lake.new_collector()
+    report = lake.collect(*[encode(paged(2, [page(2)], number=9 + i)) for i in range(4)])
+    assert report.closes
+    assert len(opened) == 4
+    assert len(set(opened)) == 1
+    assert lake.query("select count(*) from dead_letters") == [(0,)]
+    lake.collect(encode(paged(3, [page(77)], number=20)))
+    assert lake.query("select reason from dead_letters") == [("content-differs",)]
 
 
 @pytest.mark.parametrize("surface", ["ftrace", "kmsh", "bpf-counts"])
