@@ -85,6 +85,7 @@ class FrameProducer:
         self._bytes = 0
         self._progress_s = time.monotonic()
         self._connect_s = 0.0  # not before, after a try that failed
+        self._waits = False  # and that was said
         self.rebuilds = 0
         #: Clients given up, connections refused, frames that a client did not take.
         self.errors = 0
@@ -117,6 +118,9 @@ class FrameProducer:
         now_s = time.monotonic()
         if tokens:
             self._progress_s = now_s
+            if self._waits:
+                self._waits = False
+                log.info("frames are acknowledged again")
         head = self._pending[0] if self._pending else None
         failed = head is not None and head.future is not None and head.future.failed()
         if self._client is None:
@@ -151,6 +155,7 @@ class FrameProducer:
                 entry.future = self._client.send(entry.topic, key=entry.key, value=entry.value)
             except KafkaError as e:
                 self.errors += 1
+                self._waits = True
                 log.warning("frames wait: %r", e)
                 return
             entry.future.add_both(lambda _: self._on_ack())
@@ -165,6 +170,7 @@ class FrameProducer:
         return found
 
     def _rebuild(self) -> None:
+        self._waits = True
         log.warning("no acknowledgement for %d frames: building a new Kafka client", len(self._pending))
         self.rebuilds += 1
         self.errors += 1

@@ -1,9 +1,12 @@
 """The frame producer against a real broker that dies by SIGKILL under load."""
 
+import logging
 import time
 
 import pytest
 from kafka.admin import NewTopic
+from kafka.errors import KafkaTimeoutError
+from kafka.future import Future
 
 from consumers.topics import admin, create_topics
 from consumers.transport.base import Partition
@@ -44,6 +47,34 @@ def test_a_broker_killed_for_ten_seconds_loses_and_reorders_nothing(broker_facto
         found += [int.from_bytes(each.value[:4], "big") for each in polled[Partition(name, 0)]]
     reader.close()
     assert list(dict.fromkeys(found)) == list(range(400))
+
+
+def test_that_frames_waited_is_said_and_that_it_is_over(monkeypatch, caplog):
+    answers = [KafkaTimeoutError(), Future().success(None), Future().success(None)]
+
+    class Client:
+        def send(self, *_, **__):
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        def close(self, timeout):
+            pass
+
+    monkeypatch.setattr(FrameProducer, "_connect", lambda _: Client())
+    producer = FrameProducer(KafkaConfig("127.0.0.1:1"))
+    with caplog.at_level(logging.INFO):
+        producer.send(1, "t", b"k", b"v")
+        assert producer.acked() == []
+        assert producer.acked() == [1]
+        producer.send(2, "t", b"k", b"v")
+        assert producer.acked() == [2]
+    producer.close()
+    assert [record.message for record in caplog.records] == [
+        "frames wait: KafkaTimeoutError()",
+        "frames are acknowledged again",
+    ]
 
 
 def test_no_broker_at_start_is_one_sentence():
