@@ -21,12 +21,12 @@ from schemas import limits
 from schemas.errors import BadInputError
 
 #: Longest format text, most fields in it, longest name or type, and the largest sub-buffer that a kernel can have.
-FORMAT_BYTES_MAX: Final = 1 << 18
+FORMAT_BYTES_MAX: Final = limits.TRACE_FORMAT_BYTES_MAX
 FIELDS_MAX: Final = 256
 NAME_CHARS_MAX: Final = 128
 TYPE_CHARS_MAX: Final = 256
 PAYLOAD_BYTES_MAX: Final = 1 << 16
-EVENTS_MAX: Final = 1 << 14
+EVENTS_MAX: Final = limits.TRACE_EVENTS_MAX
 ID_MAX: Final = (1 << 16) - 1
 # Of 255 bytes of a file's name, some of which a commit needs.
 _TABLE_CHARS_MAX: Final = 150
