@@ -6,6 +6,8 @@ Source: Documentation/trace/ftrace.rst, kernel/trace/ring_buffer.c.
 
 import contextlib
 import logging
+import math
+import time
 from typing import Final
 
 from producers import ftrace_events, ftrace_instance, tracefs
@@ -26,6 +28,8 @@ SURFACE: Final = "ftrace"
 _FOUND_BY: Final = "agent"
 #: Bytes that one drain reads before other sources have their turn.
 _DRAIN_BYTES_MAX: Final = 1 << 20
+#: How often its kernel's counters are looked at between heartbeats.
+_LOOK_S: Final = 1.0
 
 
 class CpuSource:
@@ -53,6 +57,7 @@ class CpuSource:
         self._ended: dict[str, int] = {}  # the last counters of rings that are done
         self._last: dict[str, int] = {}
         self._stopped = self._resized = False
+        self._looked_s = -math.inf
         self._farewells = 0  # heartbeats without a ring
 
     def fileno(self) -> int:
@@ -67,6 +72,7 @@ class CpuSource:
 
     def drain(self) -> bool:
         """Read pages until the ring is empty, or a bounded number of bytes; True where there may be more at once."""
+        self._look()
         read_bytes = 0
         while self._rings:
             ring = self._rings[0]
@@ -84,6 +90,13 @@ class CpuSource:
             if read_bytes >= _DRAIN_BYTES_MAX:
                 return True
         return False
+
+    # A ring that was emptied counts anew: soon after, that is less than it had counted before.
+    def _look(self) -> None:
+        now_s = time.monotonic()
+        if self._rings and not self._rings[0].left_over and now_s - self._looked_s >= _LOOK_S:
+            self._looked_s = now_s
+            self._note_changes(self._rings[0].stats())
 
     # Once: what comes after it is to come to an end without it.
     def _end_resized(self, ring: CpuRing) -> None:

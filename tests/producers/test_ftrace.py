@@ -327,6 +327,22 @@ def test_a_ring_whose_sub_buffers_somebody_makes_shorter_says_so_once_and_what_i
     assert all(loss.count is None for loss in lost if loss.kind == "reset")
 
 
+def test_a_ring_that_somebody_empties_says_so(opened, monkeypatch):
+    monkeypatch.setattr(source_module, "_LOOK_S", 0.0)
+    sources = opened(TraceSet(events=SCHED))
+    busy(2_000)
+    for source in sources:
+        source.drain()
+        source.drain()
+    (TRACEFS / "instances" / instances()[0] / "trace").write_text("")
+    busy(100)
+    for source in sources:
+        source.drain()
+    batches = finish(sources)
+    for name in ("default/cpu0", "default/cpu1"):
+        assert [loss.reason for loss in losses_of(batches[name])] == ["ring-emptied"]
+
+
 def test_counters_that_cannot_be_read_are_what_they_were(opened, monkeypatch):
     sources = opened(TraceSet(events=SCHED))
     busy(500)
