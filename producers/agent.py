@@ -350,9 +350,8 @@ class Agent:
 
     # Not all that was read is in the log, or nobody knows.
     def _leave(self) -> None:
-        for watched in self._watched:
-            if isinstance(watched.source, Leaving):
-                watched.source.leave()
+        for source in [each.source for each in self._watched if isinstance(each.source, Leaving)]:
+            source.leave()
 
     # All surfaces first, so that one is not long over while another one still fills.
     async def _drain_to_the_end(self) -> None:
@@ -367,9 +366,8 @@ class Agent:
                 await self._until_queued(self._config.queue_bytes_max, until_s)
             if self._loop.time() > until_s:
                 break
-        if self._error is None:  # else it is left to the next agent
-            for watched in self._watched:
-                watched.source.give_up()
+        for watched in self._watched if self._error is None else ():  # else it is left to the next agent
+            watched.source.give_up()
 
     # At the end one surface that fails keeps nobody from the others.
     def _has_more(self, watched: _Watched) -> bool:

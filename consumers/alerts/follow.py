@@ -391,12 +391,10 @@ class AlertFollower:
 
     def _finish(self, *, strict: bool) -> None:
         untold = [each.waiting for each in self._deliverers.values() if not each.close(_CLOSE_S)]
+        said = [f"{count} incidents are not told yet; the next start does" for count in untold]
         self._take_told()
         errors = [error for partition in list(self._alerters) if (error := self._commit_now(partition))]
-        if errors and strict:
-            raise StorageError(errors[0])
-        if untold:
-            said = f"{max(untold)} incidents are not told yet; the next start does"
-            if strict:
-                raise UnavailableError(said)
-            log.warning(said)
+        if strict and (errors or said):
+            raise StorageError(errors[0]) if errors else UnavailableError(said[0])
+        for each in said:
+            log.warning(each)
