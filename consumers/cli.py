@@ -3,7 +3,6 @@
 import argparse
 import gc
 import importlib
-import io
 import os
 import sys
 from pathlib import Path
@@ -92,8 +91,6 @@ def main(argv: list[str] | None = None) -> int:
         gc.freeze()
         gc.enable()
     logs.setup(verbose=args.verbose)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")  # rows are data, whatever the locale
     return ended("hypocenter", lambda: args.func(args))
 
 

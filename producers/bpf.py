@@ -45,9 +45,7 @@ def open_sources(opening: Opening) -> list[Source]:
     """
     wanted, pinned = opening.config.bpf.programs, opening.config.bpf.pinned
     if not wanted and not pinned:
-        raise UsageError(
-            "which programs? give --program NAME,... or a config file with [[bpf.programs]]; or a ring by --pinned"
-        )
+        raise _nothing_asked()
     sources: list[Source] = []
     programs: list[Program] = []
     with contextlib.ExitStack() as undo:
@@ -176,14 +174,22 @@ def check() -> str:
 
 
 def verify(config: Config) -> None:
-    """Verify that the programs that `config` names are there.
+    """Verify that `config` names programs or pinned rings, and that the programs are there.
 
     Raises:
-        UsageError: one is not.
+        UsageError: it does not, or one is not.
         AccessError: none is built.
     """
+    if not config.bpf.programs and not config.bpf.pinned:
+        raise _nothing_asked()
     for each in config.bpf.programs:
         bpf_program.verify(each.name)
+
+
+def _nothing_asked() -> UsageError:
+    return UsageError(
+        "which programs? give --program NAME,... or a config file with [[bpf.programs]]; or a ring by --pinned"
+    )
 
 
 def _loads(name: str) -> str:

@@ -15,6 +15,7 @@ from producers.ftrace_formats import FormatsSource
 from producers.ftrace_instance import Instance
 from producers.ftrace_ring import CpuRing
 from producers.ftrace_session import Session
+from producers.journal import Journal
 from producers.registry import Opening
 from producers.source import Batch, Source
 from schemas import ftrace, limits
@@ -30,6 +31,8 @@ _FOUND_BY: Final = "agent"
 _DRAIN_BYTES_MAX: Final = 1 << 20
 #: How often its kernel's counters are looked at between heartbeats.
 _LOOK_S: Final = 1.0
+# What was cut so long ago is in the log.
+_DURABLE_S: Final = 5.0
 
 
 class CpuSource:
@@ -58,7 +61,13 @@ class CpuSource:
         self._last: dict[str, int] = {}
         self._stopped = self._resized = False
         self._looked_s = -math.inf
+        self._gone: list[tuple[Journal, int]] = []
+        self._told_s = math.inf  # when all losses were cut
         self._farewells = 0  # heartbeats without a ring
+
+    def note_gone(self, gone: list[Journal], cpu: int) -> None:
+        """Note in `gone`, the journals of rings that are gone, when what was lost with them is told."""
+        self._gone = [(noted, cpu) for noted in gone if noted.noted(cpu) != (0, 0)]
 
     def fileno(self) -> int:
         """Return the ring's descriptor: readable when it is a quarter full; -1 while only the tick counts."""
@@ -91,6 +100,11 @@ class CpuSource:
                 return True
         return False
 
+    def _note_told(self) -> None:
+        gone, self._gone = self._gone, []
+        for noted, cpu in gone:
+            noted.note(cpu, 0, 0)
+
     # A ring that was emptied counts anew: soon after, that is less than it had counted before.
     def _look(self) -> None:
         now_s = time.monotonic()
@@ -120,6 +134,8 @@ class CpuSource:
         if not batches and self._losses:
             batches = [Batch(self._read, self._read, 0, b"", self._take_losses(), 0, 0)]
         self._next = self._read
+        if not self._losses:
+            self._told_s = min(self._told_s, time.monotonic())
         return batches
 
     def next_position(self) -> int:
@@ -142,6 +158,8 @@ class CpuSource:
             stats = ring.stats()
             self._note_changes(stats)
         self._farewells += not self._rings
+        if time.monotonic() - self._told_s > _DURABLE_S:
+            self._note_told()
         return {**self._counters, **stats, **self._ended, "final": int(self._stopped)}
 
     def stop(self) -> None:
@@ -160,10 +178,13 @@ class CpuSource:
 
     def leave(self) -> None:
         """Let the set's instance stay as one that a dead agent left, with the note of how far it was read."""
+        self._gone = []
         self._session.leave()
 
     def close(self) -> None:
         """Close the ring; the last source of the session removes the instances."""
+        if self._told_s < math.inf:
+            self._note_told()
         for ring in self._rings:
             ring.close()
         self._rings = []
@@ -224,7 +245,7 @@ def open_sources(opening: Opening) -> list[Source]:
     """
     sets = opening.config.ftrace.sets
     if not sets:
-        raise UsageError("which events? give --events SYSTEM:EVENT,... or a config file with [[ftrace.sets]]")
+        raise _no_sets()
     session = Session(tracefs.attach())
     with contextlib.ExitStack() as undo:
         undo.callback(session.close)
@@ -278,8 +299,8 @@ def _cpu_source(opening: Opening, session: Session, stream: Stream, rings: list[
             position, more = ring.known_position(position)
             unsure |= more
     # Somebody else has taken a ring of ours, and who died with it had read more than the log has.
-    for noted in session.gone(stream.instance.partition("/")[0], stream.clock):
-        least, most = noted.noted(rings[0].cpu)
+    cpu, gone = rings[0].cpu, session.gone(stream.instance.partition("/")[0], stream.clock)
+    for least, most in [noted.noted(cpu) for noted in gone]:
         position = max(position, least)
         unsure |= most > 0
     if position > durable:
@@ -287,6 +308,7 @@ def _cpu_source(opening: Opening, session: Session, stream: Stream, rings: list[
     if unsure:
         losses.append(Loss(LossKind.DROP, position, None, "agent-died", _FOUND_BY, LossUnit.EVENT))
     source = CpuSource(stream, rings, position, losses, opening.config.ftrace.tick_ms / 1000, session)
+    source.note_gone(gone, cpu)
     session.hold(source)
     return source
 
@@ -308,10 +330,10 @@ def check() -> str:
 
 
 def verify(config: Config) -> None:
-    """Verify that the events, filtered ones and clocks of all sets are there.
+    """Verify that there are sets, and the events, filtered ones and clocks of all of them.
 
     Raises:
-        UsageError: one is not.
+        UsageError: there are not.
         AccessError: tracefs is not there, or not for us.
     """
     found = tracefs.attach()
@@ -320,6 +342,12 @@ def verify(config: Config) -> None:
         clocks = (found.path / "trace_clock").read_text(encoding="ascii")
     finally:
         found.close()
+    if not config.ftrace.sets:
+        raise _no_sets()
     for each in config.ftrace.sets:
         ftrace_events.resolve_filters(each.filters, ftrace_events.resolve(each.events, known))
         ftrace_instance.verify_clock(each.clock, clocks)
+
+
+def _no_sets() -> UsageError:
+    return UsageError("which events? give --events SYSTEM:EVENT,... or a config file with [[ftrace.sets]]")

@@ -121,7 +121,7 @@ class FormatsSource:
     def _enable(self, own: Instance, event: str) -> None:
         try:
             ftrace_instance.enable(own, event)
-        except UsageError as e:
+        except (UsageError, OSError) as e:  # the latter: it is gone again
             log.error("%s came again with its module and is traced no more: %s", event, e)  # noqa: TRY400
 
     # Formats of events that are gone stay, since pages that hold them may still be to come; not so where another event

@@ -25,7 +25,6 @@ class Session:
         self._journals: dict[Path, Journal] = {}
         self._gone: list[tuple[str, Journal]] = []
         self._held: set[int] = set()
-        self._leaving = False
 
     @property
     def path(self) -> Path:
@@ -50,16 +49,20 @@ class Session:
 
     def open_journals(self, folder: Path, boot_id: str) -> None:
         """Make the journal of each own ring in `folder`, find those of left-over ones and of rings that are gone."""
+        known = set()
         for path, instance in self._left.items():
-            found = find(folder, _name(instance), boot_id, instance.cpus()[-1] + 1)
-            if found is not None:
-                self._journals[path] = found
+            # Of earlier versions the name has no clock.
+            for name in (_name(instance), path.name):
+                known.add(name)
+                found = find(folder, name, boot_id, instance.cpus()[-1] + 1)
+                if found is not None:
+                    self._journals.setdefault(path, found)
         # Also of the names of own rings: these are new.
-        for name in others(folder, {_name(each) for each in self._left.values()}):
+        for name in others(folder, known):
             slots = max(instance.cpus()[-1] + 1 for instance in self._own.values())
             found = find(folder, name, boot_id, slots)
-            if found is None:  # of an earlier boot
-                delete(folder, name)
+            if found is None or all(found.noted(slot) == (0, 0) for slot in range(slots)):
+                delete(folder, name)  # of an earlier boot, or told
             else:
                 self._gone.append((name, found))
         for path, instance in self._own.items():
@@ -104,9 +107,11 @@ class Session:
 
     def leave(self) -> None:
         """Let own instances stay for the next agent too, and their journals: not all that was read is in the log."""
-        self._leaving = True
         for instance in self._own.values():
             self.freeze(instance)
+            log.warning(
+                "%s stays, with its memory, for the next agent: not all that was read is in the log", instance.path.name
+            )
         self._left |= self._own
         self._own = {}
 
@@ -120,10 +125,6 @@ class Session:
         left, self._left = list(self._left.values()), {}
         for instance in left:
             instance.let_go()
-        gone, self._gone = self._gone, []
-        for _, noted in () if self._leaving else gone:
-            with contextlib.suppress(OSError):
-                noted.remove()
         self._tracefs.close()
 
     def _remove(self, instance: Instance) -> None:

@@ -6,6 +6,7 @@ No prefix of a flag is guessed at, a typo is answered with the nearest word.
 import argparse
 import difflib
 import importlib
+import io
 import math
 import os
 import sys
@@ -65,45 +66,76 @@ def _is_text(word: str) -> bool:
     return True
 
 
-def ended(name: str, run: Callable[[], int]) -> int:
-    """Return the exit code of `run`, or of what ended it, which is one line on stderr.
+class _StdoutError(Exception):
+    """What is printed cannot be written; `cause` says why."""
 
-    Of 74 too, where stdout cannot be written or a file cannot that nobody names; 0 where whoever read stdout has seen
-    enough, and 130 where a SIGINT came.
-    """
-    try:
-        code = run()
-        sys.stdout.flush()
-    except HypocenterError as e:
-        print(f"{name}: {e}", file=sys.stderr)
-        code = e.exit_code
-    except KeyboardInterrupt:
-        code = 130
-    except BrokenPipeError:
-        code = 0
-        _drop_stdout()
-    except OSError as e:
-        print(f"{name}: {e.filename or 'stdout'}: {e.strerror or e}", file=sys.stderr)
-        code = StorageError.exit_code
-        _drop_stdout()
-    except RuntimeError as e:
-        if str(e) != "Query interrupted":  # DuckDB's for a SIGINT
-            raise
-        code = 130
-    return code
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
 
 
-# What waits in it would else fail again at the end.
-def _drop_stdout() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+class _Stdout(io.TextIOWrapper):
+    # So that its own errors are told from those of everything else.
+    def write(self, text: str, /) -> int:
+        try:
+            return super().write(text)
+        except OSError as e:
+            raise _StdoutError(e) from None
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as e:
+            raise _StdoutError(e) from None
 
 
 def open_streams() -> None:
-    """Open stdout and stderr where they are closed, so that whoever writes there needs not look."""
+    """Make stdout ready for `ended`; it and stderr are open behind it, where they are closed as what nobody reads."""
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    if type(sys.stdout) is io.TextIOWrapper:
+        lines, through = sys.stdout.line_buffering, sys.stdout.write_through
+        # Rows are data, whatever the locale.
+        sys.stdout = _Stdout(sys.stdout.detach(), encoding="utf-8", line_buffering=lines, write_through=through)
+
+
+def ended(name: str, run: Callable[[], int]) -> int:
+    """Return the exit code of `run`, or of what ended it, which is one line on stderr.
+
+    Of an OSError that nobody has named it is 74; where stdout cannot be written too, but 0 where whoever read it has
+    seen enough; and 130 where a SIGINT came.
+    """
+    try:
+        code = _ended(name, run)
+        sys.stdout.flush()
+    except _StdoutError as e:
+        # What waits in it would else fail again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if isinstance(e.cause, BrokenPipeError):
+            return 0
+        print(f"{name}: stdout: {e.cause.strerror or e.cause}", file=sys.stderr)
+        code = StorageError.exit_code
+    return code
+
+
+def _ended(name: str, run: Callable[[], int]) -> int:
+    try:
+        return run()
+    except HypocenterError as e:
+        print(f"{name}: {e}", file=sys.stderr)
+        return e.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except OSError as e:
+        what = f"{e.filename}: " if e.filename else ""
+        print(f"{name}: {what}{e.strerror or e}", file=sys.stderr)
+        return StorageError.exit_code
+    except RuntimeError as e:
+        if str(e) != "Query interrupted":  # DuckDB's for a SIGINT
+            raise
+        return 130
 
 
 def add_version(parser: argparse.ArgumentParser) -> None:

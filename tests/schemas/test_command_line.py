@@ -75,24 +75,31 @@ def test_numbers_keep_to_their_range(type_, text, wanted):
         assert type_(text) == wanted
 
 
-def process(body, **how):
+def process(body, *, unbuffered=False, **how):
     code = f"import sys\nfrom schemas.command_line import ended, open_streams\nopen_streams()\n{body}"
-    return subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, check=False, **how)
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    environment |= {"PYTHONUNBUFFERED": "1"} if unbuffered else {}
+    how = {"stdout": subprocess.PIPE, **how}
+    return subprocess.run(
+        [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, check=False, env=environment, **how
+    )
 
 
 PRINTING = "def run():\n    print('x' * 100_000)\n    return 3\nsys.exit(ended('p', run))"
 
 
-def test_a_full_disk_behind_stdout_is_one_sentence():
+@pytest.mark.parametrize("unbuffered", [False, True])
+def test_a_full_disk_behind_stdout_is_one_sentence(unbuffered):
     with Path("/dev/full").open("w") as full:
-        done = process(PRINTING, stdout=full)
+        done = process(PRINTING, stdout=full, unbuffered=unbuffered)
     assert (done.returncode, done.stderr) == (74, "p: stdout: No space left on device\n")
 
 
-def test_whoever_has_seen_enough_ends_it_quietly():
+@pytest.mark.parametrize("unbuffered", [False, True])
+def test_whoever_has_seen_enough_ends_it_quietly(unbuffered):
     reader, writer = os.pipe()
     os.close(reader)
-    done = process(PRINTING, stdout=writer)
+    done = process(PRINTING, stdout=writer, unbuffered=unbuffered)
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -103,14 +110,19 @@ def test_a_closed_stream_is_one_that_nobody_reads(closed):
     assert process(body, preexec_fn=lambda: os.close(closed)).returncode == 5
 
 
+@pytest.mark.parametrize("unbuffered", [False, True])
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
         ("PermissionError(13, 'Permission denied', 'var/log')", 74, "p: var/log: Permission denied\n"),
+        ("OSError(5, 'Input/output error')", 74, "p: Input/output error\n"),
+        ("BrokenPipeError(32, 'Broken pipe')", 74, "p: Broken pipe\n"),
         ("RuntimeError('Query interrupted')", 130, ""),
         ("KeyboardInterrupt()", 130, ""),
     ],
 )
-def test_how_it_ends(error, code, said):
-    done = process(f"def run():\n    raise {error}\nsys.exit(ended('p', run))")
-    assert (done.returncode, done.stderr) == (code, said)
+def test_how_it_ends_with_what_was_printed_before(error, code, said, unbuffered):
+    done = process(
+        f"def run():\n    print('row ä')\n    raise {error}\nsys.exit(ended('p', run))", unbuffered=unbuffered
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, "row ä\n", said)
