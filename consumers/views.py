@@ -44,16 +44,15 @@ def connect(storage: Storage, taken: Snapshot | None = None, sql: str | None = N
     connection.execute("set TimeZone = 'UTC'")
     always = {spec.name: spec.schema for spec in registry.tables()}
     by_time = sql is not None and "ts_ns" in sql.lower()
-    files = _folded(taken.files)
-    for name in _wanted({**always, **files}, sql):
-        sources = [_source(storage, entry, by_time) for entry in files.get(name, [])]
+    for name in _wanted({**always, **taken.files}, sql):
+        sources = [_source(storage, entry, by_time) for entry in taken.files.get(name, [])]
         if sources:
             # Tables that the kernel describes differ from kernel to kernel, the others do not.
             source = read_sql(sources) if name in always else union_sql(sources)
             columns = registry.columns_sql(name, connection.sql(f"from {source}").columns)
             connection.execute(f'create view "{name}" as select {columns} from {source}')  # noqa: S608
             order = registry.time_order(name)
-            if order and name + _BY_TIME not in files:
+            if order and name + _BY_TIME not in taken.files:
                 connection.execute(f'create view "{name}{_BY_TIME}" as from "{name}" order by {order}')
         else:
             connection.register("_empty", always[name].empty_table())
@@ -86,14 +85,6 @@ def _answer(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Sequence[s
         return [item[0] for item in result.description or []], result.fetchall()
     finally:
         connection.close()
-
-
-# SQL knows no difference of upper and lower case, so that tables whose names differ in nothing else are one.
-def _folded(files: dict[str, list[FileEntry]]) -> dict[str, list[FileEntry]]:
-    found: dict[str, list[FileEntry]] = {}
-    for name, entries in files.items():
-        found.setdefault(name.lower(), []).extend(entries)
-    return found
 
 
 # To make a view costs milliseconds, and a kernel can have a thousand kinds of events.

@@ -105,7 +105,8 @@ def audit(storage: Storage, *, deep: bool = False) -> AuditReport:
             continue
         if state.frontier != frontier:
             report.problems.append(f"{folder}: the commits end at {state.frontier}, the files at {frontier}")
-        totals.update(state.totals)
+        for table, rows in state.totals.items():  # as a snapshot names tables
+            totals[table.lower()] += rows
         if not layout.has_books(folder):
             continue
         _add_books(folder, state, report)

@@ -19,9 +19,9 @@ class Snapshot:
     manifest: dict[str, Any] = field(default_factory=dict)
 
     def add(self, values: list[dict[str, Any]]) -> None:
-        """Add files as JSON names them."""
+        """Add files as JSON names them; tables whose names differ only in case are one, as they are to SQL."""
         for value in values:
-            self.files.setdefault(value["table"], []).append(FileEntry(**value))
+            self.files.setdefault(value["table"].lower(), []).append(FileEntry(**value))
 
 
 def snapshot(storage: Storage) -> Snapshot:

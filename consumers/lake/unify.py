@@ -47,7 +47,7 @@ class Source(NamedTuple):
 def concatenated(parts: Sequence[pa.Table]) -> pa.Table:
     """Return the rows of `parts` in one table with all their columns; a missing one is null."""
     common = _common_types(part.schema for part in parts)
-    parts = [part.rename_columns([common[name.lower()].name for name in part.column_names]) for part in parts]
+    parts = [part.rename_columns([common[key].name for key in _keys(part.schema)]) for part in parts]
     everywhere = {item.name for item in common.values() if all(item.name in part.column_names for part in parts)}
     return pa.concat_tables([_cast(part, common, everywhere) for part in parts], promote_options="permissive")
 
@@ -116,13 +116,23 @@ class _Common(NamedTuple):
     type: pa.DataType
 
 
-# By name in lower case, in the order in which the columns first come.
+# A name in lower case for each column; of two that differ only in case the second has another.
+def _keys(schema: pa.Schema) -> list[str]:
+    found: dict[str, None] = {}
+    for item in schema:
+        key = item.name.lower()
+        while key in found:
+            key += "\0"
+        found[key] = None
+    return list(found)
+
+
+# By `_keys`, in the order in which the columns first come.
 def _common_types(schemas: Iterable[pa.Schema]) -> dict[str, _Common]:
     names: dict[str, str] = {}
     kinds: dict[str, dict[pa.DataType, None]] = {}
     for schema in schemas:
-        for item in schema:
-            key = item.name.lower()
+        for key, item in zip(_keys(schema), schema, strict=True):
             names.setdefault(key, item.name)
             kinds.setdefault(key, {})[item.type] = None
     return {key: _Common(names[key], _common(list(found))) for key, found in kinds.items()}
@@ -159,8 +169,8 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 # What is not `everywhere` will be null somewhere.
 def _cast(part: pa.Table, common: dict[str, _Common], everywhere: set[str]) -> pa.Table:
-    for i, item in enumerate(part.schema):
-        kind, column = common[item.name.lower()].type, part[i]
+    for i, (key, item) in enumerate(zip(_keys(part.schema), part.schema, strict=True)):
+        kind, column = common[key].type, part[i]
         if item.type != kind and not pa.types.is_map(kind):
             plain = column.cast(_plain(item.type))
             column = _text(plain) if kind == pa.string() else _widened(plain, kind)

@@ -93,6 +93,15 @@ def test_names_that_differ_in_case_are_one_column(tmp_path):
     assert rows == [(0, "7"), (1, "x")]
 
 
+def test_two_columns_of_one_file_whose_names_differ_in_case_stay_two(tmp_path):
+    parts = [pa.table({"A": [1], "a": ["x"]}), pa.table({"a": [2], "A": ["y"]}), pa.table({"a": [3]})]
+    found = concatenated(parts)
+    assert found.column_names == ["A", "a"]
+    assert found["A"].to_pylist() == [1, 2, 3]
+    assert found["a"].to_pylist() == ["x", "y", None]
+    assert concatenated([parts[0], parts[0]]).to_pylist() == 2 * parts[0].to_pylist()
+
+
 def test_what_becomes_text_reads_the_same_by_both_ways(tmp_path):
     parts = [
         pa.table({"n": [2 * i, 2 * i + 1], "x": VALUES[name]}) for i, name in enumerate(("i8", "bytes", "u64s", "text"))
@@ -180,14 +189,20 @@ def test_an_hour_of_two_kernels_is_compacted_and_every_query_stays(storage):
     assert (report.rows, report.files) == ({"trace_e": 3}, 1)
 
 
-def test_tables_whose_names_differ_in_case_are_one_to_sql(storage):
+def test_tables_whose_names_differ_in_case_are_one(storage):
     owner = chain(storage)
-    for i, name in enumerate(("trace_e", "trace_E")):
+    for i, name in enumerate(("trace_E", "trace_e", "trace_E")):
         made = trace_batch(i, {"x": pa.array([i])})
         made = made._replace(tables={name: made.tables["trace_e"]})
         assert CommitWriter(storage).commit(owner, made)
-    for sql in (
-        "select page, x from trace_E order by page",
-        "from (show tables) select count(*), 1 where name = 'trace_e'",
-    ):
-        assert run_query(storage, sql)[1] == ([(0, 0), (1, 1)] if "page" in sql else [(1, 1)])
+    rows = [(0, 0), (1, 1), (2, 2)]
+    assert run_query(storage, "select page, x from trace_E order by page")[1] == rows
+    assert run_query(storage, "from (show tables) where name like 'trace_%' order by 1")[1] == [
+        ("trace_e",),
+        ("trace_unknown",),
+    ]
+    assert compact(storage, LATER_NS).files_out == 1
+    assert run_query(storage, "select page, x from trace_e order by page")[1] == rows
+    report = audit(storage, deep=True)
+    assert report.rows == {"trace_e": 3}
+    assert not any("table" in each for each in report.problems)
