@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,12 +21,14 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         UsageError: there is no such directory, or `path` is there and no regular file: that is never replaced.
         StorageError: the disk refuses.
     """
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path}: is {'a directory' if path.is_dir() else 'no regular file'}, and not replaced")
     target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        raise UsageError(f"{path}: is {'a directory' if target.is_dir() else 'no regular file'}, and not replaced")
     temporary = target.with_name(f".{target.name[:200]}.{uuid.uuid4().hex[:8]}")
     try:
         with temporary.open("xb") as out:
+            if target.exists():  # who may read it stays the same
+                os.fchmod(out.fileno(), stat.S_IMODE(target.stat().st_mode))
             yield out
             out.flush()
             os.fsync(out.fileno())

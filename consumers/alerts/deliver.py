@@ -52,6 +52,7 @@ class Deliverer:
         self._told: list[Told] = []
         self._closing = False
         self._since_s: float | None = None  # nothing was taken
+        self._answered_s = 0.0  # the last request, in whichever way
         self._seen_ns = time.monotonic_ns()
         self.sent = self.errors = 0
         self._thread = threading.Thread(target=self._run, name="alerts", daemon=True)
@@ -65,9 +66,9 @@ class Deliverer:
 
     @property
     def away(self) -> bool:
-        """Whether it has taken nothing for `AWAY_S`, however often it was asked."""
+        """Whether it has taken nothing for `AWAY_S`, and was asked again behind them."""
         with self._changed:
-            return self._since_s is not None and time.monotonic() - self._since_s > AWAY_S
+            return self._since_s is not None and self._answered_s - self._since_s > AWAY_S
 
     @property
     def failing(self) -> bool:
@@ -141,12 +142,13 @@ class Deliverer:
     def _answered(self, batch: Batch, reply: Reply) -> None:
         now_ns = time.monotonic_ns()
         self._told += self._outbox.answered(batch, reply.answer, now_ns, reply.wait_ns)
+        self._answered_s = time.monotonic()
         if reply.answer is Answer.TAKEN:
             self.sent += len(batch.alerts)
             self._since_s = None
         else:
             self.errors += 1
-            self._since_s = time.monotonic() if self._since_s is None else self._since_s
+            self._since_s = self._answered_s if self._since_s is None else self._since_s
         said = self._outage.answered(reply.answer, reply.why, self._outbox.waiting, now_ns)
         if said is not None:
             log.log(said.level, said.text)

@@ -182,7 +182,7 @@ def _reading(partition: Partition, message: Message, stream: Stream) -> _Reading
     frame = decode(message.value)
     if frame.encoding != _SURFACE:
         return None
-    decoder = registry.decoder_for(frame.encoding, frame.encoding_version)
+    decoder = registry.decoder_of(frame)
     decoded = decoder.decode_many([FrameIn(frame, message.ts_ns, partition, message.offset)], {})
     found = decoded.tables.keys() & {_TABLE, _TASKS}
     if not found:

@@ -47,7 +47,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _merged(report: CompactReport) -> str:
     if not report.manifest:
-        return "merged: nothing, " + ("files are damaged" if report.damaged else "no past hour has several small files")
+        return "merged: nothing, " + (
+            "files are left out, the log says which" if report.damaged else "no past hour has several small files"
+        )
     return (
         f"merged: {report.files_in:,} files into {report.files_out:,}, {report.rows:,} rows, "
         f"{report.bytes_in:,} bytes into {report.bytes_out:,}; manifest {report.manifest}"

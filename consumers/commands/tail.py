@@ -76,7 +76,7 @@ def _print(name: str, partition: Partition, messages: list[Message], descriptors
             if frame.encoding in DESCRIPTOR_ENCODINGS:
                 descriptors[hashlib.sha256(frame.body).digest()] = frame.body
             elif frame.encoding != HEARTBEAT_ENCODING:
-                registry.decoder_for(frame.encoding, frame.encoding_version)
+                registry.decoder_of(frame)
                 short = frame.stream._replace(machine=render.short_ids([frame.stream.machine])[frame.stream.machine])
                 item = FrameIn(dataclasses.replace(frame, stream=short), message.ts_ns, partition, message.offset)
                 frames.setdefault((frame.encoding, frame.encoding_version), []).append(item)

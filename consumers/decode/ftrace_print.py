@@ -34,13 +34,15 @@ _ESCAPES: Final = {"n": "\n", "t": "\t"}
 
 
 class CType(NamedTuple):
-    """An integer type of C on the machine that is observed."""
+    """An integer type of C on the machine that is observed; of one bit it is bool."""
 
     bits: int
     signed: bool
 
     def wrap(self, value: int) -> int:
         """Return what an object of this type holds after `value` was assigned to it."""
+        if self.bits == 1:
+            return int(value != 0)
         value &= (1 << self.bits) - 1
         return value - (1 << self.bits) if self.signed and value >> (self.bits - 1) else value
 
@@ -54,7 +56,7 @@ _TYPES: Final[Mapping[str, CType]] = {
     **{f"int{bits}_t": CType(bits, True) for bits in (8, 16, 32, 64)},
     **dict.fromkeys(("gfp_t", "blk_opf_t", "dev_t", "uid_t", "gid_t"), CType(32, False)),
     "pid_t": _INT,
-    "bool": CType(8, False),
+    **dict.fromkeys(("bool", "_Bool"), CType(1, False)),
 }
 
 
@@ -284,7 +286,9 @@ class _Parser:
         if not words or not set(words) <= {"unsigned", "signed", "char", "short", "int", "long"}:
             return None
         longs = words.count("long")
-        bits = 64 if longs == 2 else self.long_bits if longs else {"char": 8, "short": 16}.get(words[-1], 32)
+        bits = (
+            64 if longs == 2 else self.long_bits if longs else 8 if "char" in words else 16 if "short" in words else 32
+        )
         return CType(bits, "unsigned" not in words)
 
     # The first type of C's list that holds it: decimal ones are signed unless they say otherwise.

@@ -33,6 +33,14 @@ def test_an_error_leaves_what_was_there(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_who_may_read_it_stays_the_same(tmp_path):
+    path = tmp_path / "out"
+    path.touch(0o600)
+    with replacing(path) as file:
+        file.write(b"x")
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_link_stays_one(tmp_path):
     (tmp_path / "link").symlink_to("real")
     with replacing(tmp_path / "link") as file:
@@ -52,5 +60,10 @@ def test_what_is_no_file_stays_what_it_is(tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_a_usage_error(tmp_path):
+    reader, writer = os.pipe()
+    with pytest.raises(UsageError, match="no regular file"), replacing(Path(f"/dev/fd/{writer}")):
+        pass
+    os.close(reader)
+    os.close(writer)
     with pytest.raises(UsageError, match="No such file"), replacing(tmp_path / "none" / "out"):
         pass

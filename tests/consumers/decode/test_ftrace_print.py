@@ -95,6 +95,7 @@ def test_hostile_text_takes_no_time():
         ("1U << 31", 1 << 31), ("0x80000000", 1 << 31), ("(int)0xffffffff", -1), ("(unsigned int)-1", 0xFFFFFFFF),
         ("-1 + 0U", 0xFFFFFFFF), ("(unsigned char)300", 44), ("(( gfp_t)-1)", 0xFFFFFFFF), ("(enum x)3", 3),
         ("~0UL", -1), ("4294967296", 1 << 32), ("(s16)0x8000", -32768),
+        ("(bool)0x100", 1), ("(unsigned short int)0x12345", 0x2345), ("(short)0xffff", -1),
     ],
 )  # fmt: skip
 def test_a_constant_is_what_c_makes_of_it(constant, value):
