@@ -99,8 +99,9 @@ def pipe(tmp_path):
     assert instances() == []
 
 
-# The kernel may take back the only event of a page, as when recording ends: such a page has no row.
-EMPTY_MAX = 2
+# The kernel may take back the only event of a page, as when recording ends: such a page has no row. On a busy machine
+# that comes a few times; that no event is missing is told by their number.
+EMPTY_MAX = 8
 
 
 def assert_pages(book, low, high, pages):
