@@ -27,12 +27,11 @@ from schemas.stream import Stream
 log = logging.getLogger(__name__)
 SURFACE: Final = "ftrace"
 _FOUND_BY: Final = "agent"
+_EMPTIED: Final = "ring-emptied"
 #: Bytes that one drain reads before other sources have their turn.
 _DRAIN_BYTES_MAX: Final = 1 << 20
 #: How often its kernel's counters are looked at between heartbeats.
 _LOOK_S: Final = 1.0
-# What was cut so long ago is in the log.
-_DURABLE_S: Final = 5.0
 
 
 class CpuSource:
@@ -61,13 +60,7 @@ class CpuSource:
         self._last: dict[str, int] = {}
         self._stopped = self._resized = False
         self._looked_s = -math.inf
-        self._gone: list[tuple[Journal, int]] = []
-        self._told_s = math.inf  # when all losses were cut
         self._farewells = 0  # heartbeats without a ring
-
-    def note_gone(self, gone: list[Journal], cpu: int) -> None:
-        """Note in `gone`, the journals of rings that are gone, when what was lost with them is told."""
-        self._gone = [(noted, cpu) for noted in gone if noted.noted(cpu) != (0, 0)]
 
     def fileno(self) -> int:
         """Return the ring's descriptor: readable when it is a quarter full; -1 while only the tick counts."""
@@ -100,11 +93,6 @@ class CpuSource:
                 return True
         return False
 
-    def _note_told(self) -> None:
-        gone, self._gone = self._gone, []
-        for noted, cpu in gone:
-            noted.note(cpu, 0, 0)
-
     # A ring that was emptied counts anew: soon after, that is less than it had counted before.
     def _look(self) -> None:
         now_s = time.monotonic()
@@ -117,7 +105,7 @@ class CpuSource:
         if not self._resized:
             self._resized = True
             self.seal()
-            self._lose(LossKind.RESET, self._read, None, "ring-emptied")
+            self._lose_emptied()
             what = (
                 f"{ring.instance.path.name}: its sub-buffers are no longer of {ring.instance.layout.page_bytes} bytes"
             )
@@ -134,8 +122,6 @@ class CpuSource:
         if not batches and self._losses:
             batches = [Batch(self._read, self._read, 0, b"", self._take_losses(), 0, 0)]
         self._next = self._read
-        if not self._losses:
-            self._told_s = min(self._told_s, time.monotonic())
         return batches
 
     def next_position(self) -> int:
@@ -158,8 +144,6 @@ class CpuSource:
             stats = ring.stats()
             self._note_changes(stats)
         self._farewells += not self._rings
-        if time.monotonic() - self._told_s > _DURABLE_S:
-            self._note_told()
         return {**self._counters, **stats, **self._ended, "final": int(self._stopped)}
 
     def stop(self) -> None:
@@ -178,13 +162,10 @@ class CpuSource:
 
     def leave(self) -> None:
         """Let the set's instance stay as one that a dead agent left, with the note of how far it was read."""
-        self._gone = []
         self._session.leave()
 
     def close(self) -> None:
         """Close the ring; the last source of the session removes the instances."""
-        if self._told_s < math.inf:
-            self._note_told()
         for ring in self._rings:
             ring.close()
         self._rings = []
@@ -222,11 +203,16 @@ class CpuSource:
             return
         if stats["read_events"] < last["read_events"]:
             # A module whose events were on was unloaded: the kernel empties all rings, and their counters with them.
-            self._lose(LossKind.RESET, self._read, None, "ring-emptied")
+            self._lose_emptied()
             return
         for name in ("dropped_events", "commit_overrun"):
             if stats[name] > last[name]:
                 self._lose(LossKind.DROP, self._read, stats[name] - last[name], name.replace("_", "-"))
+
+    # Also where two signs of it come together.
+    def _lose_emptied(self) -> None:
+        if not any(loss.reason == _EMPTIED and loss.first_position == self._read for loss in self._losses):
+            self._lose(LossKind.RESET, self._read, None, _EMPTIED)
 
     def _lose(self, kind: LossKind, position: int, count: int | None, reason: str) -> None:
         self._losses.append(Loss(kind, position, count, reason, _FOUND_BY, LossUnit.EVENT))
@@ -298,19 +284,28 @@ def _cpu_source(opening: Opening, session: Session, stream: Stream, rings: list[
         if ring.left_over:
             position, more = ring.known_position(position)
             unsure |= more
-    # Somebody else has taken a ring of ours, and who died with it had read more than the log has.
-    cpu, gone = rings[0].cpu, session.gone(stream.instance.partition("/")[0], stream.clock)
-    for least, most in [noted.noted(cpu) for noted in gone]:
+    for noted in session.gone(stream.instance.partition("/")[0], stream.clock):
+        least, untold = _gone(noted, rings[0].cpu, known.number if known else -1)
         position = max(position, least)
-        unsure |= most > 0
+        unsure |= untold
     if position > durable:
         losses.append(Loss(LossKind.DROP, durable, position - durable, "agent-died", _FOUND_BY))
     if unsure:
         losses.append(Loss(LossKind.DROP, position, None, "agent-died", _FOUND_BY, LossUnit.EVENT))
     source = CpuSource(stream, rings, position, losses, opening.config.ftrace.tick_ms / 1000, session)
-    source.note_gone(gone, cpu)
     session.hold(source)
     return source
+
+
+# Of a ring of ours that somebody else has taken: how far whoever died with it had read, and whether that is yet to be
+# told. A stream's next frame tells it, so the journal gets the number of the last one: behind it, all is told.
+def _gone(noted: Journal, cpu: int, number: int) -> tuple[int, bool]:
+    least, most = noted.noted(cpu)
+    if most == 0 or (most < 0 and number > -most - 2):
+        noted.note(cpu, 0, 0)
+        return 0, False
+    noted.note(cpu, least, -number - 2)
+    return least, True
 
 
 def check() -> str:

@@ -4,14 +4,16 @@ No prefix of a flag is guessed at, a typo is answered with the nearest word.
 """
 
 import argparse
+import contextlib
 import difflib
+import errno
 import importlib
 import io
 import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO, cast
 
 from schemas.errors import HypocenterError, StorageError
 
@@ -38,6 +40,14 @@ class Parser(argparse.ArgumentParser):
         if rest:
             self.error(f"nothing takes {rest[0]!r} here")
         return found, rest
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """End the program; that nobody reads its help is no error."""
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _drop_stdout()
+        super().exit(status, message)
 
     # What looks like a flag, and is not for the parser of a verb; a word with a space in it is some SQL.
     def _own(self, args: Sequence[str]) -> Iterable[str]:
@@ -66,27 +76,34 @@ def _is_text(word: str) -> bool:
     return True
 
 
-class _StdoutError(Exception):
-    """What is printed cannot be written; `cause` says why."""
-
-    def __init__(self, cause: OSError) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
+class _StdoutError(OSError):
+    """What is printed cannot be written."""
 
 
-class _Stdout(io.TextIOWrapper):
-    # So that its own errors are told from those of everything else.
-    def write(self, text: str, /) -> int:
+class _Stdout:
+    """Standard output whose own errors are told from those of everything else; the rest of it is `inner`'s."""
+
+    def __init__(self, inner: TextIO) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def write(self, text: str) -> int:
         try:
-            return super().write(text)
+            return self._inner.write(text)
         except OSError as e:
-            raise _StdoutError(e) from None
+            raise _StdoutError(e.errno, e.strerror) from e
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
 
     def flush(self) -> None:
         try:
-            super().flush()
+            self._inner.flush()
         except OSError as e:
-            raise _StdoutError(e) from None
+            raise _StdoutError(e.errno, e.strerror) from e
 
 
 def open_streams() -> None:
@@ -96,46 +113,53 @@ def open_streams() -> None:
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
     if type(sys.stdout) is io.TextIOWrapper:
-        lines, through = sys.stdout.line_buffering, sys.stdout.write_through
-        # Rows are data, whatever the locale.
-        sys.stdout = _Stdout(sys.stdout.detach(), encoding="utf-8", line_buffering=lines, write_through=through)
+        sys.stdout.reconfigure(encoding="utf-8")  # rows are data, whatever the locale
+        sys.stdout = cast("TextIO", _Stdout(sys.stdout))
 
 
 def ended(name: str, run: Callable[[], int]) -> int:
     """Return the exit code of `run`, or of what ended it, which is one line on stderr.
 
-    Of an OSError that nobody has named it is 74; where stdout cannot be written too, but 0 where whoever read it has
-    seen enough; and 130 where a SIGINT came.
+    Of an OSError that nobody has named it is 74; where stdout cannot be written too, but where whoever read it has seen
+    enough that of `run`, 0 before its end; and 130 where a SIGINT came.
     """
+    code = 0
     try:
-        code = _ended(name, run)
+        code = run()
         sys.stdout.flush()
     except _StdoutError as e:
-        # What waits in it would else fail again at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        if isinstance(e.cause, BrokenPipeError):
-            return 0
-        print(f"{name}: stdout: {e.cause.strerror or e.cause}", file=sys.stderr)
-        code = StorageError.exit_code
-    return code
-
-
-def _ended(name: str, run: Callable[[], int]) -> int:
-    try:
-        return run()
+        if e.errno != errno.EPIPE:
+            code = StorageError.exit_code
+            _say(f"{name}: stdout: {e.strerror}")
+        _drop_stdout()
     except HypocenterError as e:
-        print(f"{name}: {e}", file=sys.stderr)
-        return e.exit_code
+        code = e.exit_code
+        _say(f"{name}: {e}")
     except KeyboardInterrupt:
-        return 130
+        code = 130
     except OSError as e:
-        what = f"{e.filename}: " if e.filename else ""
-        print(f"{name}: {what}{e.strerror or e}", file=sys.stderr)
-        return StorageError.exit_code
+        code = StorageError.exit_code
+        _say(f"{name}: {e.filename + ': ' if e.filename else ''}{e.strerror or e}")
     except RuntimeError as e:
         if str(e) != "Query interrupted":  # DuckDB's for a SIGINT
             raise
-        return 130
+        code = 130
+    # What was printed before an error; whether that arrives changes nothing of it.
+    try:
+        sys.stdout.flush()
+    except _StdoutError:
+        _drop_stdout()
+    return code
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr)
+
+
+# What waits in it would else fail again at the end.
+def _drop_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def add_version(parser: argparse.ArgumentParser) -> None:

@@ -228,7 +228,7 @@ def _merge(storage: Storage, key: str, name: str, entries: list[FileEntry]) -> F
         if before != after or after[0] != expected:
             raise DamagedError(f"{key}: not compacted, rows or digest differ: {expected} rows named, {before}, {after}")
         storage.put_file(local, key)
-    except (OSError, duckdb.IOException, duckdb.OutOfMemoryException) as e:
+    except (OSError, duckdb.IOException) as e:
         raise StorageError(f"{key}: cannot be compacted: {e}") from e
     except (pa.ArrowException, duckdb.Error) as e:
         raise DamagedError(f"{key}: cannot be compacted: {e}") from e

@@ -47,9 +47,10 @@ class Source(NamedTuple):
 def concatenated(parts: Sequence[pa.Table]) -> pa.Table:
     """Return the rows of `parts` in one table with all their columns; a missing one is null."""
     common = _common_types(part.schema for part in parts)
-    parts = [part.rename_columns([common[key].name for key in _keys(part.schema)]) for part in parts]
-    everywhere = {item.name for item in common.values() if all(item.name in part.column_names for part in parts)}
-    return pa.concat_tables([_cast(part, common, everywhere) for part in parts], promote_options="permissive")
+    keys = [_keys(part.schema) for part in parts]
+    everywhere = {key for key in common if all(key in each for each in keys)}
+    cast = [_cast(part, each, common, everywhere) for part, each in zip(parts, keys, strict=True)]
+    return pa.concat_tables(cast, promote_options="permissive")
 
 
 def columns_id(schema: pa.Schema) -> str:
@@ -133,7 +134,8 @@ def _common_types(schemas: Iterable[pa.Schema]) -> dict[str, _Common]:
     kinds: dict[str, dict[pa.DataType, None]] = {}
     for schema in schemas:
         for key, item in zip(_keys(schema), schema, strict=True):
-            names.setdefault(key, item.name)
+            if key not in names:
+                names[key] = item.name if item.name not in names.values() else f"{item.name}_"
             kinds.setdefault(key, {})[item.type] = None
     return {key: _Common(names[key], _common(list(found))) for key, found in kinds.items()}
 
@@ -168,13 +170,14 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 
 # What is not `everywhere` will be null somewhere.
-def _cast(part: pa.Table, common: dict[str, _Common], everywhere: set[str]) -> pa.Table:
-    for i, (key, item) in enumerate(zip(_keys(part.schema), part.schema, strict=True)):
+def _cast(part: pa.Table, keys: list[str], common: dict[str, _Common], everywhere: set[str]) -> pa.Table:
+    part = part.rename_columns([common[key].name for key in keys])
+    for i, (key, item) in enumerate(zip(keys, part.schema, strict=True)):
         kind, column = common[key].type, part[i]
         if item.type != kind and not pa.types.is_map(kind):
             plain = column.cast(_plain(item.type))
             column = _text(plain) if kind == pa.string() else _widened(plain, kind)
-        nullable = item.nullable or item.name not in everywhere
+        nullable = item.nullable or key not in everywhere
         if column.type != item.type or nullable != item.nullable:
             part = part.set_column(i, item.with_type(column.type).with_nullable(nullable), column)
     return part

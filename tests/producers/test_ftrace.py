@@ -361,7 +361,9 @@ def test_counters_that_cannot_be_read_are_what_they_were(opened, monkeypatch):
         assert ring.stats() == before
 
 
-def test_what_was_in_a_ring_that_somebody_else_took_is_an_unknown_loss_once(opened, tmp_path, monkeypatch):
+def test_what_was_in_a_ring_that_somebody_else_took_is_an_unknown_loss_until_that_is_in_the_log(
+    opened, tmp_path, monkeypatch
+):
     pids = itertools.count(4_000_001)  # of agents that follow one another
     monkeypatch.setattr(os, "getpid", lambda: next(pids))
     first = opened(TraceSet(events=SCHED))
@@ -376,24 +378,26 @@ def test_what_was_in_a_ring_that_somebody_else_took_is_an_unknown_loss_once(open
     finish(other)
     for source in other:
         source.close()
-    opened_again = opened(TraceSet(events=SCHED))
-    by_cpu = {source.stream.instance: source for source in opened_again}
-    batches = finish(opened_again)
-    for name in ("default/cpu0", "default/cpu1"):
+    second = opened(TraceSet(events=SCHED))
+    by_cpu = {source.stream.instance: source for source in second if "/cpu" in source.stream.instance}
+    batches = finish(second)
+    for name, source in by_cpu.items():
         told = [(loss.count, loss.first_position) for loss in losses_of(batches[name]) if loss.reason == "agent-died"]
         assert told == [(read[name], 0), (None, read[name])]
-        assert by_cpu[name].next_position() >= read[name] > 0
-    leave(opened_again)  # nobody knows whether it is in the log
-    monkeypatch.setattr(source_module, "_DURABLE_S", 0.0)
-    third = opened(TraceSet(events=SCHED))
-    found = [source.cut() for source in third]
-    assert sum(loss.count is None for batches in found for loss in losses_of(batches)) == 2
-    time.sleep(0.01)
-    for source in third:
-        source.counters()
-    leave(third)  # killed, but long after
-    fourth = finish(opened(TraceSet(events=SCHED)))
-    assert [loss for found in fourth.values() for loss in losses_of(found) if loss.count is None] == []
+        assert source.next_position() >= read[name] > 0
+    leave(second)
+
+    def told_by_another(known):
+        sources = opened(TraceSet(events=SCHED), known=known)
+        found = [loss.count for source in sources for loss in losses_of(source.cut()) if loss.reason == "agent-died"]
+        leave(sources)
+        return found.count(None)
+
+    assert told_by_another({}) == len(by_cpu)  # what the second one told did not come to the log
+    assert told_by_another({source.stream: Known(read[name], 0) for name, source in by_cpu.items()}) == 0
+    assert told_by_another({source.stream: Known(read[name], 0) for name, source in by_cpu.items()}) == 0
+    last = opened(TraceSet(events=SCHED))
+    finish(last)
 
 
 # Sets

@@ -1,7 +1,9 @@
 import argparse
 import os
+import pty
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -78,6 +80,7 @@ def test_numbers_keep_to_their_range(type_, text, wanted):
 def process(body, *, unbuffered=False, **how):
     code = f"import sys\nfrom schemas.command_line import ended, open_streams\nopen_streams()\n{body}"
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    environment.pop("COLUMNS", None)
     environment |= {"PYTHONUNBUFFERED": "1"} if unbuffered else {}
     how = {"stdout": subprocess.PIPE, **how}
     return subprocess.run(
@@ -102,6 +105,39 @@ def test_whoever_has_seen_enough_ends_it_quietly(unbuffered):
     done = process(PRINTING, stdout=writer, unbuffered=unbuffered)
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "said"),
+    [
+        ("return 3", 3, ""),
+        ("raise StorageError('the disk is broken')", 74, "p: the disk is broken\n"),
+        ("raise KeyboardInterrupt", 130, ""),
+    ],
+)
+def test_how_it_ended_is_told_also_to_whom_that_has_seen_enough(body, code, said):
+    reader, writer = os.pipe()
+    os.close(reader)
+    text = f"from schemas.errors import StorageError\ndef run():\n    print('x')\n    {body}\nsys.exit(ended('p', run))"
+    done = process(text, stdout=writer)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (code, said)
+
+
+def test_a_terminal_is_as_wide_as_it_is():
+    host, guest = pty.openpty()
+    termios.tcsetwinsize(guest, (24, 63))
+    done = process("import shutil\nsys.exit(shutil.get_terminal_size().columns)", stdout=guest)
+    os.close(guest)
+    os.close(host)
+    assert done.returncode == 63
+
+
+@pytest.mark.parametrize("unbuffered", [False, True])
+def test_help_that_nobody_reads_is_no_traceback(unbuffered):
+    body = "from schemas.command_line import Parser\nParser(prog='p', epilog='x' * 99).parse_args(['--help'])"
+    with Path("/dev/full").open("w") as full:
+        assert "Traceback" not in process(body, stdout=full, unbuffered=unbuffered).stderr
 
 
 @pytest.mark.parametrize("closed", [1, 2])

@@ -99,6 +99,7 @@ def test_two_columns_of_one_file_whose_names_differ_in_case_stay_two(tmp_path):
     assert found.column_names == ["A", "a"]
     assert found["A"].to_pylist() == [1, 2, 3]
     assert found["a"].to_pylist() == ["x", "y", None]
+    assert concatenated([parts[2], parts[0]]).column_names == ["a", "a_"]
     assert concatenated([parts[0], parts[0]]).to_pylist() == 2 * parts[0].to_pylist()
 
 
