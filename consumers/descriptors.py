@@ -107,9 +107,8 @@ class _Index:
         begins = np.concatenate([*self._files.values(), np.empty(0, np.uint64)])
         order = np.argsort(begins, kind="stable")
         self._begins = begins[order]
-        self._file = np.repeat(np.arange(len(keys), dtype=np.int32), [len(each) for each in self._files.values()])[
-            order
-        ]
+        rows = [len(each) for each in self._files.values()]
+        self._file = np.repeat(np.arange(len(keys), dtype=np.int32), rows)[order]
 
     def file_of(self, name: bytes) -> str | None:
         """Return the key of the file that has the descriptor `name`, if any has it."""

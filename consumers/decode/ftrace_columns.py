@@ -23,7 +23,7 @@ from consumers.lake.tables import WORD
 
 #: A field with more different values than this in one batch has no names there: it is no enumeration.
 NAMED_VALUES_MAX: Final = 4096
-#: To name all values of some pages may cost so many looks at entries of tables, 0.1 us each; then there are no names.
+#: To name all values of some pages may cost so many looks at entries of tables, 30 ns each; then there are no names.
 NAMING_LOOKS_MAX: Final = 1 << 21
 #: The columns of every event that come from its common fields: who ran, and in which context.
 CONTEXT_FIELDS: Final = (
