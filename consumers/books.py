@@ -3,6 +3,7 @@
 Pure: frames in, decisions out; no file, clock or log. A stream's book keeps `next - first = stored + dead + sum(lost)`.
 """
 
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -13,6 +14,8 @@ from schemas.stream import Stream
 #: How many of a stream's runs are remembered to recognise frames that are sent again.
 _RUNS_MAX: Final = 4
 _FOUND_BY: Final = "collector"
+_FORGOTTEN: Final = "forgotten."
+_SILENT_NS: Final = 24 * 3_600_000_000_000
 _KINDS: Final = frozenset(LossKind)
 
 
@@ -22,7 +25,8 @@ class StreamBook:
 
     `lost_events` are those losses that count events in front of positions, all of which are there.
 
-    `duplicates` came again with the content that is stored, `contradicted` with other content.
+    `duplicates` came again with the content that is stored, `contradicted` with other content. The log got the first
+    frame at `opened_ns` and the newest at `seen_ns` (CLOCK_REALTIME; 0 in books of earlier versions).
     """
 
     first: int
@@ -40,6 +44,8 @@ class StreamBook:
     runs: dict[str, int] = field(default_factory=dict)
     retention_seen: int = 0
     unreadable_seen: int = 0
+    opened_ns: int = 0
+    seen_ns: int = 0
 
     def closes(self) -> bool:
         """Return whether every position between `first` and `next` is stored, a dead letter, or a counted loss."""
@@ -61,14 +67,16 @@ class Books:
         self.streams: dict[Stream, StreamBook] = {}
         self.retentions = 0  # times that the log's retention overtook us
         self.unreadable = 0  # messages that did not even name their stream
+        self.forgotten: Counter[str] = Counter()  # rows of streams that have no book any more, by surface
         self.changed: set[Stream] = set()
 
-    def offer(self, frame: Frame) -> Decision:
-        """Enter `frame` and say what of it is new."""
+    def offer(self, frame: Frame, arrival_ns: int = 0) -> Decision:
+        """Enter `frame`, which the log got at `arrival_ns`, and say what of it is new."""
         book = self.streams.get(frame.stream)
         if book is None:
-            book = self._open(frame)
+            book = self._open(frame, arrival_ns)
         self.changed.add(frame.stream)
+        book.seen_ns = max(book.seen_ns, arrival_ns)
         book.frames += 1
         if frame.number <= book.runs.get(frame.run, -1):
             book.duplicate_frames += 1
@@ -107,14 +115,28 @@ class Books:
         book.duplicates -= positions
         book.contradicted += positions
 
-    def take_changed(self) -> dict[Stream, dict[str, Any]]:
-        """Return the books changed since the last call, as JSON values."""
+    def forget(self, before_ns: int) -> None:
+        """Close for good the books of streams that were last heard before `before_ns`, so that all their rows are gone.
+
+        It takes a day's silence, by the newest frame of all: a reader that is far behind meets them again at once.
+        """
+        newest_ns = max((book.seen_ns for book in self.streams.values()), default=0)
+        before_ns = min(before_ns, newest_ns - _SILENT_NS)
+        for stream in [stream for stream, book in self.streams.items() if 0 < book.seen_ns < before_ns]:
+            book = self.streams.pop(stream)
+            if book.rows:
+                self.forgotten[stream.surface] += book.rows
+            self.changed.add(stream)
+
+    def take_changed(self) -> dict[Stream, dict[str, Any] | None]:
+        """Return the books changed since the last call, as JSON values; None for those that were forgotten."""
         changed, self.changed = self.changed, set()
-        return {stream: asdict(self.streams[stream]) for stream in changed}
+        return {stream: asdict(self.streams[stream]) if stream in self.streams else None for stream in changed}
 
     def partition_json(self) -> dict[str, int]:
         """Return what concerns the partition as a whole."""
-        return {"retentions": self.retentions, "unreadable": self.unreadable}
+        forgotten = {f"{_FORGOTTEN}{surface}": rows for surface, rows in sorted(self.forgotten.items())}
+        return {"retentions": self.retentions, "unreadable": self.unreadable, **forgotten}
 
     @classmethod
     def from_json(cls, streams: dict[Stream, dict[str, Any]], partition: dict[str, int]) -> "Books":
@@ -123,13 +145,15 @@ class Books:
         books.streams = {stream: StreamBook(**values) for stream, values in streams.items()}
         books.retentions = partition.get("retentions", 0)
         books.unreadable = partition.get("unreadable", 0)
+        books.forgotten = forgotten_rows(partition)
         return books
 
     # A stream's first frame opens the book where its own losses say that the numbering began for us.
-    def _open(self, frame: Frame) -> StreamBook:
+    def _open(self, frame: Frame, arrival_ns: int) -> StreamBook:
         starts = [loss.first_position for loss in frame.losses if _missing(loss)]
         first = min([frame.first, *starts])
-        book = StreamBook(first, first, retention_seen=self.retentions, unreadable_seen=self.unreadable)
+        seen = (self.retentions, self.unreadable)
+        book = StreamBook(first, first, retention_seen=seen[0], unreadable_seen=seen[1], opened_ns=arrival_ns)
         self.streams[frame.stream] = book
         return book
 
@@ -162,6 +186,12 @@ class Books:
         if book.unreadable_seen < self.unreadable:
             return Loss(LossKind.DEAD_LETTER, start, end - start, "unreadable-message", _FOUND_BY)
         return Loss(LossKind.GAP, start, end - start, "unexplained", _FOUND_BY)
+
+
+def forgotten_rows(partition: dict[str, int]) -> Counter[str]:
+    """Return the rows of streams without a book, by surface, as `Books.partition_json` says."""
+    found = {name.removeprefix(_FORGOTTEN): rows for name, rows in partition.items() if name.startswith(_FORGOTTEN)}
+    return Counter(found)
 
 
 # Whether positions are missing, and how many: other units count what never had a position.

@@ -17,6 +17,7 @@ from consumers.decode.base import BadRecord, Decoder, FrameIn
 from consumers.descriptors import Descriptors
 from consumers.lake import rows
 from consumers.lake.chain import Chain
+from consumers.lake.retire import retired_before_ns
 from consumers.lake.unify import concatenated
 from consumers.lake.writer import Batch, CommitWriter
 from consumers.stored import Suspect, differing
@@ -33,6 +34,8 @@ _RECENT_MAX: Final = 1024
 #: Streams of one partition; whoever invents more has its frames buried, because every checkpoint holds all of them.
 STREAMS_MAX: Final = 1 << 18
 _FOUND_BY: Final = "collector"
+# Every so many commits the books are closed of streams whose rows have all left the lake.
+_FORGET_COMMITS: Final = 256
 
 
 class Cut(NamedTuple):
@@ -161,6 +164,8 @@ class PartitionCollector:
             return True
         self._contradict()
         tables = self._decode()
+        if self._chain.state.number % _FORGET_COMMITS == 0:
+            self._books.forget(retired_before_ns(self._writer.storage))
         changed = self._books.take_changed()
         batch = Batch(self._committed, self.position, tables, changed, self._books.partition_json())
         if not self._writer.commit(self._chain, batch):
@@ -178,7 +183,8 @@ class PartitionCollector:
 
     def _note_books(self, changed: Iterable[Stream]) -> None:
         for stream in changed:
-            if self._books.streams[stream].closes():
+            book = self._books.streams.get(stream)
+            if book is None or book.closes():
                 self.unbalanced.discard(stream)
             else:
                 self.unbalanced.add(stream)
@@ -206,7 +212,7 @@ class PartitionCollector:
             self._bury(message, e, None, None, message.value)
             return
         known_to = self._books.streams[frame.stream].next if frame.stream in self._books.streams else frame.first
-        decision = self._books.offer(frame)
+        decision = self._books.offer(frame, message.ts_ns)
         self._duplicates += decision.store_from - frame.first
         self._losses += [rows.LossRow(frame.stream, loss, message.offset, message.ts_ns) for loss in decision.losses]
         self._rows += len(decision.losses)

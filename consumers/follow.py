@@ -9,6 +9,7 @@ from typing import Final
 from consumers.collector import Cut, PartitionCollector
 from consumers.housekeeping import Housekeeper
 from consumers.lake.chain import Chain
+from consumers.lake.retire import Retention
 from consumers.lake.storage import Storage
 from consumers.lake.writer import CommitWriter
 from consumers.metrics import CollectorMetrics, Lag
@@ -120,7 +121,8 @@ class Follower:
             self._step()
 
     def _for_ever(self, stop: threading.Event) -> None:
-        housekeeper = Housekeeper(self._storage) if self._config.compact else None
+        retention = Retention(self._config.retention_hours, self._config.retention_bytes)
+        housekeeper = Housekeeper(self._storage, retention) if self._config.compact else None
         relist_s = float("-inf")
         while not stop.is_set():
             try:

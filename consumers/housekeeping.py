@@ -1,4 +1,4 @@
-"""Compaction and expiry beside the collecting: in a thread of their own, because a big hour takes its time to merge."""
+"""Retention, compaction and expiry beside the collecting: in a thread, because a big hour takes its time to merge."""
 
 import logging
 import threading
@@ -8,6 +8,7 @@ from typing import Final
 import pyarrow as pa
 
 from consumers.lake.compact import ExpireReport, compact, expire
+from consumers.lake.retire import UNLIMITED, Retention, retire
 from consumers.lake.storage import Storage
 from schemas.errors import HypocenterError
 
@@ -16,10 +17,11 @@ _EVERY_S: Final = 600.0
 
 
 class Housekeeper:
-    """Merges the past hours of `storage` every ten minutes; one run at a time."""
+    """Lets hours go that `retention` does not keep, and merges past ones, every ten minutes; one run at a time."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, retention: Retention = UNLIMITED) -> None:
         self._storage = storage
+        self._retention = retention
         self._due_s: float | None = None
         self._thread: threading.Thread | None = None
 
@@ -35,6 +37,21 @@ class Housekeeper:
         self._thread.start()
 
     def _run(self) -> None:
+        # Each of them also where the one before could not: a disk that is full for a merge must not stay full.
+        self._retire()
+        self._merge()
+        self._expire()
+
+    def _retire(self) -> None:
+        try:
+            retired = retire(self._storage, time.time_ns(), self._retention)
+        except HypocenterError as e:
+            log.error("housekeeping: %s; no hour was let go, the next run tries again", e)  # noqa: TRY400
+            return
+        if retired.manifest:
+            log.info("housekeeping: %s", retired)
+
+    def _merge(self) -> None:
         try:
             report = compact(self._storage, time.time_ns())
             if report.manifest:
@@ -44,7 +61,8 @@ class Housekeeper:
         finally:
             # What it had in memory is of no use until the next hour.
             pa.default_memory_pool().release_unused()
-        # Also where nothing could be merged: else a disk that is full for that stays full.
+
+    def _expire(self) -> None:
         try:
             expired = expire(self._storage, time.time_ns())
         except HypocenterError as e:

@@ -235,12 +235,17 @@ class CollectConfig:
     #: A member silent for so long is dead, and the others take over; brokers allow this range by default.
     group_session_s: float = key(30.0, within(6, 1800, "seconds"))
     compact: bool = True  # compact sealed hours while following
+    #: How many hours the lake keeps, and how many bytes its files may have; None is no limit.
+    retention_hours: float | None = key(None, within(1, 1_000_000, "hours"))
+    retention_bytes: int | None = key(None, within(1, 1 << 60, "bytes"))
     metrics: str = key(metrics_address.COLLECTOR, metrics_address.rule())
 
     def __post_init__(self) -> None:
         bounds.check(self)
         if self.group is not None and self.partitions:
             raise UsageError("partitions cannot be chosen where group shares them: give one of the two")
+        if not self.compact and (self.retention_hours is not None or self.retention_bytes is not None):
+            raise UsageError("retention is a part of compact, which is off: give `hypocenter compact` the limits")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from consumers import render
 from consumers.cli import add_lake
 from consumers.commands.streams import SHOWN, shown
 from consumers.lake.audit import AuditReport, audit
-from consumers.lake.layout import open_lake
+from consumers.lake.layout import HOUR_NS, hour_text, open_lake
 from schemas.stream import Layer, Stream
 
 _LAYERS = frozenset(Layer)
@@ -54,6 +54,9 @@ def print_books(report: AuditReport) -> None:
         columns["unknown"] = _grouped(book.unknown_losses for book in books)
     columns["closes"] = tuple("yes" if book.closes else "NO" for book in books)
     render.print_rows(list(columns), list(zip(*columns.values(), strict=True)), "table", whole="--json")
+    if report.retired:
+        rows, before = sum(report.retired.values()), hour_text(report.retired_before_ns // HOUR_NS)
+        print(f"retired: {rows:,} rows of what came before {before}")
     for problem in report.problems:
         print(f"problem: {problem}")
     verdict = "every book closes" if books else "no stream is stored here yet"

@@ -10,6 +10,7 @@ import logging
 import signal
 import threading
 from pathlib import Path
+from typing import Final
 
 from consumers.commands.sources import add_source, kafka_config, lake_of, open_reader, read_config
 from consumers.follow import Follower
@@ -23,6 +24,9 @@ from schemas.config import CollectConfig
 from schemas.errors import UsageError
 
 log = logging.getLogger(__name__)
+_FLAGS: Final = (
+    "lake", "group", "cut_age_s", "cut_rows", "cut_bytes", "metrics", "retention_hours", "retention_bytes",
+)  # fmt: skip
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
@@ -47,6 +51,18 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         help="serve metrics there; or PORT; or off; with --until-end only if given [collect.metrics]",
     )
     sub.add_argument("--cut-bytes", type=int, metavar="N", help="commit at so many bytes of frames [collect.cut_bytes]")
+    sub.add_argument(
+        "--retention-hours",
+        type=float,
+        metavar="HOURS",
+        help="the lake keeps so many, by default all [collect.retention_hours]",
+    )
+    sub.add_argument(
+        "--retention-bytes",
+        type=int,
+        metavar="N",
+        help="its files may have so many, by default any number [collect.retention_bytes]",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -81,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _collect_config(args: argparse.Namespace, base: CollectConfig) -> CollectConfig:
-    flags = {key: getattr(args, key) for key in ("lake", "group", "cut_age_s", "cut_rows", "cut_bytes", "metrics")}
+    flags = {key: getattr(args, key) for key in _FLAGS}
     flags["partitions"] = tuple(args.partitions.split(",")) if args.partitions else None
     collect = dataclasses.replace(base, **{key: value for key, value in flags.items() if value is not None})
     if args.until_end and collect.group:

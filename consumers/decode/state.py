@@ -44,6 +44,11 @@ def table(name: str, /, **columns: pa.DataType) -> TableSpec:
     )
 
 
+def lasting(name: str, /, **columns: pa.DataType) -> TableSpec:
+    """Return a `table` that keeps its rows where `retire` lets hours go."""
+    return table(name, **columns)._replace(lasting=True)
+
+
 class State:
     """The functions of a decoder (`base.Decoder`) for one state surface with these tables."""
 

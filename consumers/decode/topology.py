@@ -8,8 +8,9 @@ from consumers.decode import state
 from consumers.lake.tables import WORD
 
 _VALID: Final = {"valid_from_ns": pa.int64(), "valid_until_ns": pa.int64()}
+# They are told once, and again when they change.
 _STATE: Final = state.State(
-    state.table(
+    state.lasting(
         "topology_vm",
         vm=WORD,
         uuid=WORD,
@@ -21,7 +22,7 @@ _STATE: Final = state.State(
         vcpus=pa.int32(),
         **_VALID,
     ),
-    state.table(
+    state.lasting(
         "topology_vcpu",
         vm=WORD,
         vcpu=pa.int32(),
@@ -32,7 +33,7 @@ _STATE: Final = state.State(
         last_cpu=pa.int32(),
         **_VALID,
     ),
-    state.table(
+    state.lasting(
         "topology_thread",
         vm=WORD,
         role=WORD,

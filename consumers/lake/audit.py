@@ -8,11 +8,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from consumers.books import forgotten_rows
 from consumers.decode import registry
 from consumers.lake import layout
 from consumers.lake.chain import ChainState, FileEntry, from_checkpoint, parse
 from consumers.lake.counts import lost, stored_positions
 from consumers.lake.parquet import file_sha256
+from consumers.lake.retire import Retired, Sums
 from consumers.lake.snapshot import Snapshot, snapshot
 from consumers.lake.storage import Storage
 from schemas.errors import StorageError
@@ -55,11 +57,13 @@ class Book:
 
 @dataclass(slots=True)
 class AuditReport:
-    """The books, what is wrong with the lake, and the sums."""
+    """The books, what is wrong with the lake, and by table the rows that are there and those that were `retired`."""
 
     books: list[Book] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     rows: dict[str, int] = field(default_factory=dict)
+    retired: dict[str, int] = field(default_factory=dict)
+    retired_before_ns: int = 0
     files: int = 0
 
     @property
@@ -78,6 +82,8 @@ class AuditReport:
             "books": books,
             "problems": self.problems,
             "rows": self.rows,
+            "retired": self.retired,
+            "retired_before_ns": self.retired_before_ns or None,
             "files": self.files,
         }
 
@@ -94,7 +100,10 @@ def audit(storage: Storage, *, deep: bool = False) -> AuditReport:
     except (StorageError, KeyError, TypeError) as e:
         report.problems.append(f"no snapshot: {e}")
         return report
+    retired = Retired.of(taken.manifest)
+    report.retired, report.retired_before_ns = dict(sorted(retired.tables.items())), retired.before_ns
     totals: Counter[str] = Counter()
+    forgotten: Counter[str] = Counter()
     streams: dict[Stream, list[dict[str, Any]]] = {}
     manifest_frontiers = taken.manifest.get("frontiers", {})
     for folder, frontier in sorted(taken.chains.items()):
@@ -110,12 +119,13 @@ def audit(storage: Storage, *, deep: bool = False) -> AuditReport:
         if not layout.has_books(folder):
             continue
         _add_books(folder, state, report)
+        forgotten += forgotten_rows(state.notes)
         for stream, book in state.streams.items():
             streams.setdefault(stream, []).append(book)
     _files(storage, taken, report, deep=deep)
-    _sums(report, totals, streams)
+    _sums(report, totals, streams, forgotten)
     try:
-        _streams(storage, taken, report, streams, deep=deep)
+        _streams(storage, taken, report, streams, retired, deep=deep)
     except StorageError as e:
         report.problems.append(str(e))
     return report
@@ -215,14 +225,21 @@ def _file(storage: Storage, entry: FileEntry, *, deep: bool) -> str | None:
     return None
 
 
-# Rows by three ways: the chains' running totals, the files that are live, and the streams' books.
-def _sums(report: AuditReport, totals: Counter[str], streams: dict[Stream, list[dict[str, Any]]]) -> None:
-    for table in sorted({*totals, *report.rows}):
-        live = report.rows.get(table, 0)
-        if live != totals[table]:
-            report.problems.append(f"table {table}: {live} rows live, {totals[table]} committed")
+# Rows by three ways: the chains' running totals, the files that are live or were, and the books that are open or were.
+def _sums(
+    report: AuditReport,
+    totals: Counter[str],
+    streams: dict[Stream, list[dict[str, Any]]],
+    forgotten: Counter[str],
+) -> None:
+    for table in sorted({*totals, *report.rows, *report.retired}):
+        live, retired = report.rows.get(table, 0), report.retired.get(table, 0)
+        if live + retired != totals[table]:
+            gone = f", {retired} retired" if retired else ""
+            report.problems.append(f"table {table}: {live} rows live{gone}, {totals[table]} committed")
     for surface, decoder in registry.record_decoders().items():
         booked = sum(book["rows"] for stream, books in streams.items() if stream.surface == surface for book in books)
+        booked += forgotten[surface]
         committed = sum(rows for table, rows in totals.items() if decoder.owns(table))
         if booked != committed:
             report.problems.append(f"surface {surface}: {committed} rows committed, {booked} in the books")
@@ -230,7 +247,13 @@ def _sums(report: AuditReport, totals: Counter[str], streams: dict[Stream, list[
 
 # The books against the rows: what the table of losses says, and with `deep` how many positions are really there.
 def _streams(
-    storage: Storage, taken: Snapshot, report: AuditReport, streams: dict[Stream, list[dict[str, Any]]], *, deep: bool
+    storage: Storage,
+    taken: Snapshot,
+    report: AuditReport,
+    streams: dict[Stream, list[dict[str, Any]]],
+    retired: Retired,
+    *,
+    deep: bool,
 ) -> None:
     sums = lost(storage, taken)
     counted = stored_positions(storage, taken) if deep else {}
@@ -238,15 +261,18 @@ def _streams(
     for stream, books in streams.items():
         booked = sum(sum(book["lost"].values()) + book["contradicted"] for book in books)
         events = sum(book["lost_events"] for book in books)
-        for unit, count in ((LossUnit.POSITION, booked), (LossUnit.EVENT, events)):
-            found = sums.get((stream, unit), 0)
+        gone = retired.streams.get(stream, Sums())
+        gone = gone if gone.within(books) else Sums()
+        for unit, count, before in ((LossUnit.POSITION, booked, gone.lost), (LossUnit.EVENT, events, gone.lost_events)):
+            found = sums.get((stream, unit), 0) + before
             if found != count:
                 report.problems.append(f"{_name(stream)}: {count} {unit}s lost in the books, {found} in its rows")
         if not deep:
             continue
         rows, positions = counted.get(stream, (0, 0))
-        if rows != sum(book["rows"] for book in books):
-            report.problems.append(f"{_name(stream)}: {rows} rows, {sum(book['rows'] for book in books)} in the books")
+        if rows + gone.rows != sum(book["rows"] for book in books):
+            told = f"{rows + gone.rows} rows, {sum(book['rows'] for book in books)} in the books"
+            report.problems.append(f"{_name(stream)}: {told}")
         # Through two logs the same record comes twice, and each chain knows its own.
         if len(books) == 1 and one_row_each.get(stream.surface) and positions != rows:
             report.problems.append(f"{_name(stream)}: {rows} rows at only {positions} positions")

@@ -2,11 +2,13 @@
 
 A commit is JSON: {v, n, topic, partition, start, end, prev_sha256, attempt, writer, wall_ns, files, streams, totals,
 notes}.
-`streams` holds the streams that changed, [six names, state] each; a checkpoint holds all of them.
+`streams` holds the streams that changed, [six names, state] each, the state null where it is over; a checkpoint holds
+all that are not.
 """
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
@@ -34,13 +36,17 @@ class FileEntry(NamedTuple):
     columns: str | None = None
 
 
+#: By stream its state, or None: it has none any more.
+Changes = Mapping[Stream, dict[str, Any] | None]
+
+
 class Commit(NamedTuple):
-    """What one commit adds; `streams` has the states that changed."""
+    """What one commit adds; `streams` has the states that changed, None for one that is over."""
 
     start: int
     end: int
     files: list[FileEntry]
-    streams: dict[Stream, dict[str, Any]]
+    streams: Changes
     notes: dict[str, int]
     attempt: str
     writer: str
@@ -65,17 +71,21 @@ class ChainState:
         self.prev_sha = hashlib.sha256(data).hexdigest()
         self.number = commit["n"]
         self.last_start = commit["start"]
-        self.streams.update(decode_streams(commit["streams"]))
+        for stream, state in decode_streams(commit["streams"]).items():
+            if state is None:
+                self.streams.pop(stream, None)
+            else:
+                self.streams[stream] = state
         self.totals = dict(commit["totals"])
         self.notes = dict(commit["notes"])
 
 
-def encode_streams(streams: dict[Stream, dict[str, Any]]) -> list[Any]:
+def encode_streams(streams: Changes) -> list[Any]:
     """Return `streams` as JSON values."""
-    return [[list(stream), state] for stream, state in sorted(streams.items())]
+    return [[list(stream), streams[stream]] for stream in sorted(streams)]
 
 
-def decode_streams(values: list[Any]) -> dict[Stream, dict[str, Any]]:
+def decode_streams(values: list[Any]) -> dict[Stream, Any]:
     """Return what `encode_streams` took."""
     return {Stream(*names): state for names, state in values}
 

@@ -1,7 +1,4 @@
-"""Merge the small files of past hours into large sorted ones; delete what nothing names any more.
-
-A manifest is JSON: {v, n, wall_ns, frontiers: {chain folder: next offset}, files, replaced: [[key, wall_ns], ...]}.
-"""
+"""Merge the small files of past hours into large sorted ones; delete what nothing names any more."""
 
 import logging
 import uuid
@@ -17,7 +14,7 @@ from consumers.lake import layout
 from consumers.lake.chain import FileEntry, encode
 from consumers.lake.merge import merge_files
 from consumers.lake.parquet import file_sha256
-from consumers.lake.snapshot import Snapshot, snapshot
+from consumers.lake.snapshot import Snapshot, next_manifest, snapshot
 from consumers.lake.storage import Storage
 from consumers.lake.unify import Source, union_sql
 from schemas.crashpoints import crash_point
@@ -26,7 +23,6 @@ from schemas.errors import DamagedError, StorageError
 log = logging.getLogger(__name__)
 _NS_PER_MS: Final = 1_000_000
 _ATTEMPTS_MAX: Final = 3
-_VERSION: Final = 1
 # A commit writes fast, not densely. Of so many bytes a file is worth to be written anew though it is alone.
 _ALONE_BYTES_LEAST: Final = 1 << 20
 
@@ -94,7 +90,8 @@ def compact(
                 return CompactReport(races_lost=lost, damaged=damaged)
             added, replaced = [entry for entry, _ in merged], [entry for _, entries in merged for entry in entries]
             _verify_there(storage, added)
-            won = storage.put_exclusive(layout.manifest_key(number), encode(_manifest(taken, added, replaced, now_ns)))
+            manifest = next_manifest(taken, added, replaced, now_ns)
+            won = storage.put_exclusive(layout.manifest_key(number), encode(manifest))
         except StorageError:
             # The manifest may stand in spite of the error; what nothing names is an orphan for `expire`.
             if not storage.exists(layout.manifest_key(number)):
@@ -262,21 +259,6 @@ def _digest(paths: list[str]) -> tuple[Any, ...]:
         connection.close()
     assert found is not None
     return tuple(found)
-
-
-def _manifest(taken: Snapshot, added: list[FileEntry], replaced: list[FileEntry], now_ns: int) -> dict[str, Any]:
-    gone = {entry.key for entry in replaced}
-    live = [entry for entries in taken.files.values() for entry in entries if entry.key not in gone]
-    # What `expire` has deleted since would be carried on for ever; a day is longer than any reader.
-    kept = [item for item in taken.manifest.get("replaced", []) if item[1] > now_ns - 24 * layout.HOUR_NS]
-    return {
-        "v": _VERSION,
-        "n": taken.number + 1,
-        "wall_ns": now_ns,
-        "frontiers": taken.chains,
-        "files": [entry._asdict() for entry in [*live, *added]],
-        "replaced": [*kept, *([key, now_ns] for key in sorted(gone))],
-    }
 
 
 def _drop(storage: Storage, added: list[FileEntry]) -> None:

@@ -104,5 +104,10 @@ def hour_of(key: str) -> int:
     return int(day.timestamp()) // 3600 + int(hour.removeprefix("hour="))
 
 
+def hour_text(hour: int) -> str:
+    """Return for people when `hour`, counted as by `hour_of`, begins."""
+    return f"{_date(hour // 24)} {hour % 24:02d}:00 UTC"
+
+
 def _date(day: int) -> str:
     return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day)).strftime("%Y-%m-%d")

@@ -1,12 +1,21 @@
-"""What the lake holds now: the newest manifest's files and those of the commits after its frontiers."""
+"""What the lake holds now: the newest manifest's files and those of the commits after its frontiers.
 
+A manifest is JSON: {v, n, wall_ns, frontiers: {chain folder: next offset}, files, replaced: [[key, wall_ns], ...],
+retired}; the last is `retire.Retired`, where hours have left the lake.
+"""
+
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from consumers.lake import layout
 from consumers.lake.chain import FileEntry, parse
 from consumers.lake.storage import Storage
 from schemas.errors import StorageError
+
+_VERSION: Final = 1
+# What `expire` has deleted since would be carried on for ever; a day is longer than any reader.
+_REPLACED_NS: Final = 24 * layout.HOUR_NS
 
 
 @dataclass(slots=True)
@@ -30,10 +39,8 @@ def snapshot(storage: Storage) -> Snapshot:
     Raises:
         StorageError: the disk refuses, or an object is damaged.
     """
-    taken = Snapshot()
-    manifests = list(storage.list(layout.MANIFESTS))
-    if manifests:
-        taken.manifest = parse(manifests[-1], _read(storage, manifests[-1]))
+    taken = Snapshot(manifest=newest_manifest(storage))
+    if taken.manifest:
         taken.number = taken.manifest["n"]
         taken.chains = dict(taken.manifest["frontiers"])
         taken.add(taken.manifest["files"])
@@ -43,6 +50,34 @@ def snapshot(storage: Storage) -> Snapshot:
             taken.chains[folder] = int(parse(key, _read(storage, key))["first_offset"])
         _follow(storage, folder, taken)
     return taken
+
+
+def newest_manifest(storage: Storage) -> dict[str, Any]:
+    """Return the newest manifest; empty where there is none.
+
+    Raises:
+        StorageError: the disk refuses, or it is damaged.
+    """
+    keys = list(storage.list(layout.MANIFESTS))
+    return parse(keys[-1], _read(storage, keys[-1])) if keys else {}
+
+
+def next_manifest(taken: Snapshot, added: list[FileEntry], gone: Iterable[FileEntry], now_ns: int) -> dict[str, Any]:
+    """Return the manifest that follows `taken`: with the files `added`, without those that are `gone`."""
+    keys = {entry.key for entry in gone}
+    live = [entry for entries in taken.files.values() for entry in entries if entry.key not in keys]
+    kept = [item for item in taken.manifest.get("replaced", []) if item[1] > now_ns - _REPLACED_NS]
+    value = {
+        "v": _VERSION,
+        "n": taken.number + 1,
+        "wall_ns": now_ns,
+        "frontiers": taken.chains,
+        "files": [entry._asdict() for entry in [*live, *added]],
+        "replaced": [*kept, *([key, now_ns] for key in sorted(keys))],
+    }
+    if "retired" in taken.manifest:
+        value["retired"] = taken.manifest["retired"]
+    return value
 
 
 def _follow(storage: Storage, folder: str, taken: Snapshot) -> None:

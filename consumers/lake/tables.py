@@ -9,7 +9,8 @@ class TableSpec(NamedTuple):
     """One table: schema, the order of rows in a file, and the Parquet encodings by column.
 
     `dictionary_columns` have few values, `delta_columns` count up (DELTA_BINARY_PACKED), of the numbers in
-    `split_columns` the bytes of one rank lie together (BYTE_STREAM_SPLIT): half the cost of a dictionary.
+    `split_columns` the bytes of one rank lie together (BYTE_STREAM_SPLIT): half the cost of a dictionary. A `lasting`
+    table has what is told once for long, so its rows stay where `retire` lets hours go.
     """
 
     name: str
@@ -18,6 +19,7 @@ class TableSpec(NamedTuple):
     dictionary_columns: tuple[str, ...]
     delta_columns: tuple[str, ...]
     split_columns: tuple[str, ...] = ()
+    lasting: bool = False
 
 
 WORD: Final = pa.dictionary(pa.int32(), pa.string())
@@ -165,6 +167,7 @@ TABLES: Final = {
             (*STREAM_COLUMNS, "position"),
             (*STREAM_COLUMNS, "kind", "topic"),
             ("position", "arrival_ns", "offset"),
+            lasting=True,
         ),
         TableSpec(
             "incidents",
@@ -184,6 +187,7 @@ TABLES: Final = {
                 "topic",
             ),
             ("opened_ns", "changed_ns", "arrival_ns", "offset"),
+            lasting=True,
         ),
     )
 }

@@ -1,11 +1,12 @@
-"""How far a chain is: what `status` shows of it, read without becoming its writer."""
+"""How far a chain is, and of which streams it has books; read without becoming its writer."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from consumers.lake import layout
 from consumers.lake.chain import parse, read_state
 from consumers.lake.storage import Storage
 from schemas.errors import StorageError
+from schemas.stream import Stream
 
 
 class Tip(NamedTuple):
@@ -30,6 +31,31 @@ def tips(storage: Storage) -> list[Tip]:
     """
     keys = [key for key in storage.list(layout.COMMITS) if key.endswith(layout.GENESIS)]
     return [_tip(storage, key) for key in keys]
+
+
+def all_streams(storage: Storage) -> list[Stream]:
+    """Return every stream that the lake has a book of, in order; raises as `all_books`."""
+    return sorted(all_books(storage))
+
+
+def all_books(storage: Storage) -> dict[Stream, list[dict[str, Any]]]:
+    """Return the books of every stream, one for each chain that has it, as JSON values (`books.StreamBook`).
+
+    Raises:
+        StorageError: the disk refuses, or an object is damaged.
+    """
+    found: dict[Stream, list[dict[str, Any]]] = {}
+    for key in [key for key in storage.list(layout.COMMITS) if key.endswith(layout.GENESIS)]:
+        folder = key.removesuffix(layout.GENESIS)
+        if not layout.has_books(folder):
+            continue
+        try:
+            first = int(parse(key, storage.read(key))["first_offset"])
+        except KeyError as e:
+            raise StorageError(f"{folder}: damaged, {e} is missing") from None
+        for stream, book in read_state(storage, folder, first)[0].streams.items():
+            found.setdefault(stream, []).append(book)
+    return found
 
 
 def _tip(storage: Storage, genesis: str) -> Tip:

@@ -4,19 +4,18 @@ import os
 import socket
 import time
 import uuid
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from consumers.decode import registry
 from consumers.lake import layout
-from consumers.lake.chain import Chain, Commit, FileEntry
+from consumers.lake.chain import Chain, Changes, Commit, FileEntry
 from consumers.lake.parquet import write_table
 from consumers.lake.storage import Storage
 from schemas.crashpoints import crash_point
 from schemas.errors import StorageError
-from schemas.stream import Stream
 
 
 class Batch(NamedTuple):
@@ -25,7 +24,7 @@ class Batch(NamedTuple):
     start: int
     end: int
     tables: dict[str, pa.Table]
-    streams: dict[Stream, dict[str, Any]]
+    streams: Changes
     notes: dict[str, int]
 
 

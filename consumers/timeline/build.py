@@ -11,6 +11,7 @@ from consumers.export.scope import When
 from consumers.lake.layout import HOUR_NS, hour_of
 from consumers.lake.snapshot import Snapshot, snapshot
 from consumers.lake.storage import Storage
+from consumers.lake.tip import all_streams
 from consumers.timeline import scope as scopes
 from consumers.timeline import sources
 from consumers.timeline.blind import blind
@@ -60,7 +61,7 @@ def build(storage: Storage, choice: Choice, limit: int) -> Timeline:
     if choice.since.column != choice.until.column or choice.since.ns >= choice.until.ns:
         raise UsageError("--since and --until are two times in UTC, or two whole numbers, the first the earlier")
     taken = snapshot(storage)
-    streams = scopes.all_streams(storage)
+    streams = all_streams(storage)
     connection = connect(storage, _recent(taken, choice), _FIRST)
     try:
         scope = (

@@ -7,10 +7,7 @@ from typing import Final
 import duckdb
 
 from consumers.clocks.graph import MONO, REALTIME, Graph, Node
-from consumers.lake import layout
-from consumers.lake.chain import parse, read_state
-from consumers.lake.storage import Storage
-from schemas.errors import StorageError, UsageError
+from schemas.errors import UsageError
 from schemas.stream import Stream
 
 #: The tables that say who is who.
@@ -46,25 +43,6 @@ class Scope:
     def boots(self, machine: str) -> tuple[str, ...]:
         """Return the boots of a machine that have streams."""
         return tuple(sorted({stream.boot_id for stream in self.streams if stream.machine == machine}))
-
-
-def all_streams(storage: Storage) -> list[Stream]:
-    """Return every stream that the lake has a book of.
-
-    Raises:
-        StorageError: the disk refuses, or an object is damaged.
-    """
-    found: set[Stream] = set()
-    for key in [key for key in storage.list(layout.COMMITS) if key.endswith(layout.GENESIS)]:
-        folder = key.removesuffix(layout.GENESIS)
-        if not layout.has_books(folder):
-            continue
-        try:
-            first = int(parse(key, storage.read(key))["first_offset"])
-        except KeyError as e:
-            raise StorageError(f"{folder}: damaged, {e} is missing") from None
-        found.update(read_state(storage, folder, first)[0].streams)
-    return sorted(found)
 
 
 def of_vm(connection: duckdb.DuckDBPyConnection, name: str, streams: list[Stream]) -> Scope:

@@ -19,6 +19,7 @@ from consumers.lake.chain import FileEntry
 from consumers.lake.layout import HOUR_NS, hour_of
 from consumers.lake.snapshot import Snapshot, snapshot
 from consumers.lake.storage import Storage
+from consumers.lake.tip import all_streams
 from consumers.reports.report import Kind
 from consumers.timeline import scope as scopes
 from consumers.timeline.scope import VMS, Scope
@@ -191,7 +192,7 @@ def look(storage: Storage, incident: Incident, window: Span, withhold: Collectio
         StorageError: the disk refuses, or an object is damaged.
     """
     taken = snapshot(storage)
-    streams = [each for each in scopes.all_streams(storage) if each.layer not in withhold]
+    streams = [each for each in all_streams(storage) if each.layer not in withhold]
     arrived = _arrived(storage, taken, incident, window)
     connection = _connect(storage, _clock_files(taken, arrived), withhold)
     try:

@@ -11,8 +11,8 @@ from schemas.stream import Stream
 STREAM = Stream("m", "b", "guest-kernel", "kmsg", "", "printk")
 
 
-def frame(first, next_, number, losses=(), run="r"):
-    return Frame(STREAM, run, number, first, next_, next_ - first, "kmsg", 1, b"", list(losses))
+def frame(first, next_, number, losses=(), run="r", stream=STREAM):
+    return Frame(stream, run, number, first, next_, next_ - first, "kmsg", 1, b"", list(losses))
 
 
 def test_contiguous_frames_are_stored_whole():
@@ -120,3 +120,42 @@ def test_every_history_closes_and_survives_json(history):
         books.stored(STREAM, offered.next - decision.store_from, offered.next - decision.store_from)
         assert books.streams[STREAM].closes()
         books = Books.from_json(books.take_changed(), books.partition_json())
+
+
+DAY_NS = 24 * 3_600_000_000_000
+
+
+def test_a_stream_that_was_silent_for_a_day_and_has_no_rows_left_has_no_book_any_more():
+    other = Stream("m", "c", "guest-kernel", "kmsg", "", "printk")
+    books = Books()
+    books.offer(frame(0, 4, 0), DAY_NS)
+    books.stored(STREAM, 4, 4)
+    books.offer(frame(0, 4, 0, stream=other), 3 * DAY_NS)
+    books.take_changed()
+    books.forget(DAY_NS)
+    assert set(books.streams) == {STREAM, other}
+    assert books.take_changed() == {}
+    books.forget(DAY_NS + 1)
+    assert set(books.streams) == {other}
+    assert books.take_changed() == {STREAM: None}
+    assert books.partition_json()["forgotten.kmsg"] == 4
+    again = Books.from_json({}, books.partition_json())
+    assert again.partition_json() == books.partition_json()
+
+
+def test_whoever_reads_what_is_old_forgets_no_stream_that_goes_on_there():
+    books = Books()
+    books.offer(frame(0, 4, 0), DAY_NS)
+    books.forget(100 * DAY_NS)
+    assert set(books.streams) == {STREAM}
+
+
+def test_a_book_of_an_earlier_version_stays():
+    books = Books()
+    books.offer(frame(0, 4, 0), DAY_NS)
+    values = {**books.take_changed()[STREAM]}
+    del values["seen_ns"]
+    again = Books.from_json({STREAM: values}, {})
+    again.offer(frame(0, 4, 0, stream=STREAM._replace(boot_id="c")), 9 * DAY_NS)
+    again.forget(9 * DAY_NS)
+    assert STREAM in again.streams

@@ -11,6 +11,7 @@ from consumers.collector import Cut, PartitionCollector
 from consumers.lake.audit import audit
 from consumers.lake.chain import Chain
 from consumers.lake.compact import compact
+from consumers.lake.retire import Retention, retire
 from consumers.lake.storage import MemoryStorage
 from consumers.lake.writer import CommitWriter
 from consumers.transport.base import Message, Partition
@@ -488,3 +489,34 @@ def test_lists_and_lists_of_lists_are_stored_compared_and_merged(lake):
     assert lake.query(f"select {columns} from bpf_sched_delay order by position") == rows
     assert compact(lake.storage, now_ns=2 * 3600 * 10**9).files_in == 2
     assert lake.query(f"select {columns} from bpf_sched_delay order by position") == rows
+
+
+HOUR_NS = 3_600_000_000_000
+
+
+def test_books_of_boots_that_are_long_over_are_closed_and_the_audit_still_adds_up(lake, monkeypatch):
+    monkeypatch.setattr(collector, "_FORGET_COMMITS", 1)
+    old = message_bytes(0, 5, 0)
+    lake.collector.add([Message(0, 1000, old)], 0)
+    assert lake.collector.commit()
+    now_ns = 100 * HOUR_NS
+    assert retire(lake.storage, now_ns, Retention(hours=24)).manifest == 1
+    new = message_bytes(0, 5, 0, stream=STREAM._replace(boot_id="another"))
+    lake.collector.add([Message(1, now_ns, new)], 0)
+    assert lake.collector.commit()
+    report = audit(lake.storage, deep=True)
+    assert report.closes, report.problems
+    assert [book.name for book in report.books] == ["/".join(filter(None, STREAM._replace(boot_id="another")))]
+    assert (report.rows, report.retired) == ({"kmsg": 5}, {"kmsg": 5})
+    again = lake.new_collector()
+    assert not again.unbalanced
+    # A stream that has no book any more, and comes after all, begins a new one.
+    again.add([Message(2, now_ns + 1, message_bytes(5, 8, 1))], 0)
+    assert again.commit()
+    report = audit(lake.storage, deep=True)
+    assert report.closes, report.problems
+    assert {book.first for book in report.books} == {0, 5}
+    # What leaves of it then has nothing to do with what left before.
+    assert retire(lake.storage, 200 * HOUR_NS, Retention(hours=24)).rows == 8
+    report = audit(lake.storage, deep=True)
+    assert report.closes, report.problems

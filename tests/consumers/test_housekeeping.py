@@ -10,6 +10,7 @@ from consumers.housekeeping import Housekeeper
 from consumers.lake.audit import audit
 from consumers.lake.compact import ExpireReport, compact, expire
 from consumers.lake.layout import HOUR_NS
+from consumers.lake.retire import Retention
 from consumers.lake.storage import MemoryStorage
 from consumers.lake.writer import CommitWriter
 from schemas.errors import StorageError
@@ -111,3 +112,33 @@ def test_a_trickle_of_one_record_a_second_leaves_one_file_an_hour(storage):
     assert len(list(storage.list("data/"))) == hours
     # Commits that a checkpoint and the manifest cover are gone too.
     assert len(list(storage.list("commits/"))) < 150
+
+
+def test_hours_over_the_retention_leave_and_their_files_follow(storage):
+    owner, writer = chain(storage), CommitWriter(storage)
+    for i, hours in enumerate((50, 3)):
+        old_ns = (time.time_ns() // HOUR_NS - hours) * HOUR_NS
+        assert writer.commit(owner, batch(i, i + 1, old_ns))
+    housekeeper = Housekeeper(storage, Retention(hours=24))
+    housekeeper.tick(0.0)
+    housekeeper.tick(600.0)
+    finished(housekeeper)
+    report = audit(storage, deep=True)
+    assert (report.rows, report.retired, report.closes) == ({"kmsg": 1}, {"kmsg": 1}, True)
+
+
+def test_what_cannot_be_retired_is_an_error_line_and_the_rest_is_done(storage, monkeypatch, caplog):
+    def refuse(*_):
+        raise StorageError("disk full")
+
+    done = []
+    monkeypatch.setattr(housekeeping, "retire", refuse)
+    monkeypatch.setattr(housekeeping, "compact", lambda *_: done.append(1) or compact(storage, 0))
+    monkeypatch.setattr(housekeeping, "expire", lambda *_: done.append(2) or ExpireReport())
+    housekeeper = Housekeeper(storage)
+    housekeeper.tick(0.0)
+    with caplog.at_level(logging.ERROR):
+        housekeeper.tick(600.0)
+        finished(housekeeper)
+    assert "disk full; no hour was let go" in caplog.text
+    assert done == [1, 2]

@@ -12,8 +12,7 @@ from consumers.lake.chain import CHECKPOINT_COMMITS, Chain
 from consumers.lake.compact import compact, expire
 from consumers.lake.layout import ALERTS, HOUR_NS
 from consumers.lake.storage import MemoryStorage
-from consumers.lake.tip import tips
-from consumers.timeline.scope import all_streams
+from consumers.lake.tip import all_streams, tips
 from consumers.transport.base import Message
 from consumers.views import run_query
 from tests.consumers.alerts._floods import flood

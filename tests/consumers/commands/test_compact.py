@@ -1,3 +1,6 @@
+import json
+import re
+
 import pytest
 
 from consumers.lake.layout import open_lake
@@ -62,3 +65,42 @@ def test_a_time_that_is_none_is_refused(run, lake, flag, value):
 def test_no_lake_is_exit_2(run, tmp_path):
     assert run("compact", "--lake", tmp_path / "none").code == 2
     assert not (tmp_path / "none").exists()
+
+
+def test_hours_over_the_retention_leave_and_the_audit_says_so(run, lake):
+    count = sum(json.loads(run("audit", "--lake", lake, "--json").out)["rows"].values())
+    done = run("compact", "--lake", lake, "--retention-hours", 24, "--grace-s", 0)
+    assert done.code == 0
+    assert re.fullmatch(
+        rf"retired: what came before [0-9-]{{10}} [0-9:]{{5}} UTC: {count} rows in [0-9]+ files, [0-9,]+ bytes; manifest 1",
+        done.lines[0],
+    )
+    assert done.lines[1].startswith("merged: nothing")
+    assert content(lake) == []
+    assert files(lake) == 0
+    done = run("audit", "--lake", lake, "--deep")
+    assert done.code == 0
+    assert re.fullmatch(rf"retired: {count} rows of what came before [0-9-]{{10}} [0-9:]{{5}} UTC", done.lines[-2])
+    again = run("compact", "--lake", lake, "--retention-bytes", 1)
+    assert again.lines[0] == "retired: nothing, no past hour is over the retention"
+
+
+def test_without_a_retention_nothing_is_said_of_it(run, lake):
+    assert "retired" not in run("compact", "--lake", lake).out
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--retention-hours", "0"),
+        ("--retention-hours", "nan"),
+        ("--retention-hours", "inf"),
+        ("--retention-bytes", "0"),
+    ],
+)
+def test_a_retention_that_is_none_is_refused_and_nothing_leaves(run, lake, flags):
+    before = content(lake)
+    done = run("compact", "--lake", lake, *flags)
+    assert done.code == 2
+    assert f"{flags[0].removeprefix('--').replace('-', '_')}" in done.err
+    assert content(lake) == before
