@@ -4,12 +4,13 @@ Pure: frames in, decisions out; no file, clock or log. A stream's book keeps `ne
 """
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 from schemas.frame import Frame
 from schemas.loss import Loss, LossKind, LossUnit
 from schemas.stream import Stream
+from schemas.surfaces import SURFACES
 
 #: How many of a stream's runs are remembered to recognise frames that are sent again.
 _RUNS_MAX: Final = 4
@@ -26,7 +27,9 @@ class StreamBook:
     `lost_events` are those losses that count events in front of positions, all of which are there.
 
     `duplicates` came again with the content that is stored, `contradicted` with other content. The log got the first
-    frame at `opened_ns` and the newest at `seen_ns` (CLOCK_REALTIME; 0 in books of earlier versions).
+    frame at `opened_ns` and the newest at `seen_ns` (CLOCK_REALTIME; 0 in books of earlier versions),
+    which was cut at `cut_ns` (the producer's). `base` is what is added to positions of the newest run; `bases` by run,
+    where it is not 0.
     """
 
     first: int
@@ -46,6 +49,9 @@ class StreamBook:
     unreadable_seen: int = 0
     opened_ns: int = 0
     seen_ns: int = 0
+    cut_ns: int = 0
+    base: int = 0
+    bases: dict[str, int] = field(default_factory=dict)
 
     def closes(self) -> bool:
         """Return whether every position between `first` and `next` is stored, a dead letter, or a counted loss."""
@@ -70,13 +76,31 @@ class Books:
         self.forgotten: Counter[str] = Counter()  # rows of streams that have no book any more, by surface
         self.changed: set[Stream] = set()
 
+    def placed(self, frame: Frame) -> Frame:
+        """Return `frame` at its positions in the book: those of a producer that numbers anew follow the known ones.
+
+        That is one whose log is another: what the one before had held, and not sent, nobody can count.
+        """
+        book, surface = self.streams.get(frame.stream), SURFACES.get(frame.stream.surface)
+        if book is None or surface is None or surface.kernel_numbers:
+            return frame
+        if frame.run in book.runs:
+            return _moved(frame, book.bases.get(frame.run, 0))
+        start = _start(frame)
+        if start + book.base >= book.next or frame.realtime_ns <= book.cut_ns:
+            return _moved(frame, book.base)
+        book.base = book.next - start
+        reset = Loss(LossKind.RESET, book.next, None, "numbered-anew", _FOUND_BY)
+        moved = _moved(frame, book.base)
+        return replace(moved, losses=[reset, *moved.losses])
+
     def offer(self, frame: Frame, arrival_ns: int = 0) -> Decision:
         """Enter `frame`, which the log got at `arrival_ns`, and say what of it is new."""
         book = self.streams.get(frame.stream)
         if book is None:
             book = self._open(frame, arrival_ns)
         self.changed.add(frame.stream)
-        book.seen_ns = max(book.seen_ns, arrival_ns)
+        book.seen_ns, book.cut_ns = max(book.seen_ns, arrival_ns), max(book.cut_ns, frame.realtime_ns)
         book.frames += 1
         if frame.number <= book.runs.get(frame.run, -1):
             book.duplicate_frames += 1
@@ -150,18 +174,21 @@ class Books:
 
     # A stream's first frame opens the book where its own losses say that the numbering began for us.
     def _open(self, frame: Frame, arrival_ns: int) -> StreamBook:
-        starts = [loss.first_position for loss in frame.losses if _missing(loss)]
-        first = min([frame.first, *starts])
+        first = _start(frame)
         seen = (self.retentions, self.unreadable)
         book = StreamBook(first, first, retention_seen=seen[0], unreadable_seen=seen[1], opened_ns=arrival_ns)
         self.streams[frame.stream] = book
         return book
 
     def _remember_run(self, book: StreamBook, frame: Frame) -> None:
+        if frame.run not in book.runs and book.base:
+            book.bases[frame.run] = book.base
         book.runs.pop(frame.run, None)
         book.runs[frame.run] = frame.number
         while len(book.runs) > _RUNS_MAX:
-            del book.runs[next(iter(book.runs))]
+            oldest = next(iter(book.runs))
+            del book.runs[oldest]
+            book.bases.pop(oldest, None)
 
     # Only what lies in [book.next, frame.first) is missing; each position of it is counted once.
     def _losses_before(self, book: StreamBook, frame: Frame) -> list[Loss]:
@@ -192,6 +219,18 @@ def forgotten_rows(partition: dict[str, int]) -> Counter[str]:
     """Return the rows of streams without a book, by surface, as `Books.partition_json` says."""
     found = {name.removeprefix(_FORGOTTEN): rows for name, rows in partition.items() if name.startswith(_FORGOTTEN)}
     return Counter(found)
+
+
+# The first position that a frame speaks of.
+def _start(frame: Frame) -> int:
+    return min([frame.first, *(loss.first_position for loss in frame.losses if _missing(loss))])
+
+
+def _moved(frame: Frame, base: int) -> Frame:
+    if not base:
+        return frame
+    losses = [loss._replace(first_position=loss.first_position + base) for loss in frame.losses]
+    return replace(frame, first=frame.first + base, next=frame.next + base, losses=losses)
 
 
 # Whether positions are missing, and how many: other units count what never had a position.

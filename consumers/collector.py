@@ -206,7 +206,7 @@ class PartitionCollector:
     def _add(self, message: Message) -> None:
         self._rows += 1
         try:
-            frame = self._known(decode(message.value))
+            frame = self._books.placed(self._known(decode(message.value)))
         except BadInputError as e:
             self._books.unreadable += 1
             self._bury(message, e, None, None, message.value)

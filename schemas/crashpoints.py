@@ -35,6 +35,7 @@ CRASH_POINTS: Final = {
         "compact:file",
         "compact:files",
         "compact:manifest",
+        "retire:manifest",
         "expire:deleted",
         "alert:read",
         "alert:queued",

@@ -21,7 +21,8 @@ class Surface(NamedTuple):
 
     `encoding` and `encoding_version` name the body's format on the wire; `position_unit` is what a stream position
     counts; `clock` is the domain of its native timestamps; `part_of` names what it comes with where it cannot be
-    asked for: another surface, or a verb of the agent's.
+    asked for: another surface, or a verb of the agent's. Positions are the kernel's own numbers where `kernel_numbers`
+    says so, else the producer's, which begin anew with a log of its own.
     """
 
     name: str
@@ -32,12 +33,15 @@ class Surface(NamedTuple):
     position_unit: str
     summary: str
     part_of: str | None = None
+    kernel_numbers: bool = False
 
 
 SURFACES: Final = {
     row.name: row
     for row in [
-        Surface("kmsg", TOPIC_LOG, "kmsg", 1, "printk", "record", "the kernel log, from /dev/kmsg"),
+        Surface(
+            "kmsg", TOPIC_LOG, "kmsg", 1, "printk", "record", "the kernel log, from /dev/kmsg", kernel_numbers=True
+        ),
         Surface("ftrace", TOPIC_TRACE, "ftrace", 1, "mono", "page", "trace events, as pages of the kernel's rings"),
         Surface("bpf", TOPIC_TRACE, "bpf", 1, "mono", "record", "records of BPF programs, from their ring buffers"),
         Surface("clocks", TOPIC_STATE, "clocks", 1, "boot", "record", "the machine's clocks, read together"),

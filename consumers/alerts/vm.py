@@ -72,6 +72,7 @@ class Vm:
         self._stopped_ns = stopped_ns
         self._boots: list[str] = []  # of its host, the newest last
         self._next = self._now_ns = 0
+        self._run, self._cut_ns, self._base = "", 0, 0  # of the newest frame; what is added to its positions
         self._stop: _Stop | None = None
         self._shut = False  # it was shut down: that it stops then is no news
         self._panicked = False  # since it last began to run
@@ -102,11 +103,12 @@ class Vm:
         if frame.stream.boot_id in self._boots[:-1]:
             return []  # late, of a boot that is over
         changed = self._begin(frame.stream.boot_id)
-        for place, record in enumerate(records, frame.first):
+        self._place(frame)
+        for place, record in enumerate(records, frame.first + self._base):
             if place >= self._next:
                 self._now_ns = max(self._now_ns, record.ts_ns)
                 changed += self._take(place, record)
-        self._next = max(self._next, frame.next)
+        self._next = max(self._next, frame.next + self._base)
         if beat is not None:
             self._now_ns = max(self._now_ns, beat.boottime_ns)
         return _distinct([*changed, *self._tick()])
@@ -125,13 +127,15 @@ class Vm:
         held = [{"incident": codec.to_dict(each.incident), "ended_ns": each.ended_ns} for each in self._held]
         flags = {"shut": self._shut, "panicked": self._panicked, "off": self._off}
         stop = None if self._stop is None else dataclasses.asdict(self._stop)
-        return {"boots": self._boots, "next": self._next, "now_ns": self._now_ns, "stop": stop, "held": held} | flags
+        numbers = {"next": self._next, "run": self._run, "cut_ns": self._cut_ns, "base": self._base}
+        return {"boots": self._boots, "now_ns": self._now_ns, "stop": stop, "held": held} | numbers | flags
 
     @classmethod
     def restore(cls, who: Who, stopped_ns: int, value: dict[str, Any]) -> "Vm":
         """Return the VM that gave `value`."""
         made = cls(who, stopped_ns)
         made._boots, made._next, made._now_ns = list(value["boots"]), value["next"], value["now_ns"]
+        made._run, made._cut_ns, made._base = value.get("run", ""), value.get("cut_ns", 0), value.get("base", 0)
         made._shut, made._panicked, made._off = value["shut"], value["panicked"], value["off"]
         stop = value["stop"]
         if stop is not None:
@@ -139,13 +143,19 @@ class Vm:
         made._held = [_Held(codec.from_dict(each["incident"]), each["ended_ns"]) for each in value["held"]]
         return made
 
+    # As the collector does it (`Books.placed`): an agent with another log numbers from 0 again, behind what is known.
+    def _place(self, frame: Frame) -> None:
+        if frame.run != self._run and frame.realtime_ns > self._cut_ns and frame.first + self._base < self._next:
+            self._base = self._next - frame.first
+        self._run, self._cut_ns = frame.run, max(self._cut_ns, frame.realtime_ns)
+
     # A boot of the host that nobody has seen: its VMs went with the one before.
     def _begin(self, boot_id: str) -> list[Incident]:
         if self._boots and self._boots[-1] == boot_id:
             return []
         changed = self._end_all("reboot")
         self._boots = [*self._boots, boot_id][-_BOOTS_MAX:]
-        self._next = self._now_ns = 0
+        self._next = self._now_ns = self._base = 0
         self._stop, self._held = None, []
         self._shut = self._panicked = self._off = False
         return changed

@@ -1,5 +1,8 @@
 """The books close whatever happens to the frames of a stream on the way."""
 
+import json
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -159,3 +162,79 @@ def test_a_book_of_an_earlier_version_stays():
     again.offer(frame(0, 4, 0, stream=STREAM._replace(boot_id="c")), 9 * DAY_NS)
     again.forget(9 * DAY_NS)
     assert STREAM in again.streams
+
+
+PAGES = Stream("m", "b", "guest-kernel", "ftrace", "set/cpu0", "mono")
+
+
+def pages(first, next_, number, *, run, at_ns, losses=(), stream=PAGES):
+    made = frame(first, next_, number, losses, run=run, stream=stream)
+    return replace(made, realtime_ns=at_ns)
+
+
+def enter(books, given):
+    placed = books.placed(given)
+    return placed, books.offer(placed)
+
+
+def test_a_producer_that_numbers_anew_goes_on_behind_what_is_known():
+    books = Books()
+    enter(books, pages(0, 10, 0, run="a", at_ns=1))
+    placed, decision = enter(books, pages(0, 4, 0, run="b", at_ns=2))
+    assert (placed.first, placed.next) == (10, 14)
+    assert decision == (10, False, [Loss("reset", 10, None, "numbered-anew", "collector")])
+    own = Loss("drop", 4, 2, "agent-died", "agent")
+    placed, decision = enter(books, pages(6, 7, 1, run="b", at_ns=3, losses=[own]))
+    assert (placed.first, decision.losses) == (16, [own._replace(first_position=14)])
+    # So does its next run, whose numbers follow, and what its own log lost in between is told at its place.
+    placed, decision = enter(books, pages(9, 12, 2, run="c", at_ns=4))
+    assert (placed.first, decision.losses) == (19, [Loss("gap", 17, 2, "unexplained", "collector")])
+    book = books.streams[PAGES]
+    assert (book.first, book.next, book.unknown_losses) == (0, 22, 1)
+
+
+def test_what_is_sent_again_is_known_in_both_numberings():
+    books = Books()
+    enter(books, pages(0, 10, 0, run="a", at_ns=1))
+    enter(books, pages(0, 4, 0, run="b", at_ns=2))
+    for again in (pages(0, 10, 0, run="a", at_ns=1), pages(0, 4, 0, run="b", at_ns=2)):
+        _, decision = enter(books, again)
+        assert decision.duplicate
+        assert decision.losses == []
+    assert books.streams[PAGES].next == 14
+
+
+def test_a_frame_of_a_run_that_is_long_over_does_not_number_anew():
+    books = Books()
+    for i in range(6):
+        enter(books, pages(i, i + 1, i, run=f"run {i}", at_ns=10 + i))
+    placed, decision = enter(books, pages(0, 1, 0, run="run 0", at_ns=10))
+    assert (placed.first, decision.duplicate) == (0, True)
+
+
+def test_losses_in_front_of_the_first_frame_lie_behind_what_is_known():
+    books = Books()
+    enter(books, pages(0, 10, 0, run="a", at_ns=1))
+    full = Loss("drop", 0, 5, "spool-full", "shipper")
+    placed, decision = enter(books, pages(5, 6, 3, run="b", at_ns=2, losses=[full]))
+    assert placed.first == 15
+    assert full._replace(first_position=10) in decision.losses
+    assert books.streams[PAGES].lost == {"drop": 5}
+
+
+def test_the_kernels_own_numbers_never_begin_anew():
+    books = Books()
+    enter(books, pages(0, 10, 0, run="a", at_ns=1, stream=STREAM))
+    again = pages(4, 12, 0, run="b", at_ns=2, stream=STREAM)
+    placed, decision = enter(books, again)
+    assert placed is again
+    assert decision.store_from == 10
+
+
+def test_where_a_numbering_began_is_remembered():
+    books = Books()
+    enter(books, pages(0, 10, 0, run="a", at_ns=1))
+    enter(books, pages(0, 4, 0, run="b", at_ns=2))
+    again = Books.from_json({PAGES: json.loads(json.dumps(books.take_changed()[PAGES]))}, {})
+    placed, decision = enter(again, pages(4, 5, 1, run="b", at_ns=3))
+    assert (placed.first, decision.losses) == (14, [])

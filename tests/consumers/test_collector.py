@@ -344,6 +344,28 @@ def test_pages_that_come_again_are_duplicates(lake, restarted):
 
 
 @pytest.mark.parametrize("restarted", [False, True], ids=["buffered", "in the lake"])
+def test_pages_of_an_agent_whose_spool_was_deleted_are_stored_behind_those_it_had_sent(lake, restarted):
+    def cut(frame, at_ns):
+        return dataclasses.replace(frame, realtime_ns=at_ns)
+
+    first = _pages.encoded(cut(described(), 1), cut(paged(0, [page(1), page(2)]), 2))
+    anew = (described(run="new"), paged(0, [page(3)], 0, run="new"), paged(1, [page(4)], 1, run="new"))
+    second = _pages.encoded(*(cut(each, 3 + i) for i, each in enumerate(anew)))
+    if restarted:
+        lake.collect(*first)
+        report = lake.collect(*second, collector=lake.new_collector())
+    else:
+        report = lake.collect(*first, *second)
+    assert lake.query("select value, page from trace_tick order by page") == [(1, 0), (2, 1), (3, 2), (4, 3)]
+    assert lake.query("select instance, kind, first_position, count, reason from losses order by 1") == [
+        ("set", "reset", 1, None, "numbered-anew"),
+        ("set/cpu0", "reset", 2, None, "numbered-anew"),
+    ]
+    assert lake.query("select count(*) from dead_letters") == [(0,)]
+    assert (book(report, CPU).stored, book(report, CPU).unknown_losses) == (4, 1)
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["buffered", "in the lake"])
 @pytest.mark.parametrize(
     "other",
     [page(9), page(2, 9), page(), _pages.FORM.page(_pages.T, _pages.tick(2), _pages.tock(b"more"))],

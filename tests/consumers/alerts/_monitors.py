@@ -21,6 +21,11 @@ class Monitor:
         self.position = self.number = 0
         self.at_ns = self.beaten_ns = 500 * S
         self.start_ns = time.time_ns() - self.at_ns
+        self.run = "run"
+
+    def anew(self):
+        """Go on as an agent that has another log: another run, and numbers from 0 again."""
+        self.run, self.position, self.number = "another run", 0, 0
 
     def event(self, name, after_s=0.1, **data):
         fields = {"vm": self.stream.instance, "event": name, "data": json.dumps(data) if data else None}
@@ -47,6 +52,6 @@ class Monitor:
     def _frame(self, count, encoding, version, body):
         self.number += 1
         first, self.position = self.position, self.position + count
-        where = (self.stream, "run", self.number, first, first + count, count, encoding, version, body)
+        where = (self.stream, self.run, self.number, first, first + count, count, encoding, version, body)
         times = [self.at_ns] * 2 if count else [0, 0]
         return encode(Frame(*where, [], *times, self.start_ns + self.at_ns))

@@ -173,3 +173,15 @@ def test_a_frame_that_is_none_is_an_error_and_changes_nothing(watched, monitor):
         with pytest.raises(BadInputError):
             watched.vm.feed(frame)
     assert watched.vm.state() == before
+
+
+def test_a_panic_is_told_though_the_agent_numbers_from_0_again(watched, monitor):
+    watched.feed(*(monitor.status("running") for _ in range(5)))
+    monitor.anew()
+    before = monitor.beats(), monitor.status("running")
+    assert watched.feed(*before) == []
+    (panic,) = watched.feed(monitor.event("GUEST_PANICKED"))
+    assert panic.root.lines[0].place == 6
+    # What is sent again is known.
+    assert watched.feed(*before) == []
+    assert watched.said == [(Kind.PANIC, State.OPEN, "")]
