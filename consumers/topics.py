@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, NewTopic
 from kafka.errors import KafkaError, TopicAlreadyExistsError
@@ -54,6 +54,28 @@ def verify_topics(config: KafkaConfig, names: Sequence[str] = TOPICS) -> None:
             if name not in existing:
                 raise topic_settings.absent(name)
             topic_settings.check(name, _settings(client, name))
+
+
+class Shape(NamedTuple):
+    """How many partitions a topic has, and the fewest replicas that one of them has."""
+
+    partitions: int
+    replicas: int
+
+
+def shapes(config: KafkaConfig, names: Sequence[str] = TOPICS) -> dict[str, Shape]:
+    """Return the shape of each of these topics, all of which must be there.
+
+    Raises:
+        UnavailableError: the broker does not answer or refuses.
+    """
+    with admin(config) as client:
+        return {
+            each["name"]: Shape(
+                len(each["partitions"]), min((len(one["replica_nodes"]) for one in each["partitions"]), default=0)
+            )
+            for each in client.describe_topics(list(names))
+        }
 
 
 def _settings(client: KafkaAdminClient, name: str) -> dict[str, str]:

@@ -1,15 +1,17 @@
 """Create Kafka's topics with the settings that exactness needs, or verify them: no compaction, large messages.
 
-A topic that is there is never changed: `verify` names the setting that is wrong.
+A topic that is there is never changed: `verify` names the setting that is wrong, and both say its partitions.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from consumers.commands.sources import kafka_config, read_config
-from consumers.topics import create_topics, verify_topics
+from consumers.topics import create_topics, shapes, verify_topics
 from schemas.command_line import positive_int
 from schemas.errors import UsageError
+from schemas.kafka_config import KafkaConfig
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
@@ -36,8 +38,20 @@ def run(args: argparse.Namespace) -> int:
     if kafka is None:
         raise UsageError("which broker? give --kafka HOST:PORT or [kafka] bootstrap in the config file")
     if args.action == "create":
-        for name in create_topics(kafka, partitions=args.partitions, replication=args.replication):
-            print(f"created {name}")
-    verify_topics(kafka)
+        _show(kafka, create_topics(kafka, partitions=args.partitions, replication=args.replication))
+        verify_topics(kafka)
+    else:
+        verify_topics(kafka)
+        _show(kafka, [])
     print("every topic is as it must be")
     return 0
+
+
+def _show(kafka: KafkaConfig, created: Sequence[str]) -> None:
+    for name, shape in shapes(kafka).items():
+        what = "created" if name in created else "is there"
+        print(f"{name} {what}: {_count(shape.partitions, 'partition')}, {_count(shape.replicas, 'replica')}")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")

@@ -15,8 +15,12 @@ def test_they_are_created_once_and_verified(run, broker_factory):
     assert "topic hypocenter.log does not exist: run `hypocenter topics create" in missing.err
     done = run("topics", "create", "--kafka", address, "--partitions", 3)
     assert done.code == 0
-    assert done.lines == [*(f"created {name}" for name in TOPICS), "every topic is as it must be"]
-    assert run("topics", "create", "--kafka", address).lines == ["every topic is as it must be"]
+    good = "every topic is as it must be"
+    assert done.lines == [*(f"{name} created: 3 partitions, 1 replica" for name in TOPICS), good]
+    # They are never changed, so it must be seen what they have.
+    there = [*(f"{name} is there: 3 partitions, 1 replica" for name in TOPICS), good]
+    assert run("topics", "create", "--kafka", address).lines == there
+    assert run("topics", "verify", "--kafka", address).lines == there
     with admin(KafkaConfig(address)) as client:
         partitions = {each["name"]: len(each["partitions"]) for each in client.describe_topics(list(TOPICS))}
     assert partitions == dict.fromkeys(TOPICS, 3)
