@@ -40,7 +40,7 @@ def print_rows(
         for row in rows:
             out.write(json.dumps(dict(zip(names, map(_plain, row), strict=True)), ensure_ascii=False) + "\n")
     elif form == "csv":
-        writer = csv.writer(out)
+        writer = csv.writer(out, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows([_flat(value) for value in row] for row in rows)
     else:

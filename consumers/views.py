@@ -1,7 +1,8 @@
 """DuckDB over a snapshot of the lake: one view per table, over exactly the files that commits name."""
 
+import contextlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import duckdb
@@ -11,7 +12,7 @@ from consumers.lake.chain import FileEntry
 from consumers.lake.snapshot import Snapshot, snapshot
 from consumers.lake.storage import Storage
 from consumers.lake.unify import Source, read_sql, union_sql
-from schemas.errors import UsageError
+from schemas.errors import StorageError, UsageError
 
 # Nothing is fetched from anywhere.
 _CONFIG: Final = {"allow_community_extensions": "false", "autoinstall_known_extensions": "false"}
@@ -20,8 +21,9 @@ _BY_TIME: Final = "_by_time"
 _WORD: Final = re.compile(r"\w+")
 #: What asks for the tables themselves.
 _CATALOG: Final = re.compile(
-    r"\b(show|information_schema|pg_catalog|sqlite_master|duckdb_\w+|pragma\w*)\b", re.IGNORECASE
+    r"\b(show|information_schema|pg_\w+|sqlite_\w+|duckdb_\w+|pragma\w*)\b|^\s*describe\s*;?\s*$", re.IGNORECASE
 )
+_ROWS_AT_ONCE: Final = 10_000
 _GROWN: Final = re.compile(r"Table with name (bpf|trace)_\w+ does not exist", re.IGNORECASE)
 _READING: Final = (
     duckdb.StatementType.SELECT,
@@ -40,6 +42,15 @@ def connect(storage: Storage, taken: Snapshot | None = None, sql: str | None = N
     """
     taken = taken or snapshot(storage)
     connection = duckdb.connect(config=_CONFIG)
+    try:
+        _fill(connection, storage, taken, sql)
+    except (duckdb.IOException, duckdb.InvalidInputException) as e:
+        connection.close()
+        raise _unreadable(e) from None
+    return connection
+
+
+def _fill(connection: duckdb.DuckDBPyConnection, storage: Storage, taken: Snapshot, sql: str | None) -> None:
     # Wherever the reader sits.
     connection.execute("set TimeZone = 'UTC'")
     always = {spec.name: spec.schema for spec in registry.tables()}
@@ -58,33 +69,48 @@ def connect(storage: Storage, taken: Snapshot | None = None, sql: str | None = N
             connection.register("_empty", always[name].empty_table())
             connection.execute(f"create table {name} as from _empty")
             connection.unregister("_empty")
-    return connection
 
 
 def run_query(storage: Storage, sql: str) -> tuple[Sequence[str], list[tuple[Any, ...]]]:
-    """Return the column names and rows that `sql`, one statement, gives.
+    """Return the column names and rows that `sql`, one statement, gives; raises as `answering`."""
+    with answering(storage, sql) as (columns, rows):
+        return columns, list(rows)
+
+
+@contextlib.contextmanager
+def answering(storage: Storage, sql: str) -> Iterator[tuple[Sequence[str], Iterator[tuple[Any, ...]]]]:
+    """Give the column names that `sql`, one statement, gives, and its rows, which are made as they are taken.
 
     Raises:
         UsageError: it is no statement that reads, or DuckDB refuses it; the message has DuckDB's own words.
+        StorageError: a file of the lake cannot be read.
     """
-    try:
-        _check(sql)
-        taken = snapshot(storage)
+    taken = Snapshot()
+    with contextlib.ExitStack() as open_:
         try:
-            return _answer(connect(storage, taken, sql), sql)
-        except duckdb.CatalogException:
-            # A name that is written in another way, or wrong: then what is like it is to be seen.
-            return _answer(connect(storage, taken), sql)
-    except duckdb.Error as e:
-        raise UsageError(_readable(str(e))) from None
+            _check(sql)
+            taken = snapshot(storage)
+            connection = open_.enter_context(contextlib.closing(connect(storage, taken, sql)))
+            try:
+                result = connection.execute(sql)
+            except duckdb.CatalogException:
+                # A name that is written in another way, or wrong: then what is like it is to be seen.
+                connection = open_.enter_context(contextlib.closing(connect(storage, taken)))
+                result = connection.execute(sql)
+            yield [item[0] for item in result.description or []], _rows(result)
+        except duckdb.Error as e:
+            if any(storage.local_path(each.key) in str(e) for files in taken.files.values() for each in files):
+                raise _unreadable(e) from None
+            raise UsageError(_readable(str(e))) from None
 
 
-def _answer(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Sequence[str], list[tuple[Any, ...]]]:
-    try:
-        result = connection.execute(sql)
-        return [item[0] for item in result.description or []], result.fetchall()
-    finally:
-        connection.close()
+def _rows(result: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
+    while some := result.fetchmany(_ROWS_AT_ONCE):
+        yield from some
+
+
+def _unreadable(error: duckdb.Error) -> StorageError:
+    return StorageError(f"the lake cannot be read: {str(error).splitlines()[0]}; `hypocenter audit` says what is wrong")
 
 
 # To make a view costs milliseconds, and a kernel can have a thousand kinds of events.

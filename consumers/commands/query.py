@@ -10,7 +10,7 @@ import argparse
 from consumers import render
 from consumers.cli import add_format, add_lake
 from consumers.lake.layout import open_lake
-from consumers.views import run_query
+from consumers.views import answering
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
@@ -22,6 +22,6 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the answer."""
-    columns, rows = run_query(open_lake(args.lake, create=False), args.sql)
-    render.print_rows(columns, rows, args.format)
+    with answering(open_lake(args.lake, create=False), args.sql) as (columns, rows):
+        render.print_rows(columns, rows, args.format)
     return 0

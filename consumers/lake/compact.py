@@ -121,6 +121,8 @@ def expire(storage: Storage, now_ns: int, grace_ms: int = 3_600_000) -> ExpireRe
     Raises:
         StorageError: the disk refuses.
     """
+    # Listed first: what comes after it may be named by what comes after the snapshot, however long both take.
+    data, scratch = list(storage.list(layout.DATA)), list(storage.list("tmp/"))
     taken, report = snapshot(storage), ExpireReport()
     # Where nothing was ever committed nothing says what of it is garbage: it may be what is left of a lake.
     if not taken.number and not taken.chains:
@@ -128,7 +130,7 @@ def expire(storage: Storage, now_ns: int, grace_ms: int = 3_600_000) -> ExpireRe
     before_ns = now_ns - grace_ms * _NS_PER_MS
     live = {entry.key for entries in taken.files.values() for entry in entries}
     replaced = dict(taken.manifest.get("replaced", []))
-    for key in list(storage.list(layout.DATA)):
+    for key in data:
         if key in live or _since_ns(storage, key, replaced) > before_ns:
             continue
         storage.delete(key)
@@ -139,7 +141,7 @@ def expire(storage: Storage, now_ns: int, grace_ms: int = 3_600_000) -> ExpireRe
             report.orphans += 1
     manifests = list(storage.list(layout.MANIFESTS))[:-1]
     report.manifests = _delete_old(storage, manifests, before_ns)
-    report.scratch = _delete_old(storage, list(storage.list("tmp/")), before_ns)
+    report.scratch = _delete_old(storage, scratch, before_ns)
     for folder, frontier in taken.manifest.get("frontiers", {}).items():
         _expire_chain(storage, folder, frontier, before_ns, report)
     return report

@@ -32,7 +32,9 @@ def open_lake(path: Path, *, create: bool) -> LocalStorage:
     """
     storage = LocalStorage(path)
     if not (path / LAKE).exists():
-        if path.exists() and (not path.is_dir() or any(item.name != "tmp" for item in path.iterdir())):
+        filled = path.exists() and (not path.is_dir() or any(item.name != "tmp" for item in path.iterdir()))
+        # Looked at again: somebody may have made it meanwhile.
+        if filled and not (path / LAKE).exists():
             raise UsageError(f"{path} is not a lake: it is not empty and has no {LAKE}")
         if not create:
             raise UsageError(f"{path} is not a lake: it has no {LAKE}")
@@ -74,6 +76,11 @@ def checkpoint_key(folder: str, end: int) -> str:
 def manifest_key(number: int) -> str:
     """Return the key of manifest `number`."""
     return f"{MANIFESTS}{number:012d}.json"
+
+
+def manifest_number(key: str) -> int:
+    """Return the number of the manifest `key`."""
+    return int(key.removeprefix(MANIFESTS).removesuffix(".json"))
 
 
 def hour_dir(table: str, hour: int) -> str:

@@ -14,6 +14,7 @@ from consumers.lake.storage import Storage
 from schemas.errors import StorageError
 
 _VERSION: Final = 1
+_TRIES: Final = 10
 # What `expire` has deleted since would be carried on for ever; a day is longer than any reader.
 _REPLACED_NS: Final = 24 * layout.HOUR_NS
 
@@ -39,6 +40,25 @@ def snapshot(storage: Storage) -> Snapshot:
     Raises:
         StorageError: the disk refuses, or an object is damaged.
     """
+    for _ in range(_TRIES):
+        taken = _taken(storage)
+        # Commits go only under a newer manifest: whoever has an older one may take the first that is gone for the end.
+        if manifest_number(storage) == taken.number:
+            return taken
+    raise StorageError(f"{layout.MANIFESTS}: a new one each time that the lake was read, {_TRIES} times; try again")
+
+
+def manifest_number(storage: Storage) -> int:
+    """Return the number of the newest manifest, 0 where there is none.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    keys = list(storage.list(layout.MANIFESTS))
+    return layout.manifest_number(keys[-1]) if keys else 0
+
+
+def _taken(storage: Storage) -> Snapshot:
     taken = Snapshot(manifest=newest_manifest(storage))
     if taken.manifest:
         taken.number = taken.manifest["n"]
@@ -58,8 +78,9 @@ def newest_manifest(storage: Storage) -> dict[str, Any]:
     Raises:
         StorageError: the disk refuses, or it is damaged.
     """
-    keys = list(storage.list(layout.MANIFESTS))
-    return parse(keys[-1], _read(storage, keys[-1])) if keys else {}
+    number = manifest_number(storage)
+    key = layout.manifest_key(number)
+    return parse(key, _read(storage, key)) if number else {}
 
 
 def next_manifest(taken: Snapshot, added: list[FileEntry], gone: Iterable[FileEntry], now_ns: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import os
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -80,6 +80,14 @@ def _raise_unless_gone(error: OSError) -> None:
         raise error
 
 
+# A walk passes over them, while a path leads through them: what lies behind would be there, and then again not.
+def _refuse_links(folder: str, names: Iterable[str]) -> None:
+    for name in names:
+        path = Path(folder) / name
+        if path.is_symlink():
+            raise StorageError(f"{path}: a symbolic link to a folder; those of a lake must be its own")
+
+
 def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -130,11 +138,10 @@ class LocalStorage:
         """See `Storage`."""
         base = self.root / prefix
         with _refusals(base):
-            found = [
-                os.path.relpath(os.path.join(folder, name), self.root)  # noqa: PTH118
-                for folder, _, names in os.walk(base, onerror=_raise_unless_gone)
-                for name in names
-            ]
+            found = []
+            for folder, folders, names in os.walk(base, onerror=_raise_unless_gone):
+                _refuse_links(folder, folders)
+                found += [os.path.relpath(os.path.join(folder, name), self.root) for name in names]  # noqa: PTH118
         yield from sorted(found)
 
     def read(self, key: str) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from consumers import render
+from consumers import render, views
 from consumers.decode import registry
 from consumers.lake.layout import open_lake
 from consumers.lake.tables import TABLES
@@ -202,3 +202,21 @@ def test_only_what_commits_name_is_seen(lake):
         assert run_query(lake, "select count(*) from kmsg")[1] == before
     finally:
         orphan.unlink()
+
+
+def test_rows_are_made_as_they_are_taken(monkeypatch):
+    class Result:
+        left, asked = 5, 0
+
+        def fetchmany(self, count):
+            self.asked += 1
+            given = min(count, self.left)
+            self.left -= given
+            return [(self.left,)] * given
+
+    monkeypatch.setattr(views, "_ROWS_AT_ONCE", 2)
+    result = Result()
+    rows = views._rows(result)
+    next(rows)
+    assert result.asked == 1
+    assert len(list(rows)) == 4

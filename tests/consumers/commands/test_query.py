@@ -3,6 +3,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.consumers import _sample
 
 
@@ -18,7 +20,7 @@ def test_every_form_gives_the_same_rows(run, sample_lake):
         "seq": 183,
         "device": "+acpi:PNP0A08:00",
     }
-    assert run("query", "--lake", sample_lake, sql, "--format", "csv").out == "seq,device\r\n183,+acpi:PNP0A08:00\r\n"
+    assert run("query", "--lake", sample_lake, sql, "--format", "csv").out == "seq,device\n183,+acpi:PNP0A08:00\n"
 
 
 def test_every_column_of_every_table_is_valid_json(run, sample_lake):
@@ -77,3 +79,26 @@ def test_rows_are_utf_8_whatever_the_locale(sample_lake):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONIOENCODING": "ascii"}
     out = subprocess.run(command, capture_output=True, env=environment, check=True).stdout
     assert json.loads(out.decode("utf-8")) == {"t": "ü→"}
+
+
+@pytest.mark.parametrize("verb", [("query", "select count(*) from kmsg"), ("losses",), ("status",), ("clocks",)])
+def test_a_file_that_is_gone_is_the_disk_and_not_the_caller(run, tmp_path, verb):
+    _sample.build(tmp_path / "lake")
+    wanted = {"query": "kmsg", "losses": "losses", "status": "coverage", "clocks": "coverage"}[verb[0]]
+    for file in (tmp_path / "lake" / "data" / wanted).rglob("*.parquet"):
+        file.unlink()
+    done = run(verb[0], "--lake", tmp_path / "lake", *verb[1:])
+    assert done.code == 74
+    assert "the lake cannot be read" in done.err
+    assert "`hypocenter audit` says what is wrong" in done.err
+
+
+def test_a_file_of_the_callers_that_is_not_there_is_the_caller(run, sample_lake, tmp_path):
+    done = run("query", "--lake", sample_lake, f"select * from read_csv('{tmp_path}/none.csv')")
+    assert done.code == 2
+
+
+@pytest.mark.parametrize("sql", ["describe", "show tables", "select relname from pg_class", "from sqlite_master"])
+def test_whoever_asks_for_the_tables_gets_all(run, sample_lake, sql):
+    assert "kmsg" in run("query", "--lake", sample_lake, sql).out
+    assert "procfs_disk" in run("query", "--lake", sample_lake, sql).out

@@ -15,6 +15,7 @@ from consumers.lake.audit import audit
 from consumers.lake.compact import compact, expire
 from consumers.lake.layout import HOUR_NS, open_lake
 from consumers.lake.snapshot import snapshot
+from consumers.lake.storage import MemoryStorage
 from consumers.lake.writer import CommitWriter
 from schemas.errors import DamagedError, StorageError
 from tests.consumers.lake._lakes import ARRIVAL_NS, batch, chain
@@ -189,3 +190,78 @@ def test_a_merged_file_that_is_gone_is_not_named(storage, monkeypatch):
     with pytest.raises(StorageError, match="vanished before its manifest was written"):
         compact(storage, LATER_NS)
     assert audit(storage, deep=True).rows == {"kmsg": 2}
+
+
+class Overtaken(MemoryStorage):
+    """Whoever reads it is overtaken between the newest manifest and the commits that follow."""
+
+    def __init__(self, meanwhile):
+        super().__init__()
+        self.meanwhile = meanwhile
+        self.armed = False
+
+    def list(self, prefix):
+        if prefix == layout.COMMITS and self.armed:
+            self.armed = False
+            self.meanwhile(self)
+        return super().list(prefix)
+
+
+@pytest.fixture
+def overtaken():
+    """Return a lake that another housekeeper compacts and expires while its next snapshot is taken."""
+
+    def meanwhile(storage):
+        compact(storage, LATER_NS)
+        storage.now_ns = LATER_NS + 10**14
+        expire(storage, LATER_NS + 10**14, grace_ms=0)
+
+    made = Overtaken(meanwhile)
+    owner = chain(made)
+    for i in range(300):
+        assert CommitWriter(made).commit(owner, batch(i, i + 1))
+    compact(made, LATER_NS)
+    for i in range(300, 900):
+        assert CommitWriter(made).commit(owner, batch(i, i + 1, ARRIVAL_NS + HOUR_NS))
+    yield made
+    made.close()
+
+
+def test_a_snapshot_that_is_overtaken_is_taken_anew(overtaken):
+    overtaken.armed = True
+    taken = snapshot(overtaken)
+    assert not overtaken.armed
+    assert sum(entry.rows for entry in taken.files["kmsg"]) == 900
+
+
+def test_whoever_is_overtaken_while_it_expires_deletes_nothing_that_is_named(overtaken):
+    overtaken.armed = True
+    assert expire(overtaken, LATER_NS + 10**14, grace_ms=0).orphans == 0
+    report = audit(overtaken, deep=True)
+    assert report.closes, report.problems
+    assert report.rows == {"kmsg": 900}
+
+
+def test_a_file_that_comes_after_the_listing_is_no_orphan_however_long_expiry_takes(memory, monkeypatch):
+    owner = chain(memory)
+    assert CommitWriter(memory).commit(owner, batch(0, 1))
+    real = module.snapshot
+
+    def slow(storage):
+        taken = real(storage)
+        assert CommitWriter(storage).commit(owner, batch(1, 2))
+        return taken
+
+    monkeypatch.setattr(module, "snapshot", slow)
+    assert expire(memory, LATER_NS + 10**14, grace_ms=0).orphans == 0
+    assert audit(memory, deep=True).rows == {"kmsg": 2}
+
+
+def test_manifests_that_never_rest_end_in_a_sentence(memory, monkeypatch):
+    assert CommitWriter(memory).commit(chain(memory), batch(0, 1))
+    numbers = iter(range(10**6))
+    monkeypatch.setattr("consumers.lake.snapshot.manifest_number", lambda _: next(numbers))
+    monkeypatch.setattr("consumers.lake.snapshot.newest_manifest", lambda _: {})
+    next(numbers)
+    with pytest.raises(StorageError, match="try again"):
+        snapshot(memory)

@@ -1,6 +1,7 @@
 import errno
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -90,3 +91,28 @@ def test_what_cannot_be_looked_at_is_not_missing(tmp_path):
     with pytest.raises(StorageError, match="Not a directory"):
         storage.exists("p/1/2")
     assert not storage.exists("p/2")
+
+
+@pytest.mark.parametrize("folder", ["commits/topic", "data/kmsg"])
+def test_a_folder_that_is_a_link_is_an_error_and_not_passed_over(tmp_path, folder):
+    storage = LocalStorage(tmp_path / "lake")
+    storage.replace(f"{folder}/one", b"1")
+    elsewhere = tmp_path / "elsewhere"
+    (tmp_path / "lake" / folder).rename(elsewhere)
+    (tmp_path / "lake" / folder).symlink_to(elsewhere)
+    with pytest.raises(StorageError, match=f"{folder}: a symbolic link to a folder"):
+        list(storage.list(folder.partition("/")[0] + "/"))
+
+
+def test_of_two_that_make_a_lake_at_once_both_have_it(tmp_path, monkeypatch):
+    path, real = tmp_path / "lake", Path.iterdir
+    path.mkdir()
+
+    def overtaken(self):
+        if self == path and not (path / "lake.json").exists():
+            monkeypatch.setattr(Path, "iterdir", real)
+            open_lake(path, create=True)
+        return real(self)
+
+    monkeypatch.setattr(Path, "iterdir", overtaken)
+    assert open_lake(path, create=True).read("lake.json") == (path / "lake.json").read_bytes()
