@@ -103,6 +103,7 @@ def _alert_config(args: argparse.Namespace, base: AlertConfig) -> AlertConfig:
         "metrics": args.metrics,
     }
     alert = dataclasses.replace(base, **{key: value for key, value in flags.items() if value is not None})
-    if args.until_end and alert.group:
+    if args.until_end and args.group:
         raise UsageError("--until-end reads a fixed list of partitions; leave out --group")
-    return alert
+    # One of the file is for who follows.
+    return dataclasses.replace(alert, group=None) if args.until_end else alert

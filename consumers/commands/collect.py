@@ -100,6 +100,7 @@ def _collect_config(args: argparse.Namespace, base: CollectConfig) -> CollectCon
     flags = {key: getattr(args, key) for key in _FLAGS}
     flags["partitions"] = tuple(args.partitions.split(",")) if args.partitions else None
     collect = dataclasses.replace(base, **{key: value for key, value in flags.items() if value is not None})
-    if args.until_end and collect.group:
+    if args.until_end and args.group:
         raise UsageError("--until-end reads a fixed list of partitions; leave out --group")
-    return collect
+    # One of the file is for who follows.
+    return dataclasses.replace(collect, group=None) if args.until_end else collect

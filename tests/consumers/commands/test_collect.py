@@ -39,6 +39,13 @@ def test_a_log_is_stored_to_its_end_and_a_second_run_adds_nothing(run, sample_lo
     assert run("audit", "--lake", lake, "--deep").code == 0
 
 
+def test_the_group_of_a_configuration_is_for_who_follows(run, sample_log, lake, tmp_path):
+    config = tmp_path / "hypocenter.toml"
+    config.write_text(f'[log]\ndir = "{sample_log}"\n[collect]\nlake = "{lake}"\ngroup = "g"\n')
+    assert run("collect", "--config", config, "--until-end").code == 0
+    assert rows(lake) == (680, 680)
+
+
 @pytest.fixture(scope="module")
 def long_log(tmp_path_factory):
     """A log of several times what one poll gives."""
