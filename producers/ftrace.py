@@ -7,11 +7,13 @@ Source: Documentation/trace/ftrace.rst, kernel/trace/ring_buffer.c.
 import contextlib
 import logging
 import math
+import sys
 import time
+from pathlib import Path
 from typing import Final
 
 from producers import ftrace_events, ftrace_instance, tracefs
-from producers.ftrace_formats import FormatsSource
+from producers.ftrace_formats import FormatsSource, packed
 from producers.ftrace_instance import Instance
 from producers.ftrace_ring import CpuRing
 from producers.ftrace_session import Session
@@ -19,7 +21,7 @@ from producers.journal import Journal
 from producers.registry import Opening
 from producers.source import Batch, Source
 from schemas import ftrace, limits
-from schemas.config import Config
+from schemas.config import Config, TraceSet
 from schemas.errors import UnavailableError, UsageError
 from schemas.loss import Loss, LossKind, LossUnit
 from schemas.stream import Stream
@@ -79,6 +81,8 @@ class CpuSource:
         while self._rings:
             ring = self._rings[0]
             got = ring.read(self._read)
+            if got and not ring.left_over and ring.clock() != ring.instance.clock:
+                self._end_of_clock(ring, got)
             self._read += got
             read_bytes += got * ring.instance.layout.page_bytes
             if ring.resized:
@@ -99,6 +103,20 @@ class CpuSource:
         if self._rings and not self._rings[0].left_over and now_s - self._looked_s >= _LOOK_S:
             self._looked_s = now_s
             self._note_changes(self._rings[0].stats())
+
+    # That empties the rings, and what comes then is of another stream: the next agent's, which finds them left over. Of
+    # the pages of this read nobody knows by which clock they are.
+    def _end_of_clock(self, ring: CpuRing, pages: int) -> None:
+        ring.forget(pages)
+        self.seal()
+        self._losses.append(Loss(LossKind.DROP, self._read, pages, "clock-changed", _FOUND_BY))
+        self._read += pages
+        self._lose_emptied()
+        name, now = ring.instance.path.name, ring.clock()
+        raise UnavailableError(
+            f"{name}: its clock is no longer {ring.instance.clock}, somebody set it to {now}, which emptied its rings; "
+            "start the agent again"
+        )
 
     # Once: what comes after it is to come to an end without it.
     def _end_resized(self, ring: CpuRing) -> None:
@@ -325,23 +343,36 @@ def check() -> str:
 
 
 def verify(config: Config) -> None:
-    """Verify that there are sets, and the events, filtered ones and clocks of all of them.
+    """Verify that there are sets, and the events, filters and clocks of all of them, and that they can be described.
+
+    Of a filter only the fields are looked at: the rest the kernel says when it gets it.
 
     Raises:
         UsageError: there are not.
         AccessError: tracefs is not there, or not for us.
     """
+    if not config.ftrace.sets:
+        raise _no_sets()
     found = tracefs.attach()
     try:
         known = ftrace_events.names(found.path / "events")
         clocks = (found.path / "trace_clock").read_text(encoding="ascii")
+        for each in config.ftrace.sets:
+            _verify_set(found.path / "events", each, known)
+            ftrace_instance.verify_clock(each.clock, clocks)
     finally:
         found.close()
-    if not config.ftrace.sets:
-        raise _no_sets()
-    for each in config.ftrace.sets:
-        ftrace_events.resolve_filters(each.filters, ftrace_events.resolve(each.events, known))
-        ftrace_instance.verify_clock(each.clock, clocks)
+
+
+def _verify_set(events: Path, wanted: TraceSet, known: list[str]) -> None:
+    chosen = ftrace_events.resolve(wanted.events, known)
+    texts = ftrace_events.read_formats(events, chosen)
+    for event, expression in ftrace_events.resolve_filters(wanted.filters, chosen).items():
+        hint = ftrace_events.field_hint(expression, ftrace_events.field_names(texts.get(event, "")))
+        if hint:
+            raise UsageError(f"ftrace set {wanted.name}: filter {event}={expression}{hint}")
+    header_page = (events / "header_page").read_text(encoding="utf-8", errors="replace")
+    packed(wanted.name, ftrace.Formats(header_page, wanted.clock, 0, sys.byteorder, 8, texts), len(chosen))
 
 
 def _no_sets() -> UsageError:

@@ -19,7 +19,10 @@ from schemas.errors import UsageError
 _KERNELS_OWN: Final = "ftrace"
 _OWN_MAX: Final = 64
 _FIELD: Final = re.compile(r"^\s*field:[^;]*?\b(\w+)(?:\[[^\]]*\])?;", re.MULTILINE)
-_WORD: Final = re.compile(r"\b[A-Za-z_]\w*(?=\s*(?:[=!<>&~]))")
+# What a comparison begins with; what is in quotes is none of it. Every event has the generic ones.
+_COMPARED: Final = re.compile(r"(?:^|\(|!(?!=)|&&|\|\|)\s*([A-Za-z_]\w*)")
+_QUOTED: Final = re.compile(r"\"[^\"]*\"|'[^']*'")
+_GENERIC: Final = ("CPU", "cpu", "COMM", "comm", "STACKTRACE", "stacktrace")
 
 
 def names(events: Path) -> list[str]:
@@ -108,7 +111,8 @@ def field_names(text: str) -> list[str]:
 
 def field_hint(expression: str, fields: list[str]) -> str:
     """Return what to say of the first word in a filter that is no field: the nearest that is; empty where all are."""
-    unknown = next((word for word in _WORD.findall(expression) if word not in (*fields, "CPU", "cpu")), None)
+    words = _COMPARED.findall(_QUOTED.sub("''", expression))
+    unknown = next((word for word in words if word not in (*fields, *_GENERIC)), None)
     return f"; there is no field {unknown}, the nearest is {nearest(unknown, fields)}" if unknown else ""
 
 

@@ -134,12 +134,7 @@ class FormatsSource:
             ids = {_id(text) for text in formats.events.values()}
             gone = {name: text for name, text in self._formats.items() if _id(text) not in ids}
             formats.events = self._formats = {**gone, **formats.events}
-        body = ftrace.pack_formats(formats)
-        if len(body) > limits.BODY_BYTES_MAX:
-            raise UsageError(
-                f"ftrace set {instance.set_name}: {len(instance.events)} events are described by {len(body)} bytes, "
-                f"and a frame holds {limits.BODY_BYTES_MAX}: share them out over several sets"
-            )
+        body = packed(instance.set_name, formats, len(instance.events))
         self._pending.append(_Description(body, instance, came))
 
 
@@ -149,6 +144,21 @@ class _Description(NamedTuple):
     body: bytes
     instance: Instance
     came: Sequence[str]
+
+
+def packed(set_name: str, formats: ftrace.Formats, events: int) -> bytes:
+    """Return the body that describes the `events` of a set.
+
+    Raises:
+        UsageError: it is too long for a frame.
+    """
+    body = ftrace.pack_formats(formats)
+    if len(body) > limits.BODY_BYTES_MAX:
+        raise UsageError(
+            f"ftrace set {set_name}: {events} events are described by {len(body)} bytes, "
+            f"and a frame holds {limits.BODY_BYTES_MAX}: share them out over several sets"
+        )
+    return body
 
 
 def _id(text: str) -> str:

@@ -286,6 +286,9 @@ def enable(made: Instance, event: str) -> None:
             fields = ftrace_events.field_names(made.read(f"{folder}/format"))
             hint = ftrace_events.field_hint(expression, fields)
             raise UsageError(f"filter {event}={expression}: {said}{hint}") from None
+        # "0" removes the filter, and every event is recorded.
+        if made.read(f"{folder}/filter").strip() == "none":
+            raise UsageError(f"filter {event}={expression}: the kernel takes that for no filter at all")
     try:
         made.write(f"{folder}/enable", "1")
     except OSError as e:

@@ -10,7 +10,7 @@ import mmap
 import os
 from typing import Final
 
-from producers.ftrace_instance import Instance
+from producers.ftrace_instance import Instance, current_clock
 from producers.ftrace_pages import Heads, read_heads
 from producers.journal import Journal
 from schemas import ftrace
@@ -56,11 +56,13 @@ class CpuRing:
         self.filled = 0
         self._said = dict.fromkeys(_STATS.values(), 0)
         path = instance.path / "per_cpu" / f"cpu{cpu}"
-        self._raw = os.open(path / "trace_pipe_raw", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._raw = self._stats = self._clock = -1
         try:
+            self._raw = os.open(path / "trace_pipe_raw", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             self._stats = os.open(path / "stats", os.O_RDONLY | os.O_CLOEXEC)
+            self._clock = os.open(instance.path / "trace_clock", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
-            os.close(self._raw)
+            self.close()
             raise
 
     @property
@@ -101,6 +103,10 @@ class CpuRing:
             self._journal.note(self.cpu, position + got, position + got)
         return got
 
+    def forget(self, pages: int) -> None:
+        """Give up the last `pages` that were read and not yet taken."""
+        self.filled -= pages
+
     def take(self) -> tuple[bytes, Heads]:
         """Return the body of the pages read since the last call, and what their headers say; there is at least one."""
         end = ftrace.HEAD_BYTES + self.pending_bytes
@@ -119,6 +125,10 @@ class CpuRing:
         self._said = {name: int(values.get(key, "0")) for key, name in _STATS.items()}
         return dict(self._said)
 
+    def clock(self) -> str:
+        """Return the clock by which events are stamped now: somebody may have set another one."""
+        return current_clock(os.pread(self._clock, 4096, 0).decode("ascii", "replace"))
+
     def known_position(self, durable: int) -> tuple[int, bool]:
         """Return the number of the next page, and whether pages may be missing that nobody counted.
 
@@ -132,7 +142,7 @@ class CpuRing:
 
     def close(self) -> None:
         """Close the files, so that the instance can be removed; idempotent."""
-        for fd in (self._raw, self._stats):
+        for fd in (self._raw, self._stats, self._clock):
             if fd >= 0:
                 os.close(fd)
-        self._raw = self._stats = -1
+        self._raw = self._stats = self._clock = -1

@@ -334,6 +334,41 @@ def test_a_ring_whose_sub_buffers_somebody_makes_shorter_says_so_once_and_what_i
     assert all(loss.count is None for loss in lost if loss.kind == "reset")
 
 
+def test_pages_of_another_clock_are_no_pages_of_this_stream_and_the_next_agent_has_them(opened):
+    first = opened(TraceSet(events=SCHED))
+    busy(500)
+    by_instance(first)["default/cpu0"].drain()
+    before = [batch for source in first for batch in source.cut()]
+    ring = TRACEFS / "instances" / instances()[0]
+    (ring / "trace_clock").write_text("counter")
+    busy(2_000)
+    lost = []
+    for source in first[1:]:
+        if source._rings[0].stats()["entries"] < 200:
+            continue
+        with pytest.raises(UnavailableError, match="its clock is no longer mono, somebody set it to counter"):
+            source.drain()
+        batches = source.cut()
+        assert sum(batch.count for batch in batches) == 0
+        lost.append([(loss.kind, loss.reason, loss.count is None) for loss in losses_of(batches)])
+    assert lost
+    assert all(each == [("drop", "clock-changed", False), ("reset", "ring-emptied", True)] for each in lost)
+    assert any(batch.count for batch in before)
+    leave(first)
+    second = opened(TraceSet(events=SCHED))
+    assert {source.stream.clock for source in second} == {"counter", "mono"}
+    batches = [
+        batch for source in second if source.stream.clock == "counter" for batch in (drained(source), source.cut())[1]
+    ]
+    assert any(batch.count for batch in batches)
+    finish(second)
+
+
+def drained(source):
+    while source.drain():
+        pass
+
+
 def test_a_ring_that_somebody_empties_says_so(opened, monkeypatch):
     monkeypatch.setattr(source_module, "_LOOK_S", 0.0)
     sources = opened(TraceSet(events=SCHED))
@@ -440,6 +475,7 @@ def test_positions_go_on_where_the_log_ends(opened):
             "event filter parse error: error: Field not found, at '!= 0'; there is no field prev_pd, the nearest is prev_pid",
         ),
         ({"events": SCHED, "filters": ("sched:sched_switch=prev_pid == (",)}, "Too many '('"),
+        ({"events": SCHED, "filters": ("sched:sched_switch=0",)}, "the kernel takes that for no filter at all"),
         ({"events": SCHED, "filters": ("irq:*=irq == 1",)}, "the set has no event irq:*, the nearest is sched:"),
         ({"events": SCHED, "clock": "momo"}, "no clock 'momo'; the nearest is mono"),
         (

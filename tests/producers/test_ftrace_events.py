@@ -66,4 +66,18 @@ def test_a_word_that_is_no_field_is_found():
     assert fields == ["common_type", "common_flags", "prev_comm", "prev_pid", "name"]
     hint = ftrace_events.field_hint("prev_pid > 0 && prev_com == 'x'", fields)
     assert hint == "; there is no field prev_com, the nearest is prev_comm"
-    assert ftrace_events.field_hint("prev_pid > 0 && CPU == 1", fields) == ""
+    assert ftrace_events.field_hint("!(prev_pid > 0 || prev_pd == 1)", fields).startswith("; there is no field prev_pd")
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "prev_pid > 0 && CPU == 1",
+        "prev_comm == bash && prev_pid != 3",
+        'prev_comm ~ "a && b == c*" || !(prev_pid & 4)',
+        "name.ustring ~ 'x' && COMM != 'y'",
+        "CPU & CPUS{0-3}",
+    ],
+)
+def test_what_a_field_is_compared_with_is_no_field(expression):
+    assert ftrace_events.field_hint(expression, ftrace_events.field_names(FORMAT)) == ""
