@@ -7,10 +7,12 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
+from schemas import heartbeat, limits
+from schemas.errors import BadInputError
 from schemas.frame import Frame
 from schemas.loss import Loss, LossKind, LossUnit
 from schemas.stream import Stream
-from schemas.surfaces import SURFACES
+from schemas.surfaces import HEARTBEAT_ENCODING, SURFACES
 
 #: How many of a stream's runs are remembered to recognise frames that are sent again.
 _RUNS_MAX: Final = 4
@@ -227,10 +229,23 @@ def _start(frame: Frame) -> int:
 
 
 def _moved(frame: Frame, base: int) -> Frame:
-    if not base:
+    # Of a position that no number of 64 bits holds nothing is moved: it is no producer of ours.
+    if not base or max([frame.next, *(loss.first_position for loss in frame.losses)]) + base > limits.INT64_MAX:
         return frame
     losses = [loss._replace(first_position=loss.first_position + base) for loss in frame.losses]
-    return replace(frame, first=frame.first + base, next=frame.next + base, losses=losses)
+    body = _moved_beat(frame.body, base) if frame.encoding == HEARTBEAT_ENCODING else frame.body
+    return replace(frame, first=frame.first + base, next=frame.next + base, losses=losses, body=body)
+
+
+# A heartbeat says where its span began; one that cannot be read is found so by its decoder.
+def _moved_beat(body: bytes, base: int) -> bytes:
+    try:
+        beat = heartbeat.unpack(body)
+    except BadInputError:
+        return body
+    if beat is None:
+        return body
+    return heartbeat.pack(replace(beat, first_position=min(beat.first_position + base, limits.INT64_MAX)))
 
 
 # Whether positions are missing, and how many: other units count what never had a position.

@@ -7,9 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.books import Books
+from schemas import heartbeat, limits
 from schemas.frame import Frame
+from schemas.heartbeat import Heartbeat
 from schemas.loss import Loss
 from schemas.stream import Stream
+from schemas.surfaces import HEARTBEAT_ENCODING, HEARTBEAT_VERSION
 
 STREAM = Stream("m", "b", "guest-kernel", "kmsg", "", "printk")
 
@@ -238,3 +241,24 @@ def test_where_a_numbering_began_is_remembered():
     again = Books.from_json({PAGES: json.loads(json.dumps(books.take_changed()[PAGES]))}, {})
     placed, decision = enter(again, pages(4, 5, 1, run="b", at_ns=3))
     assert (placed.first, decision.losses) == (14, [])
+
+
+def test_a_heartbeat_that_is_moved_says_where_its_span_began():
+    books = Books()
+    enter(books, pages(0, 10, 0, run="a", at_ns=1))
+    enter(books, pages(0, 4, 0, run="b", at_ns=2))
+    beat = heartbeat.pack(Heartbeat(1, 2, 3, 4, 5, 6, 7))
+    made = Frame(PAGES, "b", 1, 4, 4, 0, HEARTBEAT_ENCODING, HEARTBEAT_VERSION, beat, [], realtime_ns=3)
+    placed, _ = enter(books, made)
+    assert (placed.next, heartbeat.unpack(placed.body).first_position) == (14, 13)
+    for body in (b"", b"none"):
+        assert enter(books, replace(made, number=made.number + 1, body=body))[0].body == body
+
+
+def test_positions_that_no_number_holds_are_not_moved():
+    books = Books()
+    enter(books, pages(0, 10, 0, run="a", at_ns=1))
+    last = limits.INT64_MAX
+    enter(books, pages(0, 4, 0, run="b", at_ns=2))
+    placed, _ = enter(books, pages(last - 1, last, 1, run="b", at_ns=3))
+    assert placed.next == last
