@@ -16,6 +16,7 @@ from consumers.reports.report import Kind, Line, Report
 from consumers.timeline.scope import Scope
 from consumers.verdict import of_limits, of_monitor
 from consumers.verdict.facts import Fact, Facts, known, unknown
+from consumers.verdict.hardware import serious
 from consumers.verdict.look import Look, S, There, of_rows, record
 from consumers.verdict.of_vcpus import Thread
 from consumers.verdict.verdict import Evidence
@@ -32,8 +33,6 @@ _TOGETHER_NS: Final = 10 * S
 _LINES_MAX: Final = 20_000
 _NAMED_CHARS_MAX: Final = 160
 _STOOD: Final = frozenset({Kind.SOFT_LOCKUP, Kind.HARD_LOCKUP, Kind.RCU_STALL, Kind.RCU_EXP_STALL, Kind.CSD_STALL})
-# arch/x86/kernel/cpu/mce/core.c, drivers/edac/, drivers/firmware/efi/cper.c
-_HARDWARE: Final = re.compile(r"\[Hardware Error\]|mce: |Machine check|EDAC .*(?:CE|UE)|AER: .*error", re.IGNORECASE)
 _CPU: Final = re.compile(r"\bCPU[ #:]*(\d+)")
 # drivers/nvme/host/pci.c, drivers/scsi/scsi_error.c, block/blk-core.c
 _TIMEOUT: Final = re.compile(
@@ -110,7 +109,7 @@ def _lockup(stream: Stream, stood: list[Report], cpus: frozenset[int], *, whole:
 
 
 def _hardware(stream: Stream, inside: list[dict[str, Any]], cpus: frozenset[int], *, whole: bool) -> Fact[bool]:
-    errors = [row for row in inside if _HARDWARE.search(row["message"])]
+    errors = [row for row in inside if serious(row["message"])]
     below = [row for row in errors if cpus & {int(cpu) for cpu in _CPU.findall(row["message"])}]
     if below:
         text = f"the host's log says: {below[0]['message'][:_NAMED_CHARS_MAX]}"

@@ -10,7 +10,7 @@ from consumers.verdict.text import Symptom
 from consumers.verdict.verdict import Confidence, Owner
 
 #: Grows with each change of the table or of what decides beside it; every verdict carries it.
-RULES_VERSION: Final = 3
+RULES_VERSION: Final = 4
 #: Two owners that each explain so much are both told.
 SHARED_MIN: Final = 0.3
 
@@ -128,7 +128,10 @@ ROWS: Final[tuple[Row, ...]] = (
         "C14", _CPU, (Is("thresholds"), Says("short_lowered")), Owner.CONFIG_THRESHOLD, _HIGH,
         "thresholds were lowered, and so short a wait is no failure", True,
     ),
-    Row("C6", _CPU, (Is("host_hardware"),), Owner.HARDWARE_FIRMWARE, _HIGH, "the host's CPU below it had an error"),
+    Row(
+        "C6", _CPU, (Is("host_hardware"), Is("host_lockup")), Owner.HARDWARE_FIRMWARE, _HIGH,
+        "the host's CPU below it had an error and was locked up",
+    ),
     Row("C6", _CPU, (Is("host_lockup"),), Owner.HOST_KERNEL, _HIGH, "the host's CPU below it was locked up itself"),
     Row("C1", _STANDS, (Share("T", 0.5),), Owner.VMM_PAUSE, _HIGH, _BY_PAUSE, letters="T"),
     # That the vCPUs waited for CPUs as well moves no request.
@@ -165,7 +168,6 @@ ROWS: Final[tuple[Row, ...]] = (
         "the VMM's main loop, which serves the disk, ran and did not pass the request on",
     ),
     Row("C2", _STANDS, (Share("W", 0.5),), Owner.HOST_CPU, _HIGH, _BY_WAIT, letters="W"),
-    Row("C2", _CPU, (Share("W", 0.2), Most("W"), _TOO_LITTLE), Owner.HOST_CPU, _MEDIUM, _BY_WAIT, letters="W"),
     Row(
         "C3", _STANDS, (Share("S", 0.5), Either((Is("sleep_memory"), Is("memory")))), Owner.HOST_MEMORY, _HIGH,
         _BY_MEMORY, letters="S",
@@ -174,6 +176,9 @@ ROWS: Final[tuple[Row, ...]] = (
         "C4", _STANDS, (Share("S", 0.5), Is("sleep_io"), Is("io_slow")), Owner.STORAGE_BACKEND, _HIGH, _BY_DISK,
         letters="S",
     ),
+    # An error stops a CPU, and tells of no time: what was measured to have taken half of it goes before.
+    Row("C6", _CPU, (Is("host_hardware"),), Owner.HARDWARE_FIRMWARE, _HIGH, "the host's CPU below it had an error"),
+    Row("C2", _CPU, (Share("W", 0.2), Most("W"), _TOO_LITTLE), Owner.HOST_CPU, _MEDIUM, _BY_WAIT, letters="W"),
     Row("C5", _CPU, (Share("X", 0.5), Exits("userspace")), Owner.VMM_BUG, _MEDIUM, _IN_VMM, letters="X"),
     Row("C5", _CPU, (Share("X", 0.5), Exits("kernel")), Owner.HOST_KERNEL, _MEDIUM, _IN_KVM, letters="X"),
     Row(

@@ -1,10 +1,11 @@
 """For each row of the decision table an incident and facts, constructed, with the answer that they must give."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from consumers.incidents.incident import Incident
 from consumers.reports.report import Kind, Shape
-from consumers.verdict.facts import Facts
+from consumers.verdict.facts import Facts, known
 from consumers.verdict.verdict import Confidence, Owner
 from tests.consumers.verdict._cases import SOURCE, facts, incident, report, times
 
@@ -73,6 +74,23 @@ CASES = (
     Case(
         "machine check", "C6", Owner.HARDWARE_FIRMWARE, HIGH, incident(),
         facts(times(GX=0.3, SH=0.7), host_hardware=True),
+    ),
+    Case("machine check of a paused VM", "C1", Owner.VMM_PAUSE, HIGH, incident(), replace(_PAUSED, host_hardware=known(True))),
+    Case(
+        "machine check on a busy host", "C2", Owner.HOST_CPU, HIGH, incident(),
+        facts(times(W=0.8, GX=0.2), host_hardware=True),
+    ),
+    Case(
+        "machine check, swapped", "C3", Owner.HOST_MEMORY, HIGH, incident(),
+        facts(times(S=0.9, GX=0.1), memory=True, host_hardware=True),
+    ),
+    Case(
+        "machine check, waited in part", "C6", Owner.HARDWARE_FIRMWARE, HIGH, incident(),
+        facts(times(W=0.45, GX=0.2, H=0.35), host_hardware=True),
+    ),
+    Case(
+        "machine check and locked up", "C6", Owner.HARDWARE_FIRMWARE, HIGH, incident(),
+        facts(times(W=0.8, GX=0.2), host_hardware=True, host_lockup=True),
     ),
     Case("kernel loops", "C7", Owner.GUEST_KERNEL, HIGH, incident(frames=LOOP), facts(times(**GUEST))),
     Case("ticks all along", "C7", Owner.GUEST_KERNEL, HIGH, incident(rcu(Shape.RAN)), facts(times(**GUEST))),

@@ -7,6 +7,7 @@ import pytest
 from consumers.incidents.incident import Source
 from consumers.incidents.log import LogIncidents
 from consumers.reports.kmsg_record import kmsg_line
+from consumers.reports.report import Kind
 from consumers.verdict.facts import holds
 from consumers.verdict.gather import gather
 from consumers.verdict.judge import judge
@@ -138,6 +139,28 @@ def test_the_host_s_log_tells_of_hardware_disks_and_suspends_within_the_time(mad
     assert holds(getattr(gather(_lake.build(tmp_path / "blind", blind), incident), fact)) is None
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mce: CPU1: Core temperature/speed normal",
+        "mce: [Hardware Error]: CPU 1: Machine Check: 0 Bank 7: 8c00004000010091",
+        "EDAC DEBUG: ie31200_check: device on CPU#1 ok",
+    ],
+    ids=["temperature", "corrected", "no error"],
+)
+def test_what_hardware_says_and_stops_no_cpu_is_no_error(made, text):
+    incident, facts = made("frozen", host_lines=((4, 20, text),))
+    assert holds(facts.host_hardware) is False
+    found = judge(incident, facts)
+    assert (found.row, found.owner, found.beside) == ("C1", Owner.VMM_PAUSE, ())
+
+
+def test_an_error_of_the_hardware_stands_beside_a_pause_that_was_measured(made):
+    uncorrected = "mce: [Hardware Error]: CPU 1: Machine Check: 0 Bank 4: b200000000070f0f"
+    found = judge(*made("frozen", host_lines=((4, 20, uncorrected),)))
+    assert (found.row, found.owner, found.beside) == ("C1", Owner.VMM_PAUSE, (Owner.HARDWARE_FIRMWARE,))
+
+
 def test_a_vcpu_asleep_under_pressure_on_the_host_s_memory(made, tmp_path):
     deep = _lake._held("D", False, 0, 0)(10, 35)
     incident, facts = made("frozen", second=deep, pressure_ms=600)
@@ -262,21 +285,30 @@ def test_an_incident_without_a_machine_or_a_time_has_no_facts(lakes):
     assert found.missing[0].text.endswith("the report has no time of the kernel's clock")
 
 
-def test_a_host_s_own_incident_has_nothing_below_it_but_hardware(made):
-    stuck = "watchdog: BUG: soft lockup - CPU#3 stuck for 26s! [kworker/3:2:52]"
-    lines = [(6, 0.5 + n / 1000, f"boot {n}") for n in range(30)]
-    lines += [
-        (0, 34.5, stuck),
-        (4, 34.501, "RIP: 0010:native_queued_spin_lock_slowpath+0x6e/0x2d0"),
-        (4, 34.502, "Call Trace:"),
-    ]
-    lines += [(4, 34.503, " rhashtable_walk_next+0x2e/0x70"), (4, 34.504, " inet_diag_dump+0x2e/0x70")]
+STUCK = (
+    (0, 34.5, "watchdog: BUG: soft lockup - CPU#3 stuck for 26s! [kworker/3:2:52]"),
+    (4, 34.501, "RIP: 0010:native_queued_spin_lock_slowpath+0x6e/0x2d0"),
+    (4, 34.502, "Call Trace:"),
+    (4, 34.503, " rhashtable_walk_next+0x2e/0x70"),
+    (4, 34.504, " inet_diag_dump+0x2e/0x70"),
+)
+BOOT = tuple((6, 0.5 + n / 1000, f"boot {n}") for n in range(30))
+
+
+def _own(lines):
+    """Return the incident that a host's own log has."""
     records = [kmsg_line(each) for each in _lake.host_records(lines)]
     found = LogIncidents(Source(*_lake.HOST[:3]))
     changed = [*found.feed(records), *found.close()]
-    _, facts = made("frozen", host_lines=tuple(lines))
-    assert (holds(facts.bare), facts.bare.text[:12]) == (False, "a host names")
     (mine,) = {each.id: each for each in changed}.values()
+    return mine
+
+
+def test_a_host_s_own_incident_has_nothing_below_it_but_hardware(made):
+    lines = (*BOOT, *STUCK)
+    mine = _own(lines)
+    _, facts = made("frozen", host_lines=lines)
+    assert (holds(facts.bare), facts.bare.text[:12]) == (False, "a host names")
     lake = _lake.open_lake(made.path, create=False)
     bare = gather(lake, mine)
     assert (holds(bare.bare), holds(bare.host)) == (True, True)
@@ -285,3 +317,31 @@ def test_a_host_s_own_incident_has_nothing_below_it_but_hardware(made):
     hinted = [*lines[:5], (6, 0.6, "Hypervisor detected: KVM"), *lines[5:]]
     other = _lake.build(made.path.with_name("other"), SCENARIOS["frozen"]._replace(host_lines=tuple(hinted)))
     assert holds(gather(other, mine).bare) is False
+
+
+@pytest.mark.parametrize(
+    ("at_s", "text", "so", "told"),
+    [
+        (20, "mce: [Hardware Error]: CPU 3: Machine Check: 0 Bank 4: b200000000070f0f", True, False),
+        (5, "mce: [Hardware Error]: CPU 3: Machine Check: 0 Bank 4: b200000000070f0f", None, False),
+        (20, "[Hardware Error]: Corrected error, no action required.", None, False),
+        (20, "[Firmware Bug]: the BIOS has corrupted hw-PMU resources (MSR 38d is 330)", None, True),
+    ],
+    ids=["uncorrected", "before", "corrected", "firmware"],
+)
+def test_of_bare_metal_an_error_counts_that_can_stop_a_cpu_and_was_then(made, at_s, text, so, told):
+    lines = (*BOOT, (4, at_s, text), *STUCK)
+    made("frozen", host_lines=lines)
+    mine = _own(lines)
+    facts = gather(_lake.open_lake(made.path, create=False), mine)
+    assert holds(facts.hardware) is so
+    assert judge(mine, facts).owner is (Owner.HARDWARE_FIRMWARE if so else Owner.HOST_KERNEL)
+    assert any(text in each.text for each in facts.found) is told
+
+
+def test_of_a_clock_the_firmware_s_word_counts(made):
+    lines = (*BOOT, (4, 20, "[Firmware Bug]: TSC ADJUST differs: CPU3 0 --> -5. Restoring"), *STUCK)
+    made("frozen", host_lines=lines)
+    mine = _own(lines)
+    mine = replace(mine, kind=Kind.CLOCKSOURCE_UNSTABLE, root=replace(mine.root, kind=Kind.CLOCKSOURCE_UNSTABLE))
+    assert holds(gather(_lake.open_lake(made.path, create=False), mine).hardware) is True
