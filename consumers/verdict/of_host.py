@@ -51,9 +51,10 @@ def add(look: Look, facts: Facts, threads: list[Thread], *, calm: bool = False) 
     slow, requests = _slow(look, look.there, look.scope, calm=calm)
     error, limited = _monitored(look, look.there, look.scope)
     panics = of_monitor.panics(look, look.there, look.scope.names)
-    found = (*requests, *of_limits.evidence(limited), *_unanswered(look, look.there, look.scope), *panics)
+    memory, killed = _memory(look, look.there, _tasks(look.scope, threads))
+    found = (*requests, *killed, *of_limits.evidence(limited), *_unanswered(look, look.there, look.scope), *panics)
     return replace(
-        facts, memory=_memory(look, look.there), io_slow=slow, io_error=error,
+        facts, memory=memory, io_slow=slow, io_error=error,
         io_limited=of_limits.held_back(look, limited), tsc_write=_tsc_write(look, look.there),
         many_vms=_many(look, look.there), found=(*facts.found, *found),
     )  # fmt: skip
@@ -129,12 +130,25 @@ def _said(
     return known(False, f"nothing in the host's log says that {what}", complete=whole)
 
 
-# Between readings inside of the time it was so much at least, between those around it so much at most.
-def _memory(look: Look, there: There) -> Fact[bool]:
-    window, length_ns = there.window, there.length_ns
+# The VM's own processes and threads: by these a trace says whom it is of.
+def _tasks(scope: Scope, threads: list[Thread]) -> frozenset[int]:
+    return frozenset((*scope.pids, *(thread.tid for thread in threads)))
+
+
+# A process of others is killed at its own cgroup's limit as well: that alone says nothing of the host's memory.
+def _memory(look: Look, there: There, tasks: frozenset[int]) -> tuple[Fact[bool], list[Evidence]]:
     killed = _killed(look, there)
-    if killed is not None:
-        return killed
+    mine = of_rows("bpf_hang", [row for row in killed if tasks & {row["pid"], row["tgid"]}])
+    if mine:
+        return known(True, "the host killed the VM's own process for want of memory", mine), []
+    text = "the host killed a process that is not the VM's, for want of memory or at a limit of its own"
+    others = [Evidence("H3", text, of_rows("bpf_hang", killed))] if killed else []
+    return _pressure(look, there), others
+
+
+# Between readings inside of the time it was so much at least, between those around it so much at most.
+def _pressure(look: Look, there: There) -> Fact[bool]:
+    window, length_ns = there.window, there.length_ns
     rows = look.rows(
         "procfs_pressure",
         "select * from procfs_pressure where machine = ? and boot_id = ? and layer = 'host' and resource = 'memory' "
@@ -157,18 +171,16 @@ def _memory(look: Look, there: There) -> Fact[bool]:
     return unknown("the readings of /proc/pressure/memory are too far apart")
 
 
-def _killed(look: Look, there: There) -> Fact[bool] | None:
+def _killed(look: Look, there: There) -> list[dict[str, Any]]:
     clock = look.on_clock(MONO)
     if clock is None:
-        return None
-    rows = look.rows(
+        return []
+    return look.rows(
         "bpf_hang",
         "select * from bpf_hang where machine = ? and boot_id = ? and layer = 'host' and kind_name = 'HANG_OOM_VICTIM' "
-        "and ts_ns between ? and ?",
+        "and ts_ns between ? and ? order by ts_ns",
         *clock[0][:2], there.window.since_ns + clock[1], there.window.until_ns + clock[1],
     )  # fmt: skip
-    text = "the host killed a process for want of memory"
-    return known(True, text, of_rows("bpf_hang", rows)) if rows else None
 
 
 # Requests of the VM's own process. What the host writes behind its back is of other threads, and proves nothing of it.

@@ -170,6 +170,21 @@ def test_a_vcpu_asleep_under_pressure_on_the_host_s_memory(made, tmp_path):
     assert judge(incident, gather(calm, incident)).owner is Owner.UNDETERMINED
 
 
+@pytest.mark.parametrize(
+    ("pid", "pressure_ms", "so"),
+    [(9999, 1, False), (9999, 0, None), (9999, 600, True), (4099, 1, True), (4104, 0, True)],
+    ids=["no pressure", "not measured", "pressure", "the VM's process", "the vCPU's thread"],
+)
+def test_a_kill_counts_where_it_is_the_vm_s_or_memory_was_short(made, pid, pressure_ms, so):
+    deep = _lake._held("D", False, 0, 0)(10, 35)
+    killed = tuple(_bpf.killed((20, pid)))
+    incident, facts = made("frozen", second=deep, pressure_ms=pressure_ms, trace=killed)
+    assert holds(facts.memory) is so
+    assert judge(incident, facts).owner is (Owner.HOST_MEMORY if so else Owner.UNDETERMINED)
+    beside = [each.records[0].table for each in facts.found if each.id == "H3"]
+    assert beside == (["bpf_hang"] if pid == 9999 else [])
+
+
 def test_stays_of_the_bpf_program_tell_what_samples_cannot(made):
     stays = _bpf.vcpu((10, 22, "VCPU_THROTTLED", b"other"), (22, 36, "VCPU_WAITING", b"hog"))
     incident, facts = made("starved", second=_lake._held("S", False, 0, 0)(10, 36), trace=tuple(stays))
