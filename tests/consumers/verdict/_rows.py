@@ -14,6 +14,7 @@ SPIN = ("hyplab_burn+0x15/0x30", "hyplab_spin+0x2c/0x70", "kthread+0xda/0x100")
 LOOP = ("rhashtable_walk_next", "inet_diag_dump", "netlink_dump")
 IPI = ("smp_call_function_many_cond", "on_each_cpu_cond_mask", "text_poke_bp_batch")
 DISK = ("__schedule", "schedule", "io_schedule", "bit_wait_io", "ext4_sync_file")
+DUMP = (*DISK, "dump_emit", "elf_core_dump", "do_coredump")
 NAP = ("__schedule", "schedule", "schedule_timeout", "msleep", "hyplab_hold", "kthread")
 GUEST = {"G": 0.98, "X": 0.01, "W": 0.01}
 HUNG = Kind.HUNG_TASK
@@ -209,6 +210,10 @@ CASES = (
         "behind an RCU stall", "C7", Owner.GUEST_KERNEL, HIGH, hung(("synchronize_rcu",), _STALL), facts(times(**GUEST))
     ),
     Case("ptrace", "S8", Owner.GUEST_USERSPACE, MEDIUM, hung(("ptrace_stop", "get_signal")), _disk()),
+    Case("core dump to a disk", "S4", Owner.UNDETERMINED, NONE, hung(DUMP), _disk()),
+    Case("core dump to a disk, host not seen", "S4", Owner.UNDETERMINED, NONE, hung(DUMP), Facts.none()),
+    Case("core dump to a slow disk", "S1", Owner.STORAGE_BACKEND, HIGH, hung(DUMP), _disk(io_slow=True)),
+    Case("FUSE passes through", "S4", Owner.UNDETERMINED, NONE, hung((*DISK, "fuse_passthrough_read_iter")), _disk()),
     Case("balloon", "S9", Owner.HOST_MEMORY, MEDIUM, hung(("virtballoon_free_page_report",)), _disk(memory=True)),
     Case("task of a paused VM", "C1", Owner.VMM_PAUSE, HIGH, hung(), facts(times(T=0.9, GX=0.1), length_s=120.0)),
     Case("clock, paused", "K1", Owner.VMM_PAUSE, HIGH, incident(kind=Kind.CLOCKSOURCE_UNSTABLE, cpus=()), _PAUSED),
