@@ -19,6 +19,7 @@ from consumers.verdict.facts import Fact, Facts, known, unknown
 from consumers.verdict.hardware import serious
 from consumers.verdict.look import Look, S, There, of_rows, record
 from consumers.verdict.of_vcpus import Thread
+from consumers.verdict.text import SHORT_S
 from consumers.verdict.verdict import Evidence
 from schemas.stream import Stream
 
@@ -26,8 +27,12 @@ from schemas.stream import Stream
 PRESSURE_MIN: Final = 0.2
 #: So much of it one of the VM's requests must have been open, to be slow over it.
 SLOW_MIN: Final = 0.5
+#: So much of it a CPU of the host must have stood, to be why a vCPU did.
+LOCKED_MIN: Final = 0.5
 #: What a report of a lockup tells of began this long before it, at most.
 _REPORTS_PAD_NS: Final = 120 * S
+#: A hard lockup prints no length: its detector waits so long (watchdog_thresh, kernel/watchdog.c).
+_LENGTH_S: Final = 10.0
 #: Reports of what befell several guests at once come within this.
 _TOGETHER_NS: Final = 10 * S
 _LINES_MAX: Final = 20_000
@@ -77,9 +82,12 @@ def _with_log(look: Look, facts: Facts, there: There, threads: list[Thread]) -> 
     inside = [row for row in rows if window.since_ns <= row["ts_ns"] <= window.until_ns + S]
     cpus = frozenset(cpu for thread in threads for cpu in thread.last_cpus)
     stood = [report for report in _reports(rows) if report.kind in _STOOD and _overlaps(report, window)]
+    locked_ns = int(LOCKED_MIN * there.length_ns)
+    lockup, shorter = _lockup(stream, stood, cpus, window, locked_ns, whole=whole)
     return replace(
         facts,
-        host_lockup=_lockup(stream, stood, cpus, whole=whole),
+        found=(*facts.found, *shorter),
+        host_lockup=lockup,
         host_hardware=_hardware(stream, inside, cpus, whole=whole),
         io_timeout=_said(stream, inside, _TIMEOUT, "a disk of the host timed out", whole=whole),
         host_suspend=_said(stream, inside, _SUSPENDED, "the host was suspended", whole=whole),
@@ -95,18 +103,38 @@ def _reports(rows: list[dict[str, Any]]) -> list[Report]:
 
 def _overlaps(report: Report, window: Span) -> bool:
     ts_ns = report.ts_ns or 0
-    began_ns = ts_ns - int((report.duration.high if report.duration else 10.0) * S)
+    began_ns = ts_ns - int((report.duration.high if report.duration else _LENGTH_S) * S)
     return began_ns <= window.until_ns and ts_ns >= window.since_ns
 
 
-def _lockup(stream: Stream, stood: list[Report], cpus: frozenset[int], *, whole: bool) -> Fact[bool]:
+# How long of the time these CPUs stood at least. A wait that is no failure of its own is none of theirs.
+def _stood_ns(reports: list[Report], window: Span) -> int:
+    found = []
+    for report in reports:
+        length_s = report.duration.low if report.duration else _LENGTH_S
+        ts_ns = report.ts_ns or 0
+        span = Span(max(ts_ns - int(length_s * S), window.since_ns), min(ts_ns, window.until_ns))
+        if length_s >= SHORT_S and span.since_ns < span.until_ns:
+            found.append(span)
+    return sum(span.until_ns - span.since_ns for span in merged(found))
+
+
+def _lockup(
+    stream: Stream, stood: list[Report], cpus: frozenset[int], window: Span, locked_ns: int, *, whole: bool
+) -> tuple[Fact[bool], list[Evidence]]:
     below = [report for report in stood if cpus & set(report.cpus)]
     if below:
-        text = f"the host reported {below[0].kind} of its CPU {below[0].cpus[0]}, which carried a vCPU"
-        return known(True, text, record("kmsg", stream, (report.place for report in below)))
+        stood_ns = _stood_ns(below, window)
+        cpu = min(cpus & set(below[0].cpus))
+        text = f"the host reported {below[0].kind} of its CPU {cpu}, which carried a vCPU, for {stood_ns / S:.1f} s"
+        text += " of the time at least"
+        records = record("kmsg", stream, (report.place for report in below))
+        if stood_ns >= locked_ns:
+            return known(True, text, records), []
+        return unknown(text), [Evidence("H5", text, records)]
     if stood and not cpus:
-        return unknown("which of the host's CPUs carried the vCPU is not known")
-    return known(False, "the host's log has no lockup of a CPU that carried a vCPU", complete=whole)
+        return unknown("which of the host's CPUs carried the vCPU is not known"), []
+    return known(False, "the host's log has no lockup of a CPU that carried a vCPU", complete=whole), []
 
 
 def _hardware(stream: Stream, inside: list[dict[str, Any]], cpus: frozenset[int], *, whole: bool) -> Fact[bool]:

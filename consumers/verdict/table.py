@@ -128,12 +128,13 @@ ROWS: Final[tuple[Row, ...]] = (
         "C14", _CPU, (Is("thresholds"), Says("short_lowered")), Owner.CONFIG_THRESHOLD, _HIGH,
         "thresholds were lowered, and so short a wait is no failure", True,
     ),
+    # Who is paused waits for no CPU, locked up or not.
+    Row("C1", _STANDS, (Share("T", 0.5),), Owner.VMM_PAUSE, _HIGH, _BY_PAUSE, letters="T"),
     Row(
         "C6", _CPU, (Is("host_hardware"), Is("host_lockup")), Owner.HARDWARE_FIRMWARE, _HIGH,
         "the host's CPU below it had an error and was locked up",
     ),
     Row("C6", _CPU, (Is("host_lockup"),), Owner.HOST_KERNEL, _HIGH, "the host's CPU below it was locked up itself"),
-    Row("C1", _STANDS, (Share("T", 0.5),), Owner.VMM_PAUSE, _HIGH, _BY_PAUSE, letters="T"),
     # That the vCPUs waited for CPUs as well moves no request.
     Row(
         "S3", _TASK, (Says("io"), Is("io_seen", so=False), Share("W", 0.5, of="iothread")), Owner.HOST_CPU, _HIGH,

@@ -76,6 +76,8 @@ CASES = (
         "machine check", "C6", Owner.HARDWARE_FIRMWARE, HIGH, incident(),
         facts(times(GX=0.3, SH=0.7), host_hardware=True),
     ),
+    Case("host locked up, VM paused", "C1", Owner.VMM_PAUSE, HIGH, incident(), replace(_PAUSED, host_lockup=known(True))),
+    Case("host locked up, vCPU waited", "C6", Owner.HOST_KERNEL, HIGH, incident(), facts(times(W=0.8, GX=0.2), host_lockup=True)),
     Case("machine check of a paused VM", "C1", Owner.VMM_PAUSE, HIGH, incident(), replace(_PAUSED, host_hardware=known(True))),
     Case(
         "machine check on a busy host", "C2", Owner.HOST_CPU, HIGH, incident(),

@@ -122,6 +122,44 @@ def test_a_lockup_of_the_host_s_cpu_below_is_the_owner_and_one_beside_is_not(mad
     assert holds(gather(other, incident).host_lockup) is False
 
 
+SOFT = "watchdog: BUG: soft lockup - CPU#1 stuck for {}s! [kworker/1:2:52]"
+STALL = (
+    (3, 50, "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:"),
+    (3, 50.001, "rcu: \\x091-...0: (1 GPs behind) idle=7a6/1/0x4000000000000000 softirq=2046/2047 fqs=1233"),
+    (3, 50.002, "rcu: \\x09(detected by 0, t={} jiffies, g=1, q=2 ncpus=4)"),
+)
+
+
+@pytest.mark.parametrize(
+    ("lines", "so"),
+    [
+        (((0, 34.5, SOFT.format(26)),), True),
+        (((0, 24.0, SOFT.format(21)), (0, 48.0, SOFT.format(21))), True),  # 13 s and 7 s of 23 s
+        (((0, 24.0, SOFT.format(22)), (0, 24.5, SOFT.format(23))), True),
+        (((0, 20.0, SOFT.format(9)), (0, 20.5, SOFT.format(9))), None),  # the same 9 s
+        (((0, 100, SOFT.format(68)),), None),
+        (((3, 20, "rcu: INFO: rcu_preempt detected expedited stalls on CPUs/tasks: { 1-....D } 6 jiffies s: 1533 root: 0x2/."),), None),
+        ((*STALL[:2], (*STALL[2][:2], STALL[2][2].format(2100))), None),  # 21 s up to 50 s
+        ((*STALL[:2], (*STALL[2][:2], STALL[2][2].format(5000))), None),  # 5 s, or 20 s, or 50 s
+        ((*STALL[:2], (*STALL[2][:2], STALL[2][2].format(60009))), True),  # 60 s
+        (((0, 32, "watchdog: Watchdog detected hard LOCKUP on cpu 1"),), None),  # 10 s
+        (((0, 34.5, SOFT.replace("CPU#1", "CPU#3").format(26)),), False),
+    ],
+    ids=[
+        "all", "two parts", "told twice", "the same part", "its end", "expedited", "end of a stall",
+        "of unknown length", "long", "hard", "another CPU",
+    ],
+)  # fmt: skip
+def test_a_lockup_of_the_host_counts_where_it_was_for_half_of_the_time(made, lines, so):
+    incident, facts = made("starved", host_lines=lines)
+    assert holds(facts.host_lockup) is so
+    found = judge(incident, facts)
+    assert found.owner is (Owner.HOST_KERNEL if so else Owner.HOST_CPU)
+    beside = [each for each in found.evidence if "which carried a vCPU" in each.text]
+    assert len(beside) == (so is not False)
+    assert all(each.id == "H5" and each.records for each in beside)
+
+
 @pytest.mark.parametrize(
     ("text", "fact"),
     [
