@@ -42,8 +42,12 @@ _CPU: Final = re.compile(r"\bCPU[ #:]*(\d+)")
 # drivers/nvme/host/pci.c, drivers/scsi/scsi_error.c, block/blk-core.c
 _TIMEOUT: Final = re.compile(
     r"nvme\S*: I/O (?:tag )?\d+.* timeout|nvme\S*: queue \d+: timeout|timing out command, waited|task abort|"
-    r"I/O error, dev |rejecting I/O to offline device"
+    r"\btimeout error, dev |rejecting I/O to offline device"
 )
+# As these lines name a disk: an nvme's controller, `[sda]`, or `dev sda`.
+_TIMED_OUT: Final = re.compile(r"\b(nvme\d+)|\[(sd[a-z]+)\]|\bdev (\w+),")
+_VCPUS: Final = "run the agent on the host with the surfaces topology and vcpu-time, which name the VM's threads"
+_DISK: Final = "run the BPF program block-io on the host, which sees where the VM's requests go"
 _SUSPENDED: Final = re.compile(r"PM: suspend (?:entry|exit)|PM: hibernation: ")
 _BROKEN: Final = ("failed", "nospace")
 
@@ -56,11 +60,12 @@ def add(look: Look, facts: Facts, threads: list[Thread], *, calm: bool = False) 
     slow, requests = _slow(look, look.there, look.scope, calm=calm)
     error, limited = _monitored(look, look.there, look.scope)
     panics = of_monitor.panics(look, look.there, look.scope.names)
-    memory, killed = _memory(look, look.there, _tasks(look.scope, threads))
+    tasks = _tasks(look.scope, threads)
+    memory, killed = _memory(look, look.there, tasks)
     found = (*requests, *killed, *of_limits.evidence(limited), *_unanswered(look, look.there, look.scope), *panics)
     return replace(
         facts, memory=memory, io_slow=slow, io_error=error,
-        io_limited=of_limits.held_back(look, limited), tsc_write=_tsc_write(look, look.there),
+        io_limited=of_limits.held_back(look, limited), tsc_write=_tsc_write(look, look.there, tasks),
         many_vms=_many(look, look.there), found=(*facts.found, *found),
     )  # fmt: skip
 
@@ -83,13 +88,14 @@ def _with_log(look: Look, facts: Facts, there: There, threads: list[Thread]) -> 
     cpus = frozenset(cpu for thread in threads for cpu in thread.last_cpus)
     stood = [report for report in _reports(rows) if report.kind in _STOOD and _overlaps(report, window)]
     locked_ns = int(LOCKED_MIN * there.length_ns)
+    timeout, foreign = _timed_out(stream, inside, _disks(look, there), whole=whole)
     lockup, shorter = _lockup(stream, stood, cpus, window, locked_ns, whole=whole)
     return replace(
         facts,
-        found=(*facts.found, *shorter),
+        found=(*facts.found, *shorter, *foreign),
         host_lockup=lockup,
         host_hardware=_hardware(stream, inside, cpus, whole=whole),
-        io_timeout=_said(stream, inside, _TIMEOUT, "a disk of the host timed out", whole=whole),
+        io_timeout=timeout,
         host_suspend=_said(stream, inside, _SUSPENDED, "the host was suspended", whole=whole),
     )
 
@@ -156,6 +162,47 @@ def _said(
         text = f"{what}: {mine[0]['message'][:_NAMED_CHARS_MAX]}"
         return known(True, text, record("kmsg", stream, (row["seq"] for row in mine)))
     return known(False, f"nothing in the host's log says that {what}", complete=whole)
+
+
+# A disk of the host need not be the VM's.
+def _timed_out(
+    stream: Stream, rows: list[dict[str, Any]], disks: frozenset[str], *, whole: bool
+) -> tuple[Fact[bool], list[Evidence]]:
+    told = [row for row in rows if _TIMEOUT.search(row["message"])]
+    mine = [row for row in told if any(_is_on(disk, row["message"]) for disk in disks)]
+    if mine:
+        return _said(stream, mine, _TIMEOUT, "a disk of the VM timed out on the host", whole=whole), []
+    if told:
+        text = "a disk of the host timed out, and nothing says that the VM's requests go there: "
+        text += told[0]["message"][:_NAMED_CHARS_MAX]
+        return unknown(text, _DISK), [Evidence("H5", text, record("kmsg", stream, (row["seq"] for row in told)))]
+    return _said(stream, [], _TIMEOUT, "a disk of the host timed out", whole=whole), []
+
+
+# Where requests of the VM's process went, and devices that are its disks as a whole.
+def _disks(look: Look, there: There) -> frozenset[str]:
+    scope = look.scope
+    if scope is None or not scope.names:
+        return frozenset()
+    requests = look.rows(
+        "bpf_block_io",
+        "select distinct disk as name from bpf_block_io where machine = ? and boot_id = ? and list_contains(?, tgid)",
+        *there.node[:2], list(scope.pids),
+    )  # fmt: skip
+    devices = look.rows(
+        "qmp_blocks",
+        "select distinct file[6:] as name from qmp_blocks where machine = ? and boot_id = ? "  # noqa: S608
+        f"and {_of_vm(scope)} and starts_with(file, '/dev/')",
+        *there.node[:2],
+    )  # fmt: skip
+    return frozenset(row["name"] for row in (*requests, *devices))
+
+
+# A disk, its partitions, and of an nvme's controller the namespaces and the paths to them.
+def _is_on(disk: str, message: str) -> bool:
+    named = _TIMED_OUT.search(message)
+    name = next(filter(None, named.groups()), "") if named else ""
+    return bool(name) and re.fullmatch(rf"{re.escape(name)}(?:(?:c\d+)?n\d+)?(?:p?\d+)?", disk) is not None
 
 
 # The VM's own processes and threads: by these a trace says whom it is of.
@@ -295,15 +342,24 @@ def _many(look: Look, there: There) -> Fact[bool]:
     return known(True, f"{len(rows):,} other VMs of the host had an incident at that time") if rows else Fact()
 
 
-def _tsc_write(look: Look, there: There) -> Fact[bool]:
+# KVM writes the TSC of every guest, and that of a vCPU which is made: this guest's was moved where one of its own
+# threads had another offset written than there was.
+def _tsc_write(look: Look, there: There, tasks: frozenset[int]) -> Fact[bool]:
     rows = look.rows(
         "trace_kvm_write_tsc_offset",
-        "select * from trace_kvm_write_tsc_offset where machine = ? and boot_id = ?",
+        "select * from trace_kvm_write_tsc_offset where machine = ? and boot_id = ? "
+        "and previous_tsc_offset not in (0, next_tsc_offset) order by ts_ns",
         *there.node[:2],
     )
+    others = False
     for row in rows:
         clock = look.on_clock(row["clock"])
         if clock and there.window.since_ns <= row["ts_ns"] - clock[1] <= there.window.until_ns:
-            stream = Stream(*(row[name] for name in Stream._fields))
-            return known(True, "KVM wrote a guest's TSC", record("trace_kvm_write_tsc_offset", stream, [row["page"]]))
+            if row["pid"] in tasks:
+                stream = Stream(*(row[name] for name in Stream._fields))
+                text = f"KVM wrote the TSC of the guest's vCPU {row['vcpu_id']}"
+                return known(True, text, record("trace_kvm_write_tsc_offset", stream, [row["page"]]))
+            others = True
+    if others:
+        return unknown("KVM wrote a guest's TSC, and no thread that is known to be this VM's had it written", _VCPUS)
     return Fact()

@@ -237,7 +237,7 @@ ROWS: Final[tuple[Row, ...]] = (
         "S1", _TASK, (Says("io"), Either((Is("io_slow"), Is("io_error")))), Owner.STORAGE_BACKEND, _HIGH,
         "the host's request to the disk was slow, open or failed",
     ),
-    Row("S1", _TASK, (Says("io"), Is("io_timeout")), Owner.STORAGE_BACKEND, _MEDIUM, "a disk of the host timed out"),
+    Row("S1", _TASK, (Says("io"), Is("io_timeout")), Owner.STORAGE_BACKEND, _MEDIUM, "the VM's disk timed out"),
     Row(
         "S1", _TASK, (Says("io"), Is("io_limited")), Owner.STORAGE_BACKEND, _MEDIUM,
         "the VMM held its requests back to the limit of the disk",

@@ -8,13 +8,13 @@ from consumers.incidents.incident import Source
 from consumers.incidents.log import LogIncidents
 from consumers.reports.kmsg_record import kmsg_line
 from consumers.reports.report import Kind
-from consumers.verdict.facts import holds
+from consumers.verdict.facts import holds, unknown
 from consumers.verdict.gather import gather
 from consumers.verdict.judge import judge
 from consumers.verdict.verdict import Confidence, Owner
 from schemas.loss import Loss
 from schemas.state import Record
-from tests.consumers.verdict import _bpf, _lake
+from tests.consumers.verdict import _bpf, _lake, _rows
 from tests.consumers.verdict._lake import SCENARIOS, S
 
 ANSWERS = {
@@ -122,6 +122,42 @@ def test_a_lockup_of_the_host_s_cpu_below_is_the_owner_and_one_beside_is_not(mad
     assert holds(gather(other, incident).host_lockup) is False
 
 
+def _image(file):
+    fields = {"vm": _lake.VM, "device": "d0", "io_status": "ok", "file": file, "bps": 0, "iops": 0, "data": "{}"}
+    return (Record("qmp_blocks", _lake.AHEAD_NS + S, fields),)
+
+
+NVME = "nvme nvme0: I/O 12 QID 3 timeout, aborting"
+SCSI = "sd 2:0:0:0: [{}] tag#7 timing out command, waited 180s"
+
+
+@pytest.mark.parametrize(
+    ("text", "disks", "trace", "so"),
+    [
+        (NVME, _image("/dev/nvme0n1p2"), (), True),
+        (NVME, _image("/dev/nvme12n1"), (), None),
+        (NVME, _image("/var/lib/web-7.qcow2"), (), None),
+        (SCSI.format("sda"), (), (2, 3, "BLOCK_IO_DONE", 4099), True),
+        (SCSI.format("sdab"), (), (2, 3, "BLOCK_IO_DONE", 4099), None),
+        (SCSI.format("sda"), (), (2, 3, "BLOCK_IO_DONE", 5000), None),  # another process's
+        ("timeout error, dev sda, sector 2048 op 0x0:(READ)", _image("/dev/sda"), (), True),
+        ("sd 2:0:0:0: rejecting I/O to offline device", _image("/dev/sda"), (), None),  # which is that?
+        ("I/O error, dev fd0, sector 0 op 0x0:(READ) flags 0x0 phys_seg 1 prio class 2", _image("/dev/sda"), (), False),
+        ("I/O error, dev sda, sector 0 op 0x0:(READ) flags 0x0 phys_seg 1 prio class 2", _image("/dev/sda"), (), False),
+    ],
+    ids=[
+        "partition", "another nvme", "a file", "seen", "another scsi", "others'", "block", "no name", "floppy", "an error",
+    ],
+)  # fmt: skip
+def test_a_disk_that_timed_out_counts_where_the_vm_s_requests_go_there(made, text, disks, trace, so):
+    requests = tuple(_bpf.block_io(trace)) if trace else ()
+    _, facts = made("spin", host_lines=((3, 10, text),), disks=disks, trace=requests)
+    assert holds(facts.io_timeout) is so
+    facts = replace(facts, io_slow=unknown("withheld"))
+    assert judge(_rows.hung(), facts).owner is (Owner.STORAGE_BACKEND if so else Owner.UNDETERMINED)
+    assert any(text[:40] in each.text for each in facts.found) is (so is None)
+
+
 SOFT = "watchdog: BUG: soft lockup - CPU#1 stuck for {}s! [kworker/1:2:52]"
 STALL = (
     (3, 50, "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:"),
@@ -169,11 +205,12 @@ def test_a_lockup_of_the_host_counts_where_it_was_for_half_of_the_time(made, lin
     ],
 )
 def test_the_host_s_log_tells_of_hardware_disks_and_suspends_within_the_time(made, tmp_path, text, fact):
-    incident, facts = made("frozen", host_lines=((4, 20, text),))
+    scenario = SCENARIOS["frozen"]._replace(disks=_image("/dev/nvme0n1"))
+    incident, facts = made("frozen", host_lines=((4, 20, text),), disks=scenario.disks)
     assert holds(getattr(facts, fact)) is True
-    other = _lake.build(tmp_path / "other", SCENARIOS["frozen"]._replace(host_lines=((4, 40, text),)))
+    other = _lake.build(tmp_path / "other", scenario._replace(host_lines=((4, 40, text),)))
     assert holds(getattr(gather(other, incident), fact)) is False
-    blind = SCENARIOS["frozen"]._replace(host_lines=((4, 40, text),), watched=("topology", "vcpu-time", "qmp"))
+    blind = scenario._replace(host_lines=((4, 40, text),), watched=("topology", "vcpu-time", "qmp"))
     assert holds(getattr(gather(_lake.build(tmp_path / "blind", blind), incident), fact)) is None
 
 
