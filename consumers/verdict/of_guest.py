@@ -46,8 +46,9 @@ def add(look: Look, facts: Facts) -> Facts:
     ]
     facts = replace(facts, marker=_marker(look, stream, marks, rows), bare=_bare(look, rows))
     if stream is not None and throttled:
-        line = record("kmsg", stream, (row["seq"] for row in throttled))
-        facts = replace(facts, rt_line=known(True, _THROTTLED, line))
+        text, records = f"the guest's log says: {_THROTTLED}", record("kmsg", stream, (row["seq"] for row in throttled))
+        found = (*facts.found, Evidence("G1", text, records))
+        facts = replace(facts, rt_line=known(True, text, records), found=found)
     facts = _with_hardware(look, facts, stream, rows)
     hangs = _hangs(look)
     found = (*facts.found, *_counted(hangs), *_silences(look))

@@ -177,6 +177,11 @@ def _module(incident: Incident) -> bool:
     return bool(incident.root.module)
 
 
+# No stack came, or what ran was a program of the guest.
+def _no_place(incident: Incident) -> bool:
+    return not incident.root.frames or bool(incident.root.numbers.get("in_user_space"))
+
+
 def _together(incident: Incident) -> bool:
     found = [report for report in incident.reports if report.cpus and report.duration and report.ts_ns is not None]
     for one in found:
@@ -250,6 +255,7 @@ QUESTIONS: Final[Mapping[str, tuple[Callable[[Incident], bool], str]]] = {
     "in_part": (lambda each: each.root.shape is Shape.IN_PART, "the CPU ran in part (shape D)"),
     "module": (_module, "the stack's own frame is of a module"),
     "no_module": (lambda each: not _module(each), "the stack's own frame is of no module"),
+    "no_place": (_no_place, "the stack shows no place in the kernel"),
     "together": (_together, "several CPUs report the same length at once"),
     "rotating": (_rotating, "each report blames another task, and no frame is common"),
     "scx": (_scx, "sched_ext gave up a scheduler"),

@@ -46,7 +46,7 @@ def hung(frames=DISK, *others, **more):
 
 
 def rcu(shape, ticks=None, kind=Kind.RCU_STALL, **more):
-    return report(kind, shape=shape, numbers={} if ticks is None else {"ticks": ticks}, **more)
+    return report(kind, shape=shape, **{"numbers": {} if ticks is None else {"ticks": ticks}} | more)
 
 
 def _disk(**more):
@@ -149,7 +149,21 @@ CASES = (
     ),
     Case("scheduler of BPF", "C13", Owner.GUEST_POLICY, MEDIUM, incident(kind=Kind.SCX_STALL, length_s=30.0), facts(times(**GUEST))),
     Case("RT throttling", "C13", Owner.GUEST_POLICY, MEDIUM, incident(), facts(times(**GUEST), rt_line=True)),
+    Case(
+        "RT throttling, a program runs", "C13", Owner.GUEST_POLICY, MEDIUM,
+        incident(rcu(Shape.RAN, numbers={"ticks": 5000, "in_user_space": 1})), facts(times(**GUEST), rt_line=True),
+    ),
+    Case(
+        "RT throttling, module loops", "C7", Owner.GUEST_DRIVER, HIGH, incident(frames=SPIN, module="hyplab"),
+        facts(times(**GUEST), rt_line=True),
+    ),
+    Case(
+        "RT throttling, interrupts off", "C8", Owner.GUEST_KERNEL, MEDIUM, incident(rcu(Shape.SILENT, 2, frames=LOOP)),
+        facts(times(**GUEST), rt_line=True),
+    ),
+    Case("RT throttling, no times", "-", Owner.UNDETERMINED, NONE, incident(frames=SPIN, module="hyplab"), facts(rt_line=True)),
     Case("RT task", "C13", Owner.GUEST_POLICY, HIGH, incident(), facts(times(**GUEST), hog=True)),
+    Case("RT task in a module", "C13", Owner.GUEST_POLICY, HIGH, incident(frames=SPIN, module="x"), facts(times(**GUEST), hog=True)),
     Case("20 ms", "C14", Owner.CONFIG_THRESHOLD, HIGH, incident(kind=Kind.RCU_EXP_STALL, length_s=0.02), facts(times(**GUEST))),
     Case("thresholds lowered", "C14", Owner.CONFIG_THRESHOLD, HIGH, incident(length_s=2.0), facts(times(**GUEST), thresholds=True)),
     Case("lkdtm", "C15", Owner.INJECTED, HIGH, incident(frames=("lkdtm_SOFTLOCKUP",)), facts(times(**GUEST))),

@@ -435,3 +435,16 @@ def test_of_a_clock_the_firmware_s_word_counts(made):
     mine = _own(lines)
     mine = replace(mine, kind=Kind.CLOCKSOURCE_UNSTABLE, root=replace(mine.root, kind=Kind.CLOCKSOURCE_UNSTABLE))
     assert holds(gather(_lake.open_lake(made.path, create=False), mine).hardware) is True
+
+
+def test_that_real_time_tasks_were_throttled_is_told_beside_a_place_where_the_kernel_looped(made):
+    lines = (*BOOT, (4, 20, "sched: RT throttling activated"), *STUCK)
+    made("frozen", host_lines=lines)
+    mine = _own(lines)
+    facts = gather(_lake.open_lake(made.path, create=False), mine)
+    assert holds(facts.rt_line) is True
+    found = judge(mine, facts)
+    assert (found.row, found.owner) == ("C16", Owner.HOST_KERNEL)
+    assert "the guest's log says: sched: RT throttling activated" in [each.text for each in found.evidence]
+    bare = replace(mine, root=replace(mine.root, frames=()))
+    assert judge(bare, facts).owner is Owner.GUEST_POLICY

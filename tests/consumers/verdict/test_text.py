@@ -47,3 +47,9 @@ def test_a_note_of_a_core_dump_says_so_where_the_stack_waits_for_nothing_else():
     assert says("design", (*WAITS, "do_exit"), notes=notes)
     assert not says("design", (*IO, "folio_wait_bit_common", "do_exit"), notes=notes)
     assert not says("design", (*WAITS, "schedule_preempt_disabled", "__mutex_lock", "do_exit"), notes=notes)
+
+
+def test_a_stack_shows_a_place_in_the_kernel_or_none():
+    assert QUESTIONS["no_place"][0](incident())
+    assert QUESTIONS["no_place"][0](incident(numbers={"in_user_space": 1}, frames=("asm_sysvec_apic_timer_interrupt",)))
+    assert not QUESTIONS["no_place"][0](incident(frames=("inet_diag_dump",)))
