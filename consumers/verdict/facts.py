@@ -95,7 +95,7 @@ ABOUT: Final[Mapping[str, About]] = {
     "io_limited": About(
         "H4", "whether the VMM held requests back to a limit", _QMP + "; run the guest's agent with the surface procfs"
     ),
-    "io_timeout": About("H5", "timeouts of disks in the host's log", _KMSG),
+    "io_timeout": About("H5", "timeouts of the VM's disks in the host's log", _KMSG),
     "io_done": About(
         "H4", "that the VMM had ended the request", _QMP + "; run the guest's agent with the surface procfs"
     ),

@@ -13,9 +13,10 @@ from consumers.clocks.graph import BOOT
 from consumers.coverage import Span
 from consumers.timeline.scope import told
 from consumers.verdict.facts import Fact, Facts, known
+from consumers.verdict.hardware import serious
 from consumers.verdict.look import Look, S, record
 from consumers.verdict.shares import LETTERS, Shares
-from consumers.verdict.text import on_host
+from consumers.verdict.text import Symptom, on_host, symptom
 from consumers.verdict.verdict import Evidence
 from schemas.stream import Stream
 
@@ -25,11 +26,11 @@ _READINGS_NS: Final = 60 * S
 _MARKS: Final = re.compile(r"^(?:lkdtm: Performing direct entry \w+|rcu-torture: .*stall start)")
 _THROTTLED: Final = "sched: RT throttling activated"
 _HYPERVISOR: Final = re.compile(r"^(?:Hypervisor detected|Booting paravirtualized kernel on (?!bare hardware))")
-_HARDWARE: Final = re.compile(
-    r"\[Hardware Error\]|mce: .*(?:Machine check|Exception)|TSC ADJUST|Firmware Bug", re.IGNORECASE
-)
+# Of a firmware most is told at the boot, and of no time; what it did to the TSC is of the clock (tsc_sync.c).
+_FIRMWARE: Final = re.compile(r"\[Firmware Bug\]: |TSC ADJUST")
 _LINES_MAX: Final = 20_000
 _HEAD_LINES: Final = 400
+_NAMED_CHARS_MAX: Final = 160
 #: The thresholds that kernels come with (kernel/watchdog.c, CONFIG_RCU_CPU_STALL_TIMEOUT).
 _DEFAULTS: Final = (("watchdog_thresh_s", 10), ("rcu_stall_timeout_s", 21), ("hung_task_timeout_s", 120))
 _COUNTERS: Final = ("softlockups", "hardlockups", "rcu_stalls", "hung_tasks")
@@ -45,12 +46,10 @@ def add(look: Look, facts: Facts) -> Facts:
     ]
     facts = replace(facts, marker=_marker(look, stream, marks, rows), bare=_bare(look, rows))
     if stream is not None and throttled:
-        line = record("kmsg", stream, (row["seq"] for row in throttled))
-        facts = replace(facts, rt_line=known(True, _THROTTLED, line))
-    broken = [row for row in rows if _HARDWARE.search(row["message"])]
-    if stream is not None and broken:
-        text = f"the machine's log says: {broken[0]['message'][:160]}"
-        facts = replace(facts, hardware=known(True, text, record("kmsg", stream, (row["seq"] for row in broken))))
+        text, records = f"the guest's log says: {_THROTTLED}", record("kmsg", stream, (row["seq"] for row in throttled))
+        found = (*facts.found, Evidence("G1", text, records))
+        facts = replace(facts, rt_line=known(True, text, records), found=found)
+    facts = _with_hardware(look, facts, stream, rows)
     hangs = _hangs(look)
     found = (*facts.found, *_counted(hangs), *_silences(look))
     return _with_steal(look, replace(facts, thresholds=_thresholds(hangs), found=found))
@@ -75,11 +74,29 @@ def _marker(look: Look, stream: Stream | None, marks: list[dict[str, Any]], rows
     if stream is None:
         return Fact()
     if marks:
-        text = f"the guest's log says: {marks[-1]['message'][:160]}"
+        text = f"the guest's log says: {marks[-1]['message'][:_NAMED_CHARS_MAX]}"
         return known(True, text, record("kmsg", stream, (row["seq"] for row in marks)))
     last = max(look.incident.root.place, rows[-1]["seq"] if rows else 0)
     lost = look.lost(stream, rows[0]["seq"] if rows else 0, last)
     return known(False, "nothing in the guest's log marks a test", complete=not lost)
+
+
+# Within the time: an error of a minute before stopped no CPU now. A clock is what its firmware once made of it.
+def _with_hardware(look: Look, facts: Facts, stream: Stream | None, rows: list[dict[str, Any]]) -> Facts:
+    if stream is None:
+        return facts
+    firmware = [row for row in rows if _FIRMWARE.search(row["message"])]
+    broken = [row for row in rows if row["ts_ns"] >= look.window.since_ns - S and serious(row["message"])]
+    if symptom(look.incident) is Symptom.CLOCK:
+        broken, firmware = sorted([*broken, *firmware], key=lambda row: row["seq"]), []
+    if broken:
+        text = f"the machine's log says: {broken[0]['message'][:_NAMED_CHARS_MAX]}"
+        facts = replace(facts, hardware=known(True, text, record("kmsg", stream, (row["seq"] for row in broken))))
+    if firmware:
+        text = f"the machine's log says: {firmware[0]['message'][:_NAMED_CHARS_MAX]}"
+        beside = Evidence("H5", text, record("kmsg", stream, (row["seq"] for row in firmware)))
+        facts = replace(facts, found=(*facts.found, beside))
+    return facts
 
 
 # That a machine is no VM follows from nothing but its own log's beginning and what its producer says.

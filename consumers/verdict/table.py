@@ -10,7 +10,7 @@ from consumers.verdict.text import Symptom
 from consumers.verdict.verdict import Confidence, Owner
 
 #: Grows with each change of the table or of what decides beside it; every verdict carries it.
-RULES_VERSION: Final = 3
+RULES_VERSION: Final = 4
 #: Two owners that each explain so much are both told.
 SHARED_MIN: Final = 0.3
 
@@ -128,9 +128,13 @@ ROWS: Final[tuple[Row, ...]] = (
         "C14", _CPU, (Is("thresholds"), Says("short_lowered")), Owner.CONFIG_THRESHOLD, _HIGH,
         "thresholds were lowered, and so short a wait is no failure", True,
     ),
-    Row("C6", _CPU, (Is("host_hardware"),), Owner.HARDWARE_FIRMWARE, _HIGH, "the host's CPU below it had an error"),
-    Row("C6", _CPU, (Is("host_lockup"),), Owner.HOST_KERNEL, _HIGH, "the host's CPU below it was locked up itself"),
+    # Who is paused waits for no CPU, locked up or not.
     Row("C1", _STANDS, (Share("T", 0.5),), Owner.VMM_PAUSE, _HIGH, _BY_PAUSE, letters="T"),
+    Row(
+        "C6", _CPU, (Is("host_hardware"), Is("host_lockup")), Owner.HARDWARE_FIRMWARE, _HIGH,
+        "the host's CPU below it had an error and was locked up",
+    ),
+    Row("C6", _CPU, (Is("host_lockup"),), Owner.HOST_KERNEL, _HIGH, "the host's CPU below it was locked up itself"),
     # That the vCPUs waited for CPUs as well moves no request.
     Row(
         "S3", _TASK, (Says("io"), Is("io_seen", so=False), Share("W", 0.5, of="iothread")), Owner.HOST_CPU, _HIGH,
@@ -165,7 +169,6 @@ ROWS: Final[tuple[Row, ...]] = (
         "the VMM's main loop, which serves the disk, ran and did not pass the request on",
     ),
     Row("C2", _STANDS, (Share("W", 0.5),), Owner.HOST_CPU, _HIGH, _BY_WAIT, letters="W"),
-    Row("C2", _CPU, (Share("W", 0.2), Most("W"), _TOO_LITTLE), Owner.HOST_CPU, _MEDIUM, _BY_WAIT, letters="W"),
     Row(
         "C3", _STANDS, (Share("S", 0.5), Either((Is("sleep_memory"), Is("memory")))), Owner.HOST_MEMORY, _HIGH,
         _BY_MEMORY, letters="S",
@@ -174,6 +177,9 @@ ROWS: Final[tuple[Row, ...]] = (
         "C4", _STANDS, (Share("S", 0.5), Is("sleep_io"), Is("io_slow")), Owner.STORAGE_BACKEND, _HIGH, _BY_DISK,
         letters="S",
     ),
+    # An error stops a CPU, and tells of no time: what was measured to have taken half of it goes before.
+    Row("C6", _CPU, (Is("host_hardware"),), Owner.HARDWARE_FIRMWARE, _HIGH, "the host's CPU below it had an error"),
+    Row("C2", _CPU, (Share("W", 0.2), Most("W"), _TOO_LITTLE), Owner.HOST_CPU, _MEDIUM, _BY_WAIT, letters="W"),
     Row("C5", _CPU, (Share("X", 0.5), Exits("userspace")), Owner.VMM_BUG, _MEDIUM, _IN_VMM, letters="X"),
     Row("C5", _CPU, (Share("X", 0.5), Exits("kernel")), Owner.HOST_KERNEL, _MEDIUM, _IN_KVM, letters="X"),
     Row(
@@ -181,9 +187,11 @@ ROWS: Final[tuple[Row, ...]] = (
         "its CPU left the guest for the VMM far more often than before", letters="GX",
     ),
     Row("C13", _CPU, (Is("hog"),), Owner.GUEST_POLICY, _HIGH, "a real-time task of the guest kept its CPU", True),
+    Row("C13", _CPU, (Says("scx"),), Owner.GUEST_POLICY, _MEDIUM, "the guest's own choice of a scheduler", True),
+    # The line comes once in a boot and names neither CPU nor task; a driver's own thread that loops makes it too.
     Row(
-        "C13", _CPU, (Either((Says("scx"), Is("rt_line"))),), Owner.GUEST_POLICY, _MEDIUM,
-        "the guest's own choice of a scheduler or of real-time priorities", True,
+        "C13", _CPU, (Is("rt_line"), Says("no_place")), Owner.GUEST_POLICY, _MEDIUM,
+        "the guest's own choice of real-time priorities", True,
     ),
     Row("C7", _CPU, (*_GUEST_RAN, Says("looped"), _NO_MODULE), Owner.GUEST_KERNEL, _HIGH, _LOOPS, letters="GX"),
     Row("C7", _CPU, (*_GUEST_RAN, Says("looped"), _MODULE), Owner.GUEST_DRIVER, _HIGH, _LOOPS, letters="GX"),
@@ -231,7 +239,7 @@ ROWS: Final[tuple[Row, ...]] = (
         "S1", _TASK, (Says("io"), Either((Is("io_slow"), Is("io_error")))), Owner.STORAGE_BACKEND, _HIGH,
         "the host's request to the disk was slow, open or failed",
     ),
-    Row("S1", _TASK, (Says("io"), Is("io_timeout")), Owner.STORAGE_BACKEND, _MEDIUM, "a disk of the host timed out"),
+    Row("S1", _TASK, (Says("io"), Is("io_timeout")), Owner.STORAGE_BACKEND, _MEDIUM, "the VM's disk timed out"),
     Row(
         "S1", _TASK, (Says("io"), Is("io_limited")), Owner.STORAGE_BACKEND, _MEDIUM,
         "the VMM held its requests back to the limit of the disk",

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from consumers.incidents.incident import Incident
+from consumers.reports.frames import anchor
 from consumers.reports.report import Kind, Report, Shape
 
 #: Shorter than this is no failure to wake anybody for; kernels with thresholds of 20 ms report it.
@@ -57,7 +58,7 @@ _IO: Final = (
 _NAP: Final = ("msleep", "usleep_range")
 #: schedule_timeout and schedule stand above it.
 _NAP_DEPTH: Final = 6
-_GUEST_DAEMON: Final = ("fuse_", "fanotify_", "autofs_", "call_usermodehelper", "wait_for_completion_state_usermode")
+_GUEST_DAEMON: Final = ("request_wait_answer", "fuse_", "__fuse_", "fanotify_", "autofs_", "call_usermodehelper")
 _VIRTIOFS: Final = ("virtio_fs_", "virtiofs_")
 _9P: Final = ("p9_", "v9fs_")
 _GRACE: Final = ("synchronize_rcu", "synchronize_srcu", "rcu_barrier", "synchronize_sched", "wait_rcu_exp_gp")
@@ -69,6 +70,7 @@ _DESIGN: Final = (
     "ptrace_stop",
     "ptrace_notify",
     "coredump_wait",
+    "coredump_task_exit",
     "dump_emit",
     "do_coredump",
     "__refrigerator",
@@ -110,6 +112,11 @@ def function(frame: str) -> str:
 def has_frame(report: Report, starts: tuple[str, ...], depth: int | None = None) -> bool:
     """Return whether one of the first `depth` frames begins with one of `starts`."""
     return any(function(frame).startswith(starts) for frame in report.frames[:depth])
+
+
+# Below the scheduler and helpers that wait for anything: a frame further out says what for, and not for whom.
+def _waits_in(report: Report, starts: tuple[str, ...]) -> bool:
+    return anchor([function(frame) for frame in report.frames]).startswith(starts)
 
 
 def waits_for_cpu(report: Report) -> bool:
@@ -170,6 +177,11 @@ def _module(incident: Incident) -> bool:
     return bool(incident.root.module)
 
 
+# No stack came, or what ran was a program of the guest.
+def _no_place(incident: Incident) -> bool:
+    return not incident.root.frames or bool(incident.root.numbers.get("in_user_space"))
+
+
 def _together(incident: Incident) -> bool:
     found = [report for report in incident.reports if report.cpus and report.duration and report.ts_ns is not None]
     for one in found:
@@ -192,6 +204,25 @@ def _rotating(incident: Incident) -> bool:
 
 def _locked(incident: Incident) -> bool:
     return has_frame(incident.root, _LOCK) or bool(incident.root.holder)
+
+
+def _io(incident: Incident) -> bool:
+    return has_frame(incident.root, _IO)
+
+
+# virtio-fs is FUSE whose daemon is on the host.
+def _guest_daemon(incident: Incident) -> bool:
+    root = incident.root
+    if _io(incident) or _locked(incident) or asks_virtiofsd(root):
+        return False
+    return _waits_in(root, _GUEST_DAEMON)
+
+
+# The note says that a core was dumped of the task, and not that it waits for that (kernel/hung_task.c).
+def _design(incident: Incident) -> bool:
+    if _io(incident) or _locked(incident):
+        return False
+    return _waits_in(incident.root, _DESIGN) or "Blocked by coredump." in incident.root.notes
 
 
 def _slow_clock(incident: Incident) -> bool:
@@ -224,6 +255,7 @@ QUESTIONS: Final[Mapping[str, tuple[Callable[[Incident], bool], str]]] = {
     "in_part": (lambda each: each.root.shape is Shape.IN_PART, "the CPU ran in part (shape D)"),
     "module": (_module, "the stack's own frame is of a module"),
     "no_module": (lambda each: not _module(each), "the stack's own frame is of no module"),
+    "no_place": (_no_place, "the stack shows no place in the kernel"),
     "together": (_together, "several CPUs report the same length at once"),
     "rotating": (_rotating, "each report blames another task, and no frame is common"),
     "scx": (_scx, "sched_ext gave up a scheduler"),
@@ -231,22 +263,15 @@ QUESTIONS: Final[Mapping[str, tuple[Callable[[Incident], bool], str]]] = {
         lambda each: any(has_frame(report, _INJECTORS) for report in (each.root, *each.reports)),
         "the stack is of a module that injects failures",
     ),
-    "io": (lambda each: has_frame(each.root, _IO), "the stack waits for a disk"),
-    # virtio-fs is FUSE whose daemon is on the host.
-    "guest_daemon": (
-        lambda each: has_frame(each.root, _GUEST_DAEMON) and not asks_virtiofsd(each.root),
-        "the stack waits for a daemon of the guest",
-    ),
+    "io": (_io, "the stack waits for a disk"),
+    "guest_daemon": (_guest_daemon, "the stack waits for a daemon of the guest"),
     "host_daemon": (
         lambda each: asks_virtiofsd(each.root) or asks_vmm(each.root),
         "the stack waits for a daemon of the host",
     ),
     "naps": (lambda each: has_frame(each.root, _NAP, _NAP_DEPTH), "the task sleeps for a time of its own choice"),
     "locked": (_locked, "the task waits for a lock"),
-    "design": (
-        lambda each: has_frame(each.root, _DESIGN) or "Blocked by coredump." in each.root.notes,
-        "the task stands because somebody wants it to: a debugger, a core dump, a freezer",
-    ),
+    "design": (_design, "the task stands because somebody wants it to: a debugger, a core dump, a freezer"),
     "guest_memory": (lambda each: has_frame(each.root, _MEMORY), "the stack waits for memory that the host must give"),
     "vm_stopped": (lambda each: each.root.kind is Kind.VM_STOPPED, "the monitor told that the VM was stopped"),
     "vm_panicked": (lambda each: each.root.kind is Kind.PANIC, "the monitor told that the guest panicked"),

@@ -1,4 +1,4 @@
-"""Frames of the BPF programs vcpu and block-io on the host, with as much of their records as is judged by."""
+"""Frames of the BPF programs vcpu, block-io and hang on the host, with as much of their records as is judged by."""
 
 import struct
 
@@ -13,6 +13,7 @@ STATES = {
     "vcpu": ("VCPU_RUNNING", "VCPU_WAITING", "VCPU_THROTTLED", "VCPU_SLEEPING", "VCPU_UNINTERRUPTIBLE", "VCPU_STOPPED",
              "VCPU_TRACED", "VCPU_FROZEN"),
     "block_io": ("BLOCK_IO_DONE", "BLOCK_IO_QUEUED", "BLOCK_IO_ISSUED"),
+    "hang": ("HANG_UNKNOWN", "HANG_HUNG_TASK", "HANG_RCU_STALL", "HANG_OOM_VICTIM"),
 }  # fmt: skip
 
 
@@ -86,3 +87,13 @@ def block_io(*requests):
         for i, (since, until, state, tgid) in enumerate(requests)
     ]  # fmt: skip
     return _frames("block-io", _types("block_io", *members), records)
+
+
+def killed(*victims):
+    """Return frames of who was killed for want of memory: second of the story and number of each."""
+    members = ("ts_ns", "Q"), ("cpu", "I"), ("kind", "state"), ("cpu_seq", "Q"), ("pid", "I"), ("tgid", "I")
+    kind = STATES["hang"].index("HANG_OOM_VICTIM")
+    records = [
+        struct.pack("<QIIQII", AHEAD_NS + int(at * S), 2, kind, i, pid, 0) for i, (at, pid) in enumerate(victims)
+    ]
+    return _frames("hang", _types("hang", *members), records)

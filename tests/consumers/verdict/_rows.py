@@ -1,10 +1,11 @@
 """For each row of the decision table an incident and facts, constructed, with the answer that they must give."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from consumers.incidents.incident import Incident
 from consumers.reports.report import Kind, Shape
-from consumers.verdict.facts import Facts
+from consumers.verdict.facts import Facts, known
 from consumers.verdict.verdict import Confidence, Owner
 from tests.consumers.verdict._cases import SOURCE, facts, incident, report, times
 
@@ -13,6 +14,7 @@ SPIN = ("hyplab_burn+0x15/0x30", "hyplab_spin+0x2c/0x70", "kthread+0xda/0x100")
 LOOP = ("rhashtable_walk_next", "inet_diag_dump", "netlink_dump")
 IPI = ("smp_call_function_many_cond", "on_each_cpu_cond_mask", "text_poke_bp_batch")
 DISK = ("__schedule", "schedule", "io_schedule", "bit_wait_io", "ext4_sync_file")
+DUMP = (*DISK, "dump_emit", "elf_core_dump", "do_coredump")
 NAP = ("__schedule", "schedule", "schedule_timeout", "msleep", "hyplab_hold", "kthread")
 GUEST = {"G": 0.98, "X": 0.01, "W": 0.01}
 HUNG = Kind.HUNG_TASK
@@ -44,7 +46,7 @@ def hung(frames=DISK, *others, **more):
 
 
 def rcu(shape, ticks=None, kind=Kind.RCU_STALL, **more):
-    return report(kind, shape=shape, numbers={} if ticks is None else {"ticks": ticks}, **more)
+    return report(kind, shape=shape, **{"numbers": {} if ticks is None else {"ticks": ticks}} | more)
 
 
 def _disk(**more):
@@ -73,6 +75,25 @@ CASES = (
     Case(
         "machine check", "C6", Owner.HARDWARE_FIRMWARE, HIGH, incident(),
         facts(times(GX=0.3, SH=0.7), host_hardware=True),
+    ),
+    Case("host locked up, VM paused", "C1", Owner.VMM_PAUSE, HIGH, incident(), replace(_PAUSED, host_lockup=known(True))),
+    Case("host locked up, vCPU waited", "C6", Owner.HOST_KERNEL, HIGH, incident(), facts(times(W=0.8, GX=0.2), host_lockup=True)),
+    Case("machine check of a paused VM", "C1", Owner.VMM_PAUSE, HIGH, incident(), replace(_PAUSED, host_hardware=known(True))),
+    Case(
+        "machine check on a busy host", "C2", Owner.HOST_CPU, HIGH, incident(),
+        facts(times(W=0.8, GX=0.2), host_hardware=True),
+    ),
+    Case(
+        "machine check, swapped", "C3", Owner.HOST_MEMORY, HIGH, incident(),
+        facts(times(S=0.9, GX=0.1), memory=True, host_hardware=True),
+    ),
+    Case(
+        "machine check, waited in part", "C6", Owner.HARDWARE_FIRMWARE, HIGH, incident(),
+        facts(times(W=0.45, GX=0.2, H=0.35), host_hardware=True),
+    ),
+    Case(
+        "machine check and locked up", "C6", Owner.HARDWARE_FIRMWARE, HIGH, incident(),
+        facts(times(W=0.8, GX=0.2), host_hardware=True, host_lockup=True),
     ),
     Case("kernel loops", "C7", Owner.GUEST_KERNEL, HIGH, incident(frames=LOOP), facts(times(**GUEST))),
     Case("ticks all along", "C7", Owner.GUEST_KERNEL, HIGH, incident(rcu(Shape.RAN)), facts(times(**GUEST))),
@@ -128,7 +149,21 @@ CASES = (
     ),
     Case("scheduler of BPF", "C13", Owner.GUEST_POLICY, MEDIUM, incident(kind=Kind.SCX_STALL, length_s=30.0), facts(times(**GUEST))),
     Case("RT throttling", "C13", Owner.GUEST_POLICY, MEDIUM, incident(), facts(times(**GUEST), rt_line=True)),
+    Case(
+        "RT throttling, a program runs", "C13", Owner.GUEST_POLICY, MEDIUM,
+        incident(rcu(Shape.RAN, numbers={"ticks": 5000, "in_user_space": 1})), facts(times(**GUEST), rt_line=True),
+    ),
+    Case(
+        "RT throttling, module loops", "C7", Owner.GUEST_DRIVER, HIGH, incident(frames=SPIN, module="hyplab"),
+        facts(times(**GUEST), rt_line=True),
+    ),
+    Case(
+        "RT throttling, interrupts off", "C8", Owner.GUEST_KERNEL, MEDIUM, incident(rcu(Shape.SILENT, 2, frames=LOOP)),
+        facts(times(**GUEST), rt_line=True),
+    ),
+    Case("RT throttling, no times", "-", Owner.UNDETERMINED, NONE, incident(frames=SPIN, module="hyplab"), facts(rt_line=True)),
     Case("RT task", "C13", Owner.GUEST_POLICY, HIGH, incident(), facts(times(**GUEST), hog=True)),
+    Case("RT task in a module", "C13", Owner.GUEST_POLICY, HIGH, incident(frames=SPIN, module="x"), facts(times(**GUEST), hog=True)),
     Case("20 ms", "C14", Owner.CONFIG_THRESHOLD, HIGH, incident(kind=Kind.RCU_EXP_STALL, length_s=0.02), facts(times(**GUEST))),
     Case("thresholds lowered", "C14", Owner.CONFIG_THRESHOLD, HIGH, incident(length_s=2.0), facts(times(**GUEST), thresholds=True)),
     Case("lkdtm", "C15", Owner.INJECTED, HIGH, incident(frames=("lkdtm_SOFTLOCKUP",)), facts(times(**GUEST))),
@@ -191,6 +226,10 @@ CASES = (
         "behind an RCU stall", "C7", Owner.GUEST_KERNEL, HIGH, hung(("synchronize_rcu",), _STALL), facts(times(**GUEST))
     ),
     Case("ptrace", "S8", Owner.GUEST_USERSPACE, MEDIUM, hung(("ptrace_stop", "get_signal")), _disk()),
+    Case("core dump to a disk", "S4", Owner.UNDETERMINED, NONE, hung(DUMP), _disk()),
+    Case("core dump to a disk, host not seen", "S4", Owner.UNDETERMINED, NONE, hung(DUMP), Facts.none()),
+    Case("core dump to a slow disk", "S1", Owner.STORAGE_BACKEND, HIGH, hung(DUMP), _disk(io_slow=True)),
+    Case("FUSE passes through", "S4", Owner.UNDETERMINED, NONE, hung((*DISK, "fuse_passthrough_read_iter")), _disk()),
     Case("balloon", "S9", Owner.HOST_MEMORY, MEDIUM, hung(("virtballoon_free_page_report",)), _disk(memory=True)),
     Case("task of a paused VM", "C1", Owner.VMM_PAUSE, HIGH, hung(), facts(times(T=0.9, GX=0.1), length_s=120.0)),
     Case("clock, paused", "K1", Owner.VMM_PAUSE, HIGH, incident(kind=Kind.CLOCKSOURCE_UNSTABLE, cpus=()), _PAUSED),

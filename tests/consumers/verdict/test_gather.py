@@ -7,13 +7,14 @@ import pytest
 from consumers.incidents.incident import Source
 from consumers.incidents.log import LogIncidents
 from consumers.reports.kmsg_record import kmsg_line
-from consumers.verdict.facts import holds
+from consumers.reports.report import Kind
+from consumers.verdict.facts import holds, unknown
 from consumers.verdict.gather import gather
 from consumers.verdict.judge import judge
 from consumers.verdict.verdict import Confidence, Owner
 from schemas.loss import Loss
 from schemas.state import Record
-from tests.consumers.verdict import _bpf, _lake
+from tests.consumers.verdict import _bpf, _lake, _rows
 from tests.consumers.verdict._lake import SCENARIOS, S
 
 ANSWERS = {
@@ -121,6 +122,80 @@ def test_a_lockup_of_the_host_s_cpu_below_is_the_owner_and_one_beside_is_not(mad
     assert holds(gather(other, incident).host_lockup) is False
 
 
+def _image(file):
+    fields = {"vm": _lake.VM, "device": "d0", "io_status": "ok", "file": file, "bps": 0, "iops": 0, "data": "{}"}
+    return (Record("qmp_blocks", _lake.AHEAD_NS + S, fields),)
+
+
+NVME = "nvme nvme0: I/O 12 QID 3 timeout, aborting"
+SCSI = "sd 2:0:0:0: [{}] tag#7 timing out command, waited 180s"
+
+
+@pytest.mark.parametrize(
+    ("text", "disks", "trace", "so"),
+    [
+        (NVME, _image("/dev/nvme0n1p2"), (), True),
+        (NVME, _image("/dev/nvme12n1"), (), None),
+        (NVME, _image("/var/lib/web-7.qcow2"), (), None),
+        (SCSI.format("sda"), (), (2, 3, "BLOCK_IO_DONE", 4099), True),
+        (SCSI.format("sdab"), (), (2, 3, "BLOCK_IO_DONE", 4099), None),
+        (SCSI.format("sda"), (), (2, 3, "BLOCK_IO_DONE", 5000), None),  # another process's
+        ("timeout error, dev sda, sector 2048 op 0x0:(READ)", _image("/dev/sda"), (), True),
+        ("sd 2:0:0:0: rejecting I/O to offline device", _image("/dev/sda"), (), None),  # which is that?
+        ("I/O error, dev fd0, sector 0 op 0x0:(READ) flags 0x0 phys_seg 1 prio class 2", _image("/dev/sda"), (), False),
+        ("I/O error, dev sda, sector 0 op 0x0:(READ) flags 0x0 phys_seg 1 prio class 2", _image("/dev/sda"), (), False),
+    ],
+    ids=[
+        "partition", "another nvme", "a file", "seen", "another scsi", "others'", "block", "no name", "floppy", "an error",
+    ],
+)  # fmt: skip
+def test_a_disk_that_timed_out_counts_where_the_vm_s_requests_go_there(made, text, disks, trace, so):
+    requests = tuple(_bpf.block_io(trace)) if trace else ()
+    _, facts = made("spin", host_lines=((3, 10, text),), disks=disks, trace=requests)
+    assert holds(facts.io_timeout) is so
+    facts = replace(facts, io_slow=unknown("withheld"))
+    assert judge(_rows.hung(), facts).owner is (Owner.STORAGE_BACKEND if so else Owner.UNDETERMINED)
+    assert any(text[:40] in each.text for each in facts.found) is (so is None)
+
+
+SOFT = "watchdog: BUG: soft lockup - CPU#1 stuck for {}s! [kworker/1:2:52]"
+STALL = (
+    (3, 50, "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:"),
+    (3, 50.001, "rcu: \\x091-...0: (1 GPs behind) idle=7a6/1/0x4000000000000000 softirq=2046/2047 fqs=1233"),
+    (3, 50.002, "rcu: \\x09(detected by 0, t={} jiffies, g=1, q=2 ncpus=4)"),
+)
+
+
+@pytest.mark.parametrize(
+    ("lines", "so"),
+    [
+        (((0, 34.5, SOFT.format(26)),), True),
+        (((0, 24.0, SOFT.format(21)), (0, 48.0, SOFT.format(21))), True),  # 13 s and 7 s of 23 s
+        (((0, 24.0, SOFT.format(22)), (0, 24.5, SOFT.format(23))), True),
+        (((0, 20.0, SOFT.format(9)), (0, 20.5, SOFT.format(9))), None),  # the same 9 s
+        (((0, 100, SOFT.format(68)),), None),
+        (((3, 20, "rcu: INFO: rcu_preempt detected expedited stalls on CPUs/tasks: { 1-....D } 6 jiffies s: 1533 root: 0x2/."),), None),
+        ((*STALL[:2], (*STALL[2][:2], STALL[2][2].format(2100))), None),  # 21 s up to 50 s
+        ((*STALL[:2], (*STALL[2][:2], STALL[2][2].format(5000))), None),  # 5 s, or 20 s, or 50 s
+        ((*STALL[:2], (*STALL[2][:2], STALL[2][2].format(60009))), True),  # 60 s
+        (((0, 32, "watchdog: Watchdog detected hard LOCKUP on cpu 1"),), None),  # 10 s
+        (((0, 34.5, SOFT.replace("CPU#1", "CPU#3").format(26)),), False),
+    ],
+    ids=[
+        "all", "two parts", "told twice", "the same part", "its end", "expedited", "end of a stall",
+        "of unknown length", "long", "hard", "another CPU",
+    ],
+)  # fmt: skip
+def test_a_lockup_of_the_host_counts_where_it_was_for_half_of_the_time(made, lines, so):
+    incident, facts = made("starved", host_lines=lines)
+    assert holds(facts.host_lockup) is so
+    found = judge(incident, facts)
+    assert found.owner is (Owner.HOST_KERNEL if so else Owner.HOST_CPU)
+    beside = [each for each in found.evidence if "which carried a vCPU" in each.text]
+    assert len(beside) == (so is not False)
+    assert all(each.id == "H5" and each.records for each in beside)
+
+
 @pytest.mark.parametrize(
     ("text", "fact"),
     [
@@ -130,12 +205,35 @@ def test_a_lockup_of_the_host_s_cpu_below_is_the_owner_and_one_beside_is_not(mad
     ],
 )
 def test_the_host_s_log_tells_of_hardware_disks_and_suspends_within_the_time(made, tmp_path, text, fact):
-    incident, facts = made("frozen", host_lines=((4, 20, text),))
+    scenario = SCENARIOS["frozen"]._replace(disks=_image("/dev/nvme0n1"))
+    incident, facts = made("frozen", host_lines=((4, 20, text),), disks=scenario.disks)
     assert holds(getattr(facts, fact)) is True
-    other = _lake.build(tmp_path / "other", SCENARIOS["frozen"]._replace(host_lines=((4, 40, text),)))
+    other = _lake.build(tmp_path / "other", scenario._replace(host_lines=((4, 40, text),)))
     assert holds(getattr(gather(other, incident), fact)) is False
-    blind = SCENARIOS["frozen"]._replace(host_lines=((4, 40, text),), watched=("topology", "vcpu-time", "qmp"))
+    blind = scenario._replace(host_lines=((4, 40, text),), watched=("topology", "vcpu-time", "qmp"))
     assert holds(getattr(gather(_lake.build(tmp_path / "blind", blind), incident), fact)) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mce: CPU1: Core temperature/speed normal",
+        "mce: [Hardware Error]: CPU 1: Machine Check: 0 Bank 7: 8c00004000010091",
+        "EDAC DEBUG: ie31200_check: device on CPU#1 ok",
+    ],
+    ids=["temperature", "corrected", "no error"],
+)
+def test_what_hardware_says_and_stops_no_cpu_is_no_error(made, text):
+    incident, facts = made("frozen", host_lines=((4, 20, text),))
+    assert holds(facts.host_hardware) is False
+    found = judge(incident, facts)
+    assert (found.row, found.owner, found.beside) == ("C1", Owner.VMM_PAUSE, ())
+
+
+def test_an_error_of_the_hardware_stands_beside_a_pause_that_was_measured(made):
+    uncorrected = "mce: [Hardware Error]: CPU 1: Machine Check: 0 Bank 4: b200000000070f0f"
+    found = judge(*made("frozen", host_lines=((4, 20, uncorrected),)))
+    assert (found.row, found.owner, found.beside) == ("C1", Owner.VMM_PAUSE, (Owner.HARDWARE_FIRMWARE,))
 
 
 def test_a_vcpu_asleep_under_pressure_on_the_host_s_memory(made, tmp_path):
@@ -145,6 +243,21 @@ def test_a_vcpu_asleep_under_pressure_on_the_host_s_memory(made, tmp_path):
     assert (found.row, found.owner, found.confidence) == ("C3", Owner.HOST_MEMORY, Confidence.HIGH)
     calm = _lake.build(tmp_path / "calm", SCENARIOS["frozen"]._replace(second=deep, pressure_ms=1))
     assert judge(incident, gather(calm, incident)).owner is Owner.UNDETERMINED
+
+
+@pytest.mark.parametrize(
+    ("pid", "pressure_ms", "so"),
+    [(9999, 1, False), (9999, 0, None), (9999, 600, True), (4099, 1, True), (4104, 0, True)],
+    ids=["no pressure", "not measured", "pressure", "the VM's process", "the vCPU's thread"],
+)
+def test_a_kill_counts_where_it_is_the_vm_s_or_memory_was_short(made, pid, pressure_ms, so):
+    deep = _lake._held("D", False, 0, 0)(10, 35)
+    killed = tuple(_bpf.killed((20, pid)))
+    incident, facts = made("frozen", second=deep, pressure_ms=pressure_ms, trace=killed)
+    assert holds(facts.memory) is so
+    assert judge(incident, facts).owner is (Owner.HOST_MEMORY if so else Owner.UNDETERMINED)
+    beside = [each.records[0].table for each in facts.found if each.id == "H3"]
+    assert beside == (["bpf_hang"] if pid == 9999 else [])
 
 
 def test_stays_of_the_bpf_program_tell_what_samples_cannot(made):
@@ -262,21 +375,30 @@ def test_an_incident_without_a_machine_or_a_time_has_no_facts(lakes):
     assert found.missing[0].text.endswith("the report has no time of the kernel's clock")
 
 
-def test_a_host_s_own_incident_has_nothing_below_it_but_hardware(made):
-    stuck = "watchdog: BUG: soft lockup - CPU#3 stuck for 26s! [kworker/3:2:52]"
-    lines = [(6, 0.5 + n / 1000, f"boot {n}") for n in range(30)]
-    lines += [
-        (0, 34.5, stuck),
-        (4, 34.501, "RIP: 0010:native_queued_spin_lock_slowpath+0x6e/0x2d0"),
-        (4, 34.502, "Call Trace:"),
-    ]
-    lines += [(4, 34.503, " rhashtable_walk_next+0x2e/0x70"), (4, 34.504, " inet_diag_dump+0x2e/0x70")]
+STUCK = (
+    (0, 34.5, "watchdog: BUG: soft lockup - CPU#3 stuck for 26s! [kworker/3:2:52]"),
+    (4, 34.501, "RIP: 0010:native_queued_spin_lock_slowpath+0x6e/0x2d0"),
+    (4, 34.502, "Call Trace:"),
+    (4, 34.503, " rhashtable_walk_next+0x2e/0x70"),
+    (4, 34.504, " inet_diag_dump+0x2e/0x70"),
+)
+BOOT = tuple((6, 0.5 + n / 1000, f"boot {n}") for n in range(30))
+
+
+def _own(lines):
+    """Return the incident that a host's own log has."""
     records = [kmsg_line(each) for each in _lake.host_records(lines)]
     found = LogIncidents(Source(*_lake.HOST[:3]))
     changed = [*found.feed(records), *found.close()]
-    _, facts = made("frozen", host_lines=tuple(lines))
-    assert (holds(facts.bare), facts.bare.text[:12]) == (False, "a host names")
     (mine,) = {each.id: each for each in changed}.values()
+    return mine
+
+
+def test_a_host_s_own_incident_has_nothing_below_it_but_hardware(made):
+    lines = (*BOOT, *STUCK)
+    mine = _own(lines)
+    _, facts = made("frozen", host_lines=lines)
+    assert (holds(facts.bare), facts.bare.text[:12]) == (False, "a host names")
     lake = _lake.open_lake(made.path, create=False)
     bare = gather(lake, mine)
     assert (holds(bare.bare), holds(bare.host)) == (True, True)
@@ -285,3 +407,44 @@ def test_a_host_s_own_incident_has_nothing_below_it_but_hardware(made):
     hinted = [*lines[:5], (6, 0.6, "Hypervisor detected: KVM"), *lines[5:]]
     other = _lake.build(made.path.with_name("other"), SCENARIOS["frozen"]._replace(host_lines=tuple(hinted)))
     assert holds(gather(other, mine).bare) is False
+
+
+@pytest.mark.parametrize(
+    ("at_s", "text", "so", "told"),
+    [
+        (20, "mce: [Hardware Error]: CPU 3: Machine Check: 0 Bank 4: b200000000070f0f", True, False),
+        (5, "mce: [Hardware Error]: CPU 3: Machine Check: 0 Bank 4: b200000000070f0f", None, False),
+        (20, "[Hardware Error]: Corrected error, no action required.", None, False),
+        (20, "[Firmware Bug]: the BIOS has corrupted hw-PMU resources (MSR 38d is 330)", None, True),
+    ],
+    ids=["uncorrected", "before", "corrected", "firmware"],
+)
+def test_of_bare_metal_an_error_counts_that_can_stop_a_cpu_and_was_then(made, at_s, text, so, told):
+    lines = (*BOOT, (4, at_s, text), *STUCK)
+    made("frozen", host_lines=lines)
+    mine = _own(lines)
+    facts = gather(_lake.open_lake(made.path, create=False), mine)
+    assert holds(facts.hardware) is so
+    assert judge(mine, facts).owner is (Owner.HARDWARE_FIRMWARE if so else Owner.HOST_KERNEL)
+    assert any(text in each.text for each in facts.found) is told
+
+
+def test_of_a_clock_the_firmware_s_word_counts(made):
+    lines = (*BOOT, (4, 20, "[Firmware Bug]: TSC ADJUST differs: CPU3 0 --> -5. Restoring"), *STUCK)
+    made("frozen", host_lines=lines)
+    mine = _own(lines)
+    mine = replace(mine, kind=Kind.CLOCKSOURCE_UNSTABLE, root=replace(mine.root, kind=Kind.CLOCKSOURCE_UNSTABLE))
+    assert holds(gather(_lake.open_lake(made.path, create=False), mine).hardware) is True
+
+
+def test_that_real_time_tasks_were_throttled_is_told_beside_a_place_where_the_kernel_looped(made):
+    lines = (*BOOT, (4, 20, "sched: RT throttling activated"), *STUCK)
+    made("frozen", host_lines=lines)
+    mine = _own(lines)
+    facts = gather(_lake.open_lake(made.path, create=False), mine)
+    assert holds(facts.rt_line) is True
+    found = judge(mine, facts)
+    assert (found.row, found.owner) == ("C16", Owner.HOST_KERNEL)
+    assert "the guest's log says: sched: RT throttling activated" in [each.text for each in found.evidence]
+    bare = replace(mine, root=replace(mine.root, frames=()))
+    assert judge(bare, facts).owner is Owner.GUEST_POLICY
