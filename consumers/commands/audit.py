@@ -21,7 +21,11 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     """Add this verb's flags."""
     add_lake(sub)
     sub.add_argument("--json", action="store_true", help="one JSON object, with every sum and whole names")
-    sub.add_argument("--deep", action="store_true", help="read every file: its hash, and every stream's positions")
+    sub.add_argument(
+        "--deep",
+        action="store_true",
+        help="read every file: its hash, every stream's positions; of trace rings the kernel's count",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

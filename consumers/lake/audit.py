@@ -15,6 +15,7 @@ from consumers.lake.chain import ChainState, FileEntry, from_checkpoint, parse
 from consumers.lake.counts import lost, stored_positions
 from consumers.lake.parquet import file_sha256
 from consumers.lake.retire import Retired, Sums
+from consumers.lake.rings import mismatches
 from consumers.lake.snapshot import Snapshot, snapshot
 from consumers.lake.storage import Storage
 from schemas.errors import StorageError
@@ -91,6 +92,8 @@ class AuditReport:
 def audit(storage: Storage, *, deep: bool = False) -> AuditReport:
     """Verify the lake; `deep` also reads every file, compares its SHA-256, and counts every stream's positions.
 
+    Of trace rings it then compares the rows with what the kernel counted as read.
+
     Raises:
         StorageError: the disk refuses.
     """
@@ -126,6 +129,9 @@ def audit(storage: Storage, *, deep: bool = False) -> AuditReport:
     _sums(report, totals, streams, forgotten)
     try:
         _streams(storage, taken, report, streams, retired, deep=deep)
+        if deep:
+            found = mismatches(storage, taken, streams, retired.before_ns)
+            report.problems += [f"{_name(stream)}: {what}" for stream, what in found]
     except StorageError as e:
         report.problems.append(str(e))
     return report

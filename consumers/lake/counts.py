@@ -27,11 +27,10 @@ def lost(storage: Storage, taken: Snapshot) -> dict[tuple[Stream, str], int]:
     Raises:
         StorageError: the files cannot be read.
     """
-    files = [storage.local_path(entry.key) for entry in taken.files.get("losses", [])]
     source = "read_parquet(?, hive_partitioning=false)"
     # A sum of 128 bits: what one frame tells has 63, and it may tell anything.
     sql = f"select {_STREAM}, unit, sum(count)::hugeint from {source} where machine <> '' group by all"  # noqa: S608
-    return {(Stream(*row[:-2]), row[-2]): row[-1] or 0 for row in _rows(sql, files)}
+    return {(Stream(*row[:-2]), row[-2]): row[-1] or 0 for row in rows_of(storage, taken, "losses", sql)}
 
 
 def stored_rows(storage: Storage, taken: Snapshot) -> dict[Stream, int]:
@@ -66,6 +65,15 @@ def stored_positions(storage: Storage, taken: Snapshot) -> dict[Stream, Counted]
                 before = counted.get(Stream(*names), Counted(0, 0))
                 counted[Stream(*names)] = Counted(before.rows + rows, before.positions + positions)
     return counted
+
+
+def rows_of(storage: Storage, taken: Snapshot, table: str, sql: str) -> list[tuple[Any, ...]]:
+    """Return the rows of `sql`, whose one parameter is the list of the files of `table`; none where there are no files.
+
+    Raises:
+        StorageError: the files cannot be read.
+    """
+    return _rows(sql, [storage.local_path(entry.key) for entry in taken.files.get(table, [])])
 
 
 def _rows(sql: str, files: list[str]) -> list[tuple[Any, ...]]:
