@@ -50,6 +50,9 @@ def run(args: argparse.Namespace) -> int:
         report = perfetto.write(connection, found, args.output, ProgressBar("events"))
     finally:
         connection.close()
+    for table, sets in found.twice.items():
+        where = f"{table} of one CPU was recorded by the sets {' and '.join(sets)} at the same time"
+        log.warning("%s: what both have recorded is in the file twice; --instance chooses one", where)
     for note in report.notes:
         log.warning("%s", note)
     what = [

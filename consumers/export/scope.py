@@ -56,7 +56,8 @@ class Ring(NamedTuple):
 class Scope:
     """The events to export: `where` with `params` selects them in every table of `tables`, which has their numbers.
 
-    `from_start` and `to_end` say that no flag cut off what came before, or after.
+    `from_start` and `to_end` say that no flag cut off what came before, or after; `twice` names kinds of events that
+    several sets recorded of one CPU at a time, each with the sets: what more than one recorded is there more than once.
     """
 
     machine: str
@@ -68,6 +69,7 @@ class Scope:
     params: tuple[Any, ...]
     from_start: bool
     to_end: bool
+    twice: dict[str, tuple[str, ...]]
 
     @property
     def first_ns(self) -> int:
@@ -137,6 +139,7 @@ def find(connection: duckdb.DuckDBPyConnection, choice: Choice, *, events_max: i
         params=(*params, *chosen.values()),
         from_start=choice.since is None,
         to_end=choice.until is None,
+        twice=_twice(found),
     )
 
 
@@ -215,6 +218,19 @@ def _streams(
         for name in tables
     ]
     return connection.execute(" union all ".join(parts), params * len(parts)).fetchall() if parts else []
+
+
+# Of each table the sets whose rings of one CPU have rows of it at times that overlap.
+def _twice(found: list[tuple[Any, ...]]) -> dict[str, tuple[str, ...]]:
+    sets: dict[str, set[str]] = {}
+    last: dict[tuple[str, int], tuple[int, str]] = {}
+    for *_, instance, cpu, table, _, first_ns, last_ns in sorted(found, key=lambda row: row[-2:]):
+        name = instance.partition("/")[0]
+        end_ns, before = last.get((table, cpu), (first_ns - 1, name))
+        if end_ns >= first_ns and before != name:
+            sets.setdefault(table, set()).update((before, name))
+        last[table, cpu] = max((end_ns, before), (last_ns, name))
+    return {table: tuple(sorted(names)) for table, names in sorted(sets.items())}
 
 
 def _one(values: list[str], name: str, flag: str, given: str | None) -> str:

@@ -1,5 +1,7 @@
 """Events as lines, in the shape of the kernel's own `trace` file."""
 
+import pytest
+
 from consumers.decode import ftrace
 from consumers.decode.base import FrameIn
 from consumers.transport.base import Partition
@@ -21,6 +23,19 @@ def test_events_of_all_cpus_come_by_time():
         "           <...>-1       [012] .....     5.000001: tock: text=x",
         "           <...>-1       [000] .....     5.005000: tick: value=3",
     ]
+
+
+def test_times_are_rounded_as_the_kernel_does_it():
+    (line,) = lines(paged(0, [FORM.page(59_934_218_747_500, tick(1, delta=0))]))
+    assert " 59934.218748: tick" in line
+
+
+@pytest.mark.parametrize("clock", ["counter", "uptime", "x86-tsc"])
+def test_what_counts_something_else_than_ns_is_shown_as_it_is(clock):
+    body = _pages.formats(clock=clock)
+    frame = paged(0, [FORM.page(155_609_884_900_833, tick(1))], body=body, stream=CPU._replace(clock=clock))
+    (line,) = lines(frame, body=body)
+    assert " 155609884900834: tick" in line
 
 
 def test_what_would_move_a_cursor_is_shown_as_a_question_mark():

@@ -57,6 +57,24 @@ def test_one_boot_on_one_clock_is_found_by_what_tells_it_apart(lake):
     assert found(lake, machine=B, boot_id="b2", instance="two/cpu1").clock == "boot"
 
 
+def test_what_two_sets_recorded_of_a_cpu_at_a_time_is_named(lake):
+    assert found(lake, machine=A).twice == {}
+    assert found(lake, machine=B, boot_id="b2", clock="mono").twice == {"trace_tick": ("one", "two")}
+    assert found(lake, machine=B, boot_id="b2", clock="mono", instance="two").twice == {}
+
+
+def test_sets_that_followed_each_other_recorded_nothing_twice(tmp_path):
+    first, second = stream(A, "b1", "one", 0), stream(A, "b1", "two", 0)
+    frames = []
+    for each, at in ((first, _pages.T), (second, _pages.T + 100)):
+        frames += [
+            _pages.described(stream=each._replace(instance=each.instance.partition("/")[0])),
+            _pages.paged(0, [_pages.FORM.page(at, _pages.tick(1), _pages.tick(2))], stream=each),
+        ]
+    with connect(build(tmp_path / "lake", frames)) as connection:
+        assert found(connection).twice == {}
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
