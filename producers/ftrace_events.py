@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from schemas import limits
+from schemas import ftrace, limits
 from schemas.errors import UsageError
 
 # Written by the kernel itself into any ring (trace_printk, trace_marker, stack traces); they have no `enable` file.
@@ -81,6 +81,14 @@ def read_formats(events: Path, chosen: Iterable[str]) -> dict[str, str]:
         with contextlib.suppress(OSError):  # gone with its module
             formats[event] = (events / event.replace(":", "/") / "format").read_text("utf-8", "replace")
     return formats
+
+
+def read_printk_formats(tracefs: Path) -> str:
+    """Return what the kernel's pointers to constant text point at, empty where it does not say."""
+    try:
+        return ftrace.whole_lines((tracefs / "printk_formats").read_text("utf-8", "replace"))
+    except OSError:
+        return ""
 
 
 def marks(events: Path, chosen: Iterable[str]) -> tuple[int, ...]:

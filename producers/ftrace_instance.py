@@ -71,6 +71,7 @@ class Instance:
             byteorder=sys.byteorder,
             word_bytes=self.layout.commit_bytes,
             events=ftrace_events.read_formats(self.path / "events", self.events),
+            printk_formats=ftrace_events.read_printk_formats(self.path.parents[1]),
         )
 
     def cpus(self) -> list[int]:

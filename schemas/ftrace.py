@@ -48,7 +48,8 @@ class Formats:
 
     `header_page` is the text of `events/header_page`, `clock` the name of the ring's trace clock, `page_bytes` the size
     of its sub-buffers; `byteorder` (`little` or `big`) and `word_bytes` (4 or 8: a kernel `long`) are the kernel's;
-    `events` maps each event, as `system:name`, to the text of its `format` file.
+    `events` maps each event, as `system:name`, to the text of its `format` file. `printk_formats` is that file's text:
+    what the kernel's pointers to constant text point at.
     """
 
     header_page: str
@@ -57,6 +58,7 @@ class Formats:
     byteorder: str
     word_bytes: int
     events: dict[str, str]
+    printk_formats: str = ""
 
 
 def head(count: int, page_bytes: int) -> bytes:
@@ -96,6 +98,8 @@ def pack_formats(formats: Formats) -> bytes:
     """Return the body that says `formats`: the same bytes for the same content, whatever the order of the events."""
     fields = asdict(formats)
     fields["events"] = dict(sorted(formats.events.items()))
+    if not formats.printk_formats:
+        del fields["printk_formats"]
     body: bytes = msgpack.packb(fields)
     return body
 
@@ -115,7 +119,7 @@ def unpack_formats(body: bytes) -> Formats:
     fields = {name: _READ.get(name, Reader.skip)(reader) for name in reader.keys(_KEYS_MAX)}
     reader.end()
     try:
-        formats = Formats(**{name: fields[name] for name in _READ})
+        formats = Formats(**{name: fields[name] for name in _READ if name in fields or name not in _OPTIONAL})
     except KeyError as e:
         raise BadInputError("body", f"the description of events lacks {e}") from None
     if formats.byteorder not in ("little", "big") or formats.word_bytes not in (4, 8):
@@ -133,6 +137,19 @@ def _read_header_page(reader: Reader) -> str:
     return reader.text(_HEADER_PAGE_BYTES_MAX)
 
 
+def _read_texts(reader: Reader) -> str:
+    return reader.text(limits.TRACE_FORMAT_BYTES_MAX)
+
+
+def whole_lines(text: str) -> str:
+    """Return as many lines of `printk_formats` as a description may have."""
+    kept = text.encode()[: limits.TRACE_FORMAT_BYTES_MAX]
+    if len(kept) == limits.TRACE_FORMAT_BYTES_MAX:
+        kept = kept[: kept.rfind(b"\n") + 1]
+    return kept.decode("utf-8", "ignore")
+
+
+_OPTIONAL: Final = frozenset(("printk_formats",))
 #: How the value of each key is taken; any other is one that a later producer added.
 _READ: Final[dict[str, Callable[[Reader], Any]]] = {
     "header_page": _read_header_page,
@@ -141,4 +158,5 @@ _READ: Final[dict[str, Callable[[Reader], Any]]] = {
     "byteorder": Reader.text,
     "word_bytes": Reader.integer,
     "events": _read_events,
+    "printk_formats": _read_texts,
 }

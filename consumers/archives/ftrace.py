@@ -7,6 +7,7 @@ DIR/events/header_page              the form of a page
 DIR/events/SYSTEM/EVENT/format      the form of an event; an event without one becomes a row of `trace_unknown`
 DIR/trace_clock                     optional: the clock in brackets
 DIR/buffer_subbuf_size_kb           optional: the size of a page, else as header_page says
+DIR/printk_formats                  optional: constant texts that events point at (not in an instance, but beside it)
 ```
 
 Source: Documentation/trace/ftrace.rst, Documentation/trace/events.rst.
@@ -33,6 +34,7 @@ _CPU: Final = re.compile(r"cpu(\d{1,6})")
 #: Pages of each CPU that tell the byte order.
 _LOOKED_AT: Final = 64
 _SMALL_BYTES_MAX: Final = 1 << 16
+_FILES: Final = ("events/header_page", "trace_clock", "buffer_subbuf_size_kb", "printk_formats")
 
 
 class SavedInstance:
@@ -58,7 +60,7 @@ class SavedInstance:
         trace.check_page_size(page_bytes, header, str(path))
         header.big_endian = _is_big_endian(list(raw.values()), header, page_bytes)
         formats = sorted(path.glob("events/*/*/format"))
-        used = [path / name for name in ("events/header_page", "trace_clock", "buffer_subbuf_size_kb")]
+        used = [path / name for name in _FILES]
         used += [*raw.values(), *(file.with_name("stats") for file in raw.values()), *formats]
         self.digest = files_digest(path, [file for file in used if file.is_file()])
         clock = trace_texts.current_clock(_small(path / "trace_clock") or "")
@@ -72,6 +74,7 @@ class SavedInstance:
             events=dict(filter(None, map(_event, formats))),
             buffers=[Buffer(_SET, clock, page_bytes, rings)],
             archive_bytes=sum(file.stat().st_size for file in raw.values()),
+            printk_formats=_small(path / "printk_formats", limits.TRACE_FORMAT_BYTES_MAX) or "",
         )
 
     def frames(self, tags: Tags, now_ns: int, progress: Progress) -> Iterator[Frame]:

@@ -64,13 +64,17 @@ class Buffer(NamedTuple):
 
 @dataclass(slots=True)
 class SavedTrace:
-    """All that an archive of trace rings says; `events` has the text of each `format` file by `system:name`."""
+    """All that an archive of trace rings says.
+
+    `events` has the text of each `format` file by `system:name`, `printk_formats` that file's.
+    """
 
     header_page: str
     header: PageHeader
     events: dict[str, str]
     buffers: list[Buffer]
     archive_bytes: int
+    printk_formats: str = ""
 
 
 def read_header(text: str, what: str, *, big_endian: bool = False) -> PageHeader:
@@ -213,6 +217,7 @@ def _formats(saved: SavedTrace, buffer: Buffer, events: dict[str, str]) -> ftrac
         byteorder="big" if saved.header.big_endian else "little",
         word_bytes=saved.header.commit_bytes,
         events=events,
+        printk_formats=ftrace.whole_lines(saved.printk_formats),
     )
 
 

@@ -8,7 +8,7 @@
     u32       bytes of a page of the machine
 
 Times stay as the ring has them: what the file says to convert them with (a date, an offset, guest and host) is not
-applied. Names of threads, kernel symbols and printk formats are not stored.
+applied. Names of threads and kernel symbols are not stored.
 Source: trace-cmd.dat.v6(5), trace-cmd.dat.v7(5).
 """
 

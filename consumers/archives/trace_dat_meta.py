@@ -36,6 +36,7 @@ class Option(IntEnum):
     HEADER_INFO = 16
     FTRACE_EVENTS = 17
     EVENT_FORMATS = 18
+    PRINTK = 20
     BUFFER_TEXT = 22
 
 
@@ -131,6 +132,19 @@ def read_events(cursor: Cursor, events: dict[str, str]) -> None:
     """
     for _ in range(cursor.number(4)):
         _read_system(cursor, cursor.text(_SYSTEM_BYTES_MAX), events)
+
+
+def read_printk_formats(cursor: Cursor) -> str:
+    """Return the text of `printk_formats`, or of a long one the beginning.
+
+    Raises:
+        BadInputError: it is cut off.
+    """
+    size_bytes = cursor.number(4)
+    kept = min(size_bytes, limits.TRACE_FORMAT_BYTES_MAX)
+    text = cursor.octets_of(kept).decode("utf-8", "replace")
+    cursor.skip(size_bytes - kept)
+    return text
 
 
 def _read_system(cursor: Cursor, system: str, events: dict[str, str]) -> None:

@@ -41,7 +41,7 @@ def read(cursor: Cursor, machine_page_bytes: int) -> tuple[SavedTrace, str]:
     trace_dat_meta.read_ftrace_events(cursor, events)
     trace_dat_meta.read_events(cursor, events)
     cursor.skip(cursor.number(4))
-    cursor.skip(cursor.number(4))
+    printk_formats = trace_dat_meta.read_printk_formats(cursor)
     cursor.skip(cursor.number(8))
     cpus = cursor.number(4)
     options = Options()
@@ -58,7 +58,7 @@ def read(cursor: Cursor, machine_page_bytes: int) -> tuple[SavedTrace, str]:
         parts.append(_part(cursor, name, cpus, clock, page_bytes, options))
     found = buffers(parts, cursor.octets, header, options, cursor.what)
     size_bytes = sum(extent.size_bytes for part in parts for extent in part.extents)
-    return SavedTrace(header_text, header, events, found, size_bytes), options.node()
+    return SavedTrace(header_text, header, events, found, size_bytes, printk_formats), options.node()
 
 
 def _to_the_pages(cursor: Cursor, options: Options) -> None:

@@ -58,7 +58,10 @@ def read(cursor: Cursor, machine_page_bytes: int) -> tuple[SavedTrace, str]:
     parts = [_part(cursor, data, page_bytes, decompress) for data in options.found[Option.BUFFER]]
     found = trace_dat_data.buffers(parts, cursor.octets, header, options, cursor.what)
     size_bytes = sum(extent.size_bytes for part in parts for extent in part.extents)
-    return SavedTrace(header_text, header, events, found, size_bytes), options.node()
+    printk_formats = ""
+    if Option.PRINTK in options.found:
+        printk_formats = trace_dat_meta.read_printk_formats(_found(cursor, options, Option.PRINTK, decompress))
+    return SavedTrace(header_text, header, events, found, size_bytes, printk_formats), options.node()
 
 
 # A file whose writer was cut off has what its last whole section of options says.

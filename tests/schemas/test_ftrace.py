@@ -114,9 +114,26 @@ def test_what_a_later_producer_adds_is_passed_over():
     assert ftrace.unpack_formats(fields(more=w.array([w.NIL, w.mapping([])]))) == FORMATS
 
 
+def test_the_texts_that_pointers_point_at_may_be_missing():
+    texts = '0xffffffff8281aa07 : "thaw_processes"\n'
+    with_texts = dataclasses.replace(FORMATS, printk_formats=texts)
+    assert ftrace.unpack_formats(fields()) == FORMATS
+    assert ftrace.pack_formats(with_texts) == fields(printk_formats=w.text(texts))
+    assert ftrace.unpack_formats(ftrace.pack_formats(with_texts)) == with_texts
+
+
+def test_of_long_texts_a_description_has_whole_lines():
+    line = '0xffffffff8281aa07 : "é"\n'
+    most = limits.TRACE_FORMAT_BYTES_MAX // len(line.encode())
+    assert ftrace.whole_lines(line * 3) == line * 3
+    assert ftrace.whole_lines(line * (most + 5)) == line * most
+    assert ftrace.whole_lines("x" * (limits.TRACE_FORMAT_BYTES_MAX + 1)) == ""
+
+
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Formats)])
 def test_every_key_must_be_there_and_of_its_type(name):
-    assert refused(ftrace.unpack_formats, fields(**{name: None})) == "body"
+    if name != "printk_formats":
+        assert refused(ftrace.unpack_formats, fields(**{name: None})) == "body"
     assert refused(ftrace.unpack_formats, fields(**{name: w.NIL})) == "body"
 
 
@@ -130,6 +147,7 @@ def test_every_key_must_be_there_and_of_its_type(name):
         {"page_bytes": w.integer(1 << 40)},
         {"clock": w.text("x" * 256)},
         {"header_page": w.text(b"\xff")},
+        {"printk_formats": b"\xdb" + struct.pack(">I", (1 << 16) + 1) + bytes((1 << 16) + 1)},
         {"header_page": b"\xda" + struct.pack(">H", 4097) + bytes(4097)},
         {"events": b"\xdf\xff\xff\xff\xff"},
         {"events": w.mapping([(w.text("a:b"), w.text("")), (w.text("a:b"), w.text(""))])},
