@@ -55,6 +55,8 @@ def test_a_configuration_loads_and_names_all_that_both_services_need(name, monke
     config = toml_config.load(FOLDER / name, Config)
     assert config.agent.surfaces == ("kmsg",)
     assert config.collect.lake is not None
+    # An alerter that is enabled as shipped tells somebody.
+    assert config.alert.alertmanager
     if config.kafka is None:
         assert config.log.dir is not None
         assert config.collect.group is None
