@@ -98,6 +98,12 @@ def test_each_unit_has_only_the_capability_it_needs():
     assert "AmbientCapabilities" not in settings(COLLECTOR)
 
 
+def test_the_agent_sees_processes_of_others_only_with_its_drop_in():
+    assert settings(AGENT)["ProtectProc"] == ["invisible"]
+    assert settings("host.conf")["ProtectProc"] == ["default"]
+    assert settings("qmp.conf")["AmbientCapabilities"] == settings("qmp.conf")["CapabilityBoundingSet"]
+
+
 def test_the_collector_may_compile_and_keep_the_loops_over_trace_pages():
     unit = settings(COLLECTOR)
     assert "MemoryDenyWriteExecute" not in unit
@@ -112,7 +118,10 @@ def test_the_readme_names_every_file():
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze")
 @pytest.mark.parametrize(
     ("name", "drop_in"),
-    [(AGENT, None), (AGENT, "trace-events.conf"), (AGENT, "bpf.conf"), (AGENT, "clocks.conf"), (COLLECTOR, None)],
+    [
+        *((AGENT, each) for each in (None, "trace-events.conf", "bpf.conf", "clocks.conf", "host.conf", "qmp.conf")),
+        (COLLECTOR, None),
+    ],
     ids=lambda each: each or "alone",
 )
 def test_systemd_finds_nothing_wrong_and_the_exposure_that_the_readme_states(tmp_path, name, drop_in):
