@@ -1,8 +1,10 @@
 import json
 import os
+import re
 import subprocess
 import sys
 
+from consumers.decode import registry
 from tests.consumers import _sample
 
 
@@ -77,3 +79,12 @@ def test_rows_are_utf_8_whatever_the_locale(sample_lake):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONIOENCODING": "ascii"}
     out = subprocess.run(command, capture_output=True, env=environment, check=True).stdout
     assert json.loads(out.decode("utf-8")) == {"t": "ü→"}
+
+
+def test_the_help_names_every_table_or_its_kind(run):
+    text = run("query", "--help").out
+    named = re.search(r"tables: (.*?)`show tables`", text, re.DOTALL)[1]
+    # `qmp_*` and `bpf_PROGRAM` stand for many.
+    kinds = [re.sub(r"\*|[A-Z]+", r"\\w+", word) for word in re.findall(r"\b[a-z]+_?\w*\*?", named)]
+    tables = [spec.name for spec in registry.tables()]
+    assert [name for name in tables if not any(re.fullmatch(kind, name) for kind in kinds)] == []
