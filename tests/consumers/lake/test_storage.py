@@ -1,5 +1,6 @@
 import errno
 import os
+import shutil
 import subprocess
 
 import pytest
@@ -90,3 +91,19 @@ def test_what_cannot_be_looked_at_is_not_missing(tmp_path):
     with pytest.raises(StorageError, match="Not a directory"):
         storage.exists("p/1/2")
     assert not storage.exists("p/2")
+
+
+def test_a_copy_of_hard_links_stays_as_it_was(tmp_path):
+    storage = LocalStorage(tmp_path / "lake")
+    (tmp_path / "lake").mkdir()
+    local = storage.scratch() / "x"
+    local.write_bytes(b"rows")
+    storage.put_file(local, "data/1")
+    storage.put_exclusive("commits/1", b"first")
+    storage.replace("commits/latest", b"1")
+    shutil.copytree(tmp_path / "lake", tmp_path / "copy", copy_function=os.link)
+    storage.put_exclusive("commits/1", b"other")
+    storage.replace("commits/latest", b"2")
+    storage.delete("data/1")
+    copy = LocalStorage(tmp_path / "copy")
+    assert [copy.read(key) for key in ("data/1", "commits/1", "commits/latest")] == [b"rows", b"first", b"1"]
