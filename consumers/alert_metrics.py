@@ -17,6 +17,7 @@ _VERDICT_S: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 BUILD = Family("hypocenter_alert_build_info", _GAUGE, "Always 1; the version is in the label.", ("version",))
 START = Family("hypocenter_alert_start_time_seconds", _GAUGE, "When the alerter started, Unix time.")
 POLL = Family("hypocenter_alert_poll_timestamp_seconds", _GAUGE, "When it last read the log, Unix time.")
+TARGETS = Family("hypocenter_alert_targets", _GAUGE, "Receivers that are told of incidents; 0: nobody is paged.")
 OPENED = Family("hypocenter_alert_incidents_total", _COUNTER, "Incidents opened, with the owner first named.", _WHOSE)
 OPEN = Family("hypocenter_alert_incidents_open", _GAUGE, "Incidents that go on, with the owner named now.", _WHOSE)
 PAGES = Family("hypocenter_alert_pages_total", _COUNTER, "Pages that a receiver took.", ("target",))
@@ -46,6 +47,8 @@ class AlertMetrics:
     def __init__(self, targets: Iterable[str] = ()) -> None:
         self._start_s = time.time()
         self._poll_ns: int | None = None
+        targets = frozenset(targets)
+        self._targets = len(targets)
         self._counts = {family: Counts() for family in (OPENED, PAGES, DELIVERY_ERRORS)}
         for target in targets:
             self._counts[PAGES].add((target,), 0)
@@ -104,6 +107,7 @@ class AlertMetrics:
         yield BUILD, {(self._version or "",): 1}
         yield START, self._start_s
         yield POLL, None if self._poll_ns is None else self._poll_ns / 1e9
+        yield TARGETS, self._targets
         yield OPEN, self._open
         for family, counts in self._counts.items():
             yield family, counts.taken()

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from producers import hidden
 from producers.blocked import Blocked, numbers_are_the_kernels
 from producers.registry import Opening
 from producers.source import Source
@@ -68,6 +69,7 @@ def open_sources(opening: Opening) -> list[Source]:
     interval_s, blocked_s = opening.config.procfs.interval_s, opening.config.procfs.blocked_s
     blocked: Blocked | None = None
     if blocked_s and numbers_are_the_kernels():
+        hidden.warn(SURFACE, "blocked tasks")
         blocked = Blocked(boottime_ns, int(blocked_s * 1e9))
     elif blocked_s:
         log.info("procfs: blocked tasks are not looked for, because tasks have other numbers in this PID namespace")
@@ -80,7 +82,7 @@ def open_sources(opening: Opening) -> list[Source]:
 
 
 def check() -> str:
-    """Return which files are not there.
+    """Return which files are not there, and whether blocked tasks of others are seen.
 
     Raises:
         AccessError: /proc cannot be read.
@@ -89,7 +91,8 @@ def check() -> str:
     reader.close()
     if f"/{_STAT}" in reader.absent:
         raise AccessError(f"/{_STAT} cannot be read: is /proc mounted?")
-    return "all files are there" if not reader.absent else f"without {' '.join(reader.absent)}"
+    sentence = "all files are there" if not reader.absent else f"without {' '.join(reader.absent)}"
+    return hidden.added(sentence, "blocked tasks")
 
 
 class Reader:

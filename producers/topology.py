@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from producers import vmm_threads, vms
+from producers import hidden, vmm_threads, vms
 from producers.registry import Opening
 from producers.source import Source
 from producers.state_source import StateSource
@@ -34,6 +34,7 @@ def boottime_ns() -> int:
 def open_sources(opening: Opening) -> list[Source]:
     """Return the one source; it looks as often as VMs are scanned for."""
     identity, config = opening.identity, opening.config.vms
+    hidden.warn(SURFACE, "VMs")
     stream = Stream(identity.machine, identity.boot_id, Layer.HOST, SURFACE, "", CLOCK)
     known = opening.known.get(stream)
     topology = Topology(vms.shared(config), boottime_ns)
@@ -42,9 +43,10 @@ def open_sources(opening: Opening) -> list[Source]:
 
 
 def check() -> str:
-    """Return how many VMs there are now."""
+    """Return how many VMs are seen now, and whether those of others are."""
     found = Finder(VmsConfig()).found(boottime_ns())
-    return f"VMs that run here now: {len(found)}, vCPUs: {sum(len(vm.vcpus) for vm in found)}"
+    sentence = f"VMs that run here now: {len(found)}, vCPUs: {sum(len(vm.vcpus) for vm in found)}"
+    return hidden.added(sentence, "VMs")
 
 
 class _Fact(NamedTuple):

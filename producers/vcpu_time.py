@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from producers import kvm_exits, vms
+from producers import hidden, kvm_exits, vms
 from producers.registry import Opening
 from producers.source import Source
 from producers.state_source import StateSource
@@ -45,6 +45,7 @@ _SCHEDSTAT: Final = Path("/proc/self/schedstat")
 def open_sources(opening: Opening) -> list[Source]:
     """Return the one source, which takes a sample of all threads every `vcpu_interval_s`."""
     identity, config = opening.identity, opening.config.vms
+    hidden.warn(SURFACE, "VMs")
     stream = Stream(identity.machine, identity.boot_id, Layer.HOST, SURFACE, "", CLOCK)
     known = opening.known.get(stream)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -170,6 +170,18 @@ def test_a_command_that_is_shown_parses(command):
     assert top.parse_args([verb, *rest]).verb == verb
 
 
+def test_an_example_that_runs_the_agent_collects_before_it_asks():
+    asking = re.compile(r"^hypocenter (?:query|losses|audit|clocks|timeline|incidents|export) .*", re.MULTILINE)
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    shown = [block for block in blocks if "hypocenter-agent run " in block and asking.search(block)]
+    assert len(shown) > 5
+    for block in shown:
+        before = block[: asking.search(block).start()]
+        assert re.search(r"^hypocenter collect .*", before, re.MULTILINE), block
+        # What goes on in the background has committed nothing yet when the next line runs.
+        assert "--until-end" in before or re.search(r"^sleep \d+", before, re.MULTILINE), block
+
+
 def test_every_document_that_is_linked_exists():
     for path in ROOT.rglob("*.md"):
         if {".venv", ".cache", "var"} & set(path.relative_to(ROOT).parts):

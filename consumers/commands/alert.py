@@ -78,6 +78,9 @@ def run(args: argparse.Namespace) -> int:
         judging = Judge(_assess(storage))
         follower = AlertFollower(reader, storage, alert, judging, signs, publisher, metrics, letting_in)
         log.info("alerting from the log, into %s and to %s", lake, ", ".join(alert.alertmanager) or "nobody else")
+        # One that follows and tells nobody looks like one that has nothing to tell.
+        if not alert.alertmanager and not args.until_end:
+            log.warning("incidents are stored and nobody is paged: [alert] alertmanager names no receiver")
         # A run to the end is over before anybody asks, and its port may be that of one that goes on.
         if args.metrics or not args.until_end:
             server = metrics_http.serve(alert.metrics, metrics.text)

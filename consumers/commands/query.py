@@ -1,8 +1,9 @@
 """Run SQL (DuckDB) over exactly the committed rows: one view per table.
 
-tables: kmsg, losses, coverage, dead_letters, artifacts, trace_EVENT for each kind of trace event, bpf_PROGRAM for each
-BPF program; `show tables` lists them. `describe kmsg` shows a table's columns; consumers/TABLES.md says what each means
-and has worked queries. Times are integers in ns: `make_timestamp_ns(captured_ns)` shows one in UTC.
+tables: kmsg, incidents, losses, coverage, dead_letters, artifacts; of a host topology_*, vcpu_time, vcpu_exits, vmm_*,
+qmp_*, relay_*; procfs_*, clock_*; and trace_EVENT for each kind of trace event, bpf_PROGRAM for each BPF program.
+`show tables` lists them, `describe kmsg` shows a table's columns; consumers/TABLES.md says what each means and has
+worked queries. Times are integers in ns: `make_timestamp_ns(captured_ns)` shows one in UTC.
 """
 
 import argparse

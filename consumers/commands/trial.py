@@ -59,7 +59,10 @@ def run(args: argparse.Namespace) -> int:
         args.log = None
         kafka = kafka_config(args, read_config(args))
         assert kafka is not None
-        create_topics(kafka, partitions=1, replication=1)
+        made = create_topics(kafka, partitions=1, replication=1)
+        # They outlast the trial, on a broker that may be somebody's.
+        if made:
+            print(f"created on {args.kafka}, with 1 partition and 1 replica: {', '.join(made)}")
         verify_topics(kafka)
     storage = open_lake(args.lake, create=True)
     if not args.verbose:

@@ -37,7 +37,7 @@ def open_lake(path: Path, *, create: bool) -> LocalStorage:
         if filled and not (path / LAKE).exists():
             raise UsageError(f"{path} is not a lake: it is not empty and has no {LAKE}")
         if not create:
-            raise UsageError(f"{path} is not a lake: it has no {LAKE}")
+            raise UsageError(f"{path} is not a lake: it has no {LAKE}; a collector makes one when it starts")
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as e:

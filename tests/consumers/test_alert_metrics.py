@@ -49,6 +49,11 @@ def test_a_receiver_counts_from_0_on():
     assert found.by("hypocenter_alert_pages_total", "target") == {"pager": 0, "topic": 1}
 
 
+def test_an_alerter_that_tells_nobody_has_a_number_for_it():
+    assert scraped(AlertMetrics()).one("hypocenter_alert_targets") == 0
+    assert scraped(AlertMetrics(["pager", "topic", "pager"])).one("hypocenter_alert_targets") == 2
+
+
 def test_the_rest_is_what_was_entered():
     metrics = AlertMetrics()
     assert ("hypocenter_alert_poll_timestamp_seconds", ()) not in scraped(metrics)

@@ -18,7 +18,7 @@ from schemas.config import Config
 FOLDER = Path(__file__).parents[2] / "deploy" / "systemd"
 README = (FOLDER / "README.md").read_text()
 AGENT, COLLECTOR = "hypocenter-agent.service", "hypocenter-collector.service"
-ALERTER = "hypocenter-alerter.service"
+ALERTER, RELAY = "hypocenter-alerter.service", "hypocenter-relay.service"
 DMESG_RESTRICT = Path("/proc/sys/kernel/dmesg_restrict")
 
 
@@ -50,14 +50,43 @@ def test_the_relay_starts_with_a_configuration_that_loads_and_writes_where_it_ma
     assert unit["KillMode"] == ["mixed"]
 
 
+@pytest.mark.parametrize(("name", "verb"), [("collector", "collect"), ("alerter", "alert")])
+def test_an_instance_reads_the_file_that_it_is_called_like(name, verb):
+    _, command = settings(f"{name}-instance.conf")["ExecStart"]
+    args = consumer_parser(verb).parse_args(command.replace("%i", "relay").split()[1:])
+    assert (args.verb, args.config) == (verb, Path("/etc/hypocenter/relay.toml"))
+    assert f"hypocenter-{name}@relay" in README
+
+
+def test_what_reads_the_relays_log_shares_the_lake_and_no_port():
+    host, relay = (toml_config.load(FOLDER / name, Config) for name in ("hypocenter.toml", "relay.toml"))
+    assert relay.collect.lake == host.collect.lake
+    assert relay.log.dir != host.log.dir
+    assert relay.alert.alertmanager
+    used = [each for one in (host, relay) for each in (one.collect.metrics, one.alert.metrics)]
+    used += [host.agent.metrics, relay.relay.metrics]
+    assert len(set(used)) == len(used)
+    scraped = (FOLDER.parent / "prometheus" / "prometheus.yml").read_text()
+    assert all(f'"{each}"' in scraped for each in used)
+
+
+def test_a_relay_whose_guests_are_named_by_hand_starts():
+    _, command = settings("guests.conf")["ExecStart"]
+    args = producer_parser().parse_args(command.split()[1:])
+    assert (args.verb, args.config) == ("relay", Path("/etc/hypocenter/relay.toml"))
+
+
 @pytest.mark.parametrize("name", ["hypocenter.toml", "hypocenter-kafka.toml"])
 def test_a_configuration_loads_and_names_all_that_both_services_need(name, monkeypatch):
     config = toml_config.load(FOLDER / name, Config)
     assert config.agent.surfaces == ("kmsg",)
     assert config.collect.lake is not None
+    # An alerter that is enabled as shipped tells somebody.
+    assert config.alert.alertmanager
+    # Each machine that starts this file has a lake of its own, and a group would share the data out among them.
+    assert config.collect.group is config.alert.group is None
     if config.kafka is None:
         assert config.log.dir is not None
-        assert config.collect.group is None
     else:
         assert config.spool.dir is not None
         assert config.kafka.sasl_password_env in README
@@ -73,7 +102,9 @@ def test_every_directory_lies_where_the_units_may_write(name):
     assert all(path.parent == state for path in used)
     hidden = {AGENT: settings(AGENT)["InaccessiblePaths"], COLLECTOR: settings(COLLECTOR)["InaccessiblePaths"]}
     assert hidden == {AGENT: [f"-{config.collect.lake}"], COLLECTOR: [f"-{state}/spool"]}
-    assert settings(COLLECTOR)["ReadOnlyPaths"] == [f"-{state}/log"]
+    relay = toml_config.load(FOLDER / "relay.toml", Config)
+    for name in (COLLECTOR, ALERTER):
+        assert settings(name)["ReadOnlyPaths"] == [f"-{config.log.dir or state / 'log'} -{relay.log.dir}"]
 
 
 @pytest.mark.parametrize("name", [AGENT, COLLECTOR])
@@ -96,6 +127,12 @@ def test_each_unit_has_only_the_capability_it_needs():
     assert "AmbientCapabilities" not in settings(COLLECTOR)
 
 
+def test_the_agent_sees_processes_of_others_only_with_its_drop_in():
+    assert settings(AGENT)["ProtectProc"] == ["invisible"]
+    assert settings("host.conf")["ProtectProc"] == ["default"]
+    assert settings("qmp.conf")["AmbientCapabilities"] == settings("qmp.conf")["CapabilityBoundingSet"]
+
+
 def test_the_collector_may_compile_and_keep_the_loops_over_trace_pages():
     unit = settings(COLLECTOR)
     assert "MemoryDenyWriteExecute" not in unit
@@ -107,19 +144,40 @@ def test_the_readme_names_every_file():
         assert path.name == "README.md" or f"`{path.name}`" in README
 
 
+def written(path, *names):
+    """Write these files as one unit; the programs lie where nobody has installed them yet."""
+    text = "\n".join((FOLDER / each).read_text() for each in names if each)
+    path.write_text(re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", text, flags=re.MULTILINE))
+    return path
+
+
+def verify(unit):
+    done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze")
+@pytest.mark.parametrize("name", ["collector", "alerter", "relay"])
+def test_systemd_finds_nothing_wrong_with_an_instance_and_with_guests_by_hand(tmp_path, name):
+    instance = name != "relay"
+    path = tmp_path / f"hypocenter-{name}{'@' if instance else ''}.service"
+    drop_in = f"{name}-instance.conf" if instance else "guests.conf"
+    written(path, f"hypocenter-{name}.service", drop_in)
+    verify(path.with_name(path.name.replace("@", "@relay")) if instance else path)
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze")
 @pytest.mark.parametrize(
     ("name", "drop_in"),
-    [(AGENT, None), (AGENT, "trace-events.conf"), (AGENT, "bpf.conf"), (AGENT, "clocks.conf"), (COLLECTOR, None)],
+    [
+        *((AGENT, each) for each in (None, "trace-events.conf", "bpf.conf", "clocks.conf", "host.conf", "qmp.conf")),
+        *((each, None) for each in (COLLECTOR, ALERTER, RELAY)),
+    ],
     ids=lambda each: each or "alone",
 )
 def test_systemd_finds_nothing_wrong_and_the_exposure_that_the_readme_states(tmp_path, name, drop_in):
-    # The real ones lie where nobody has installed them yet.
-    text = "\n".join((FOLDER / each).read_text() for each in (name, drop_in) if each)
-    unit = tmp_path / name
-    unit.write_text(re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", text, flags=re.MULTILINE))
-    verify = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
-    assert (verify.returncode, verify.stderr) == (0, "")
+    unit = written(tmp_path / name, name, drop_in)
+    verify(unit)
     command = ["systemd-analyze", "security", "--offline=yes", unit]
     report = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     exposure = float(re.search(r"exposure level for \S+: (\d+\.\d+)", report)[1])

@@ -1,6 +1,9 @@
 """`hypocenter alert`: what it finds in the sample's log, and what it refuses."""
 
 import json
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -65,3 +68,16 @@ def test_a_login_whose_secret_is_not_in_the_environment_is_said_before_anything_
     assert done.code == 2
     assert "alert.alertmanager_token_env names the environment variable NO_SUCH_VARIABLE, which is not set" in done.err
     assert not (tmp_path / "lake").exists()
+
+
+@pytest.mark.parametrize("flags", [(), ("--alertmanager", "http://127.0.0.1:9")], ids=["nobody", "somebody"])
+def test_one_that_follows_and_tells_nobody_says_so(sample_log, tmp_path, flags):
+    words = ["alert", "--log", sample_log, "--lake", tmp_path / "lake", "--metrics", "off", *flags]
+    command = [sys.executable, "-m", "consumers.cli", *map(str, words)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        lines = [json.loads(process.stderr.readline()) for _ in range(2)]
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+    assert lines[0]["message"].startswith("alerting from the log")
+    warned = [each for each in lines if "nobody is paged" in each["message"]]
+    assert [each["level"] for each in warned] == ([] if flags else ["WARNING"])

@@ -80,7 +80,8 @@ def test_an_empty_lake_says_so(run, empty_lake):
 def test_a_directory_that_is_no_lake_is_exit_2(run, tmp_path):
     done = run("audit", "--lake", tmp_path / "none")
     assert (done.code, done.out) == (2, "")
-    assert done.err == f"hypocenter: {tmp_path / 'none'} is not a lake: it has no lake.json\n"
+    said = "is not a lake: it has no lake.json; a collector makes one when it starts"
+    assert done.err == f"hypocenter: {tmp_path / 'none'} {said}\n"
 
 
 def book(**values):

@@ -1,10 +1,12 @@
 import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
+from consumers.decode import registry
 from tests.consumers import _sample
 
 
@@ -102,3 +104,12 @@ def test_a_file_of_the_callers_that_is_not_there_is_the_caller(run, sample_lake,
 def test_whoever_asks_for_the_tables_gets_all(run, sample_lake, sql):
     assert "kmsg" in run("query", "--lake", sample_lake, sql).out
     assert "procfs_disk" in run("query", "--lake", sample_lake, sql).out
+
+
+def test_the_help_names_every_table_or_its_kind(run):
+    text = run("query", "--help").out
+    named = re.search(r"tables: (.*?)`show tables`", text, re.DOTALL)[1]
+    # `qmp_*` and `bpf_PROGRAM` stand for many.
+    kinds = [re.sub(r"\*|[A-Z]+", r"\\w+", word) for word in re.findall(r"\b[a-z]+_?\w*\*?", named)]
+    tables = [spec.name for spec in registry.tables()]
+    assert [name for name in tables if not any(re.fullmatch(kind, name) for kind in kinds)] == []

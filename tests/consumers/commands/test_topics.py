@@ -21,6 +21,14 @@ def test_they_are_created_once_and_verified(run, broker_factory):
     there = [*(f"{name} is there: 3 partitions, 1 replica" for name in TOPICS), good]
     assert run("topics", "create", "--kafka", address).lines == there
     assert run("topics", "verify", "--kafka", address).lines == there
+    # Nor does it pass for what was asked for.
+    for action in ("create", "verify"):
+        other = run("topics", action, "--kafka", address, "--partitions", 8)
+        assert (other.code, other.lines) == (2, there[:-1])
+        assert "topic hypocenter.log has 3 partitions, not 8: a topic that is there is never changed" in other.err
+        assert run("topics", action, "--kafka", address, "--partitions", 3, "--replication", 1).code == 0
+    other = run("topics", "create", "--kafka", address, "--replication", 2)
+    assert (other.code, "topic hypocenter.log has 1 replica, not 2" in other.err) == (2, True)
     with admin(KafkaConfig(address)) as client:
         partitions = {each["name"]: len(each["partitions"]) for each in client.describe_topics(list(TOPICS))}
     assert partitions == dict.fromkeys(TOPICS, 3)

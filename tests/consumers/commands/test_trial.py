@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.surfaces import FRAME_TOPICS
+from schemas.surfaces import FRAME_TOPICS, TOPICS
 
 pytestmark = pytest.mark.kernel
 
@@ -47,7 +47,8 @@ def test_through_kafka_it_has_a_lake_of_its_own(run, broker_factory, tmp_path, m
     address = broker_factory().bootstrap
     done = run("trial", "--for", 2, "--kafka", address)
     assert done.code == 0
-    assert done.lines[0] == f"2 s of this machine's kernel log, through {address}, into var/lake-kafka"
+    assert done.lines[0] == f"created on {address}, with 1 partition and 1 replica: {', '.join(TOPICS)}"
+    assert done.lines[1] == f"2 s of this machine's kernel log, through {address}, into var/lake-kafka"
     assert "emitted = stored + duplicates + dead + lost: every book closes" in done.lines
     assert sorted(path.name for path in (tmp_path / "var" / "lake-kafka" / "commits").iterdir()) == sorted(FRAME_TOPICS)
     assert (tmp_path / "var" / "spool" / "shipped.json").exists()

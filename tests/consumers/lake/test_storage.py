@@ -1,5 +1,6 @@
 import errno
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -116,3 +117,19 @@ def test_of_two_that_make_a_lake_at_once_both_have_it(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "iterdir", overtaken)
     assert open_lake(path, create=True).read("lake.json") == (path / "lake.json").read_bytes()
+
+
+def test_a_copy_of_hard_links_stays_as_it_was(tmp_path):
+    storage = LocalStorage(tmp_path / "lake")
+    (tmp_path / "lake").mkdir()
+    local = storage.scratch() / "x"
+    local.write_bytes(b"rows")
+    storage.put_file(local, "data/1")
+    storage.put_exclusive("commits/1", b"first")
+    storage.replace("commits/latest", b"1")
+    shutil.copytree(tmp_path / "lake", tmp_path / "copy", copy_function=os.link)
+    storage.put_exclusive("commits/1", b"other")
+    storage.replace("commits/latest", b"2")
+    storage.delete("data/1")
+    copy = LocalStorage(tmp_path / "copy")
+    assert [copy.read(key) for key in ("data/1", "commits/1", "commits/latest")] == [b"rows", b"first", b"1"]
