@@ -93,6 +93,11 @@ class PartitionCollector:
         self._clear()
 
     @property
+    def topic_id(self) -> str:
+        """Return the identity of the topic that the chain is of."""
+        return self._chain.topic_id
+
+    @property
     def buffered(self) -> int:
         """Return how many offsets wait for a commit."""
         return self.position - self._committed

@@ -159,7 +159,7 @@ class Chain:
     def __init__(
         self, storage: Storage, topic: str, partition: int, *, log_id: str, topic_id: str, first_offset: int
     ) -> None:
-        self.topic, self.partition = topic, partition
+        self.topic, self.partition, self.topic_id = topic, partition, topic_id
         self._storage = storage
         self._identity = {"log_id": log_id, "topic_id": topic_id}
         self._genesis = {**self._identity, "first_offset": first_offset}

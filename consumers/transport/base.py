@@ -32,7 +32,7 @@ class RetentionOvertookError(HypocenterError):
 
 
 class LogReplacedError(HypocenterError):
-    """Another log lies where this reader's was: whoever reads on starts anew, with another chain (exit 69)."""
+    """Another log or topic is where this reader's was: whoever reads on starts anew, with another chain (exit 69)."""
 
     exit_code = 69
 
@@ -52,7 +52,13 @@ class LogReader(Protocol):
         ...
 
     def topic_id(self, topic: str) -> str:
-        """Return an identity that changes when the topic is deleted and created again."""
+        """Return an identity that changes when the topic is deleted and created again; as it is after the last poll.
+
+        So what was polled is of the topic that had one identity before and has it still.
+
+        Raises:
+            UnavailableError: nobody can say now.
+        """
         ...
 
     def start_offset(self, partition: Partition) -> int:

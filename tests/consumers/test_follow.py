@@ -1,19 +1,24 @@
 """The collector's loop over a log in memory: partitions found, taken over, given up; errors waited out."""
 
+import contextlib
 import threading
 import time
 
 import pytest
+from kafka import KafkaProducer
 
 from consumers.follow import Follower
 from consumers.lake.audit import audit
 from consumers.lake.storage import MemoryStorage
+from consumers.topics import admin, create_topics
 from consumers.transport.base import LogReplacedError, Message, Partition
+from consumers.transport.kafka import KafkaReader
 from consumers.transport.memory import MemoryLog, MemoryReader
 from consumers.views import run_query
 from schemas.config import CollectConfig
-from schemas.errors import StorageError, UsageError
+from schemas.errors import StorageError, UnavailableError, UsageError
 from schemas.frame import decode
+from schemas.kafka_config import KafkaConfig
 from tests.consumers._frames import STREAM, message_bytes
 
 LOG, STATE = Partition("hypocenter.log", 0), Partition("hypocenter.state", 0)
@@ -291,3 +296,144 @@ def test_a_log_replaced_while_following_ends_it_so_that_the_next_start_reads_the
     log.recreate()
     thread.join(10)
     assert ended == [69]
+
+
+ANEW = STREAM._replace(boot_id="another boot")
+
+
+def boots(storage):
+    return run_query(storage, "select boot_id, count(*), count(distinct seq) from kmsg group by all order by all")[1]
+
+
+# Frames of one record each; of `anew` another machine's boot.
+def fill(log, count, *, anew=False):
+    for i in range(count):
+        log.append(LOG, message_bytes(i, i + 1, i, stream=ANEW if anew else STREAM, run="s" if anew else "r"))
+
+
+@pytest.mark.parametrize("count", [30, 100, 250])
+def test_a_topic_made_anew_under_a_running_collector_is_read_from_its_start(log, storage, monkeypatch, caplog, count):
+    monkeypatch.setattr("consumers.follow._RELIST_S", 0.05)
+    fill(log, 100)
+    with Running(follower(log, storage)):
+        until(lambda: len(seqs(storage)) == 100)
+        log.create(LOG.topic)
+        fill(log, count, anew=True)
+        until(lambda: len(seqs(storage)) >= 100 + count)
+    expected = [(ANEW.boot_id, count, count), (STREAM.boot_id, 100, 100)]
+    assert boots(storage) == expected
+    told = [each.getMessage() for each in caplog.records if "made again" in each.getMessage()]
+    assert len(told) == 1
+    assert told[0].endswith("and is read from its start; of the old one all before offset 100 is stored")
+    to_the_end(log, storage)
+    assert boots(storage) == expected
+    assert audit(storage, deep=True).closes
+
+
+def test_what_is_buffered_of_a_topic_made_anew_is_not_committed_to_the_old_chain(log, storage):
+    fill(log, 3)
+    each = Follower(MemoryReader(log), storage, CollectConfig(cut_age_s=60))
+    each._find_partitions()
+    each._step()
+    log.create(LOG.topic)
+    fill(log, 7, anew=True)
+    each._step()
+    each._step()
+    assert each._collectors[LOG].position == 7
+    assert not each._commit(LOG)
+    assert starts(storage) == []
+    each._find_partitions()
+    each._step()
+    assert each._commit(LOG)
+    assert boots(storage) == [(ANEW.boot_id, 7, 7)]
+
+
+def test_a_run_to_the_end_says_that_its_topic_was_made_anew(log, storage):
+    fill(log, 9)
+    each = follower(log, storage, cut_bytes=CUT_BYTES)
+    real = each._reader.poll
+
+    def poll(timeout_ms):
+        found = real(timeout_ms)
+        log.create(LOG.topic)
+        return found
+
+    each._reader.poll = poll
+    with pytest.raises(LogReplacedError, match=r"^hypocenter\.log-0 is another log now: start again") as caught:
+        each.run(threading.Event(), until_end=True)
+    assert caught.value.exit_code == 69
+    assert seqs(storage) == []
+
+
+def test_a_commit_waits_while_nobody_can_say_whether_the_topic_is_the_same(log, storage, monkeypatch, caplog):
+    monkeypatch.setattr("consumers.follow._RETRY_S", 0.02)
+    away, reader = threading.Event(), MemoryReader(log)
+    real = reader.topic_id
+
+    def topic_id(topic):
+        if away.is_set():
+            raise UnavailableError("nobody answers")
+        return real(topic)
+
+    reader.topic_id = topic_id
+    each = Follower(reader, storage, CollectConfig(cut_age_s=0.05, cut_bytes=CUT_BYTES))
+    with Running(each):
+        until(lambda: LOG in each._collectors)
+        away.set()
+        fill(log, 9)
+        time.sleep(0.5)
+        assert seqs(storage) == []
+        away.clear()
+        until(lambda: seqs(storage) == list(range(9)))
+        away.set()
+        log.append(LOG, message_bytes(9, 10, 9))
+        until(lambda: each.records == 10)
+    assert sum("nobody answers; trying again" in each.getMessage() for each in caplog.records) == 1
+    assert "hypocenter.log-0: not committed, the next start reads it again: nobody answers" in caplog.text
+    assert seqs(storage) == list(range(9))
+    to_the_end(log, storage)
+    assert seqs(storage) == list(range(10))
+    assert run_query(storage, "select * from losses")[1] == []
+
+
+class KafkaLog:
+    """What `fill` needs, over a broker, in a topic that only this test has."""
+
+    def __init__(self, broker, topic):
+        self.config, self.partition = KafkaConfig(broker.bootstrap), Partition(topic, 0)
+        create_topics(self.config, partitions=1, replication=1, names=[topic])
+
+    def append(self, _partition, value):
+        self._producer.send(self.partition.topic, value, partition=0)
+
+    def recreate(self):
+        with admin(self.config) as client:
+            client.delete_topics([self.partition.topic])
+            until(lambda: self.partition.topic not in client.list_topics(), 20)
+        create_topics(self.config, partitions=1, replication=1, names=[self.partition.topic])
+
+    def fill(self, count, *, anew=False):
+        self._producer = KafkaProducer(bootstrap_servers=self.config.bootstrap)
+        fill(self, count, anew=anew)
+        self._producer.close()
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize(("group", "count"), [(None, 30), (None, 250), ("g", 30), ("g", 250)])
+def test_a_topic_of_kafka_made_anew_is_read_from_its_start(broker, topics, storage, monkeypatch, group, count):
+    log = KafkaLog(broker, topics())
+    monkeypatch.setattr("consumers.follow.FRAME_TOPICS", (log.partition.topic,))
+    monkeypatch.setattr("consumers.follow._RELIST_S", 0.5)
+    log.fill(100)
+    reader = KafkaReader(log.config, group=group and f"{group}.{log.partition.topic}")
+    each = Follower(reader, storage, CollectConfig(cut_age_s=0.2, group=group))
+    if group:
+        reader.listen(each, (log.partition.topic,))
+    with contextlib.closing(reader):
+        with Running(each):
+            until(lambda: len(seqs(storage)) == 100, 30)
+            log.recreate()
+            log.fill(count, anew=True)
+            until(lambda: len(seqs(storage)) >= 100 + count, 60)
+        assert boots(storage) == [(ANEW.boot_id, count, count), (STREAM.boot_id, 100, 100)]
+    assert audit(storage, deep=True).closes
