@@ -14,7 +14,14 @@ from consumers.lake.retire import Retention
 from consumers.lake.storage import Storage
 from consumers.lake.writer import CommitWriter
 from consumers.metrics import CollectorMetrics, Lag
-from consumers.transport.base import LogReader, LogReplacedError, Message, Partition, RetentionOvertookError
+from consumers.transport.base import (
+    LogReader,
+    LogReplacedError,
+    LogWentBackError,
+    Message,
+    Partition,
+    RetentionOvertookError,
+)
 from schemas.config import CollectConfig
 from schemas.errors import HypocenterError, StorageError, UnavailableError, UsageError
 from schemas.surfaces import FRAME_TOPICS
@@ -41,6 +48,8 @@ class Follower:
         self._writer = CommitWriter(storage)
         self._collectors: dict[Partition, PartitionCollector] = {}
         self._waiting: set[Partition] = set()  # ours, but not yet taken over
+        self._back: set[Partition] = set()  # whose log went back, and whose chain is not closed yet
+        self._until_end = False
         self._given_up = 0  # records of partitions that are no longer ours
         self._ends: dict[Partition, int] = {}  # of ours, as last heard
         self._metrics = metrics or CollectorMetrics()
@@ -53,9 +62,10 @@ class Follower:
 
         Raises:
             StorageError, UnavailableError: with `until_end`; without, both are waited out.
-            LogReplacedError: with `until_end`, a topic was made anew meanwhile; without, the new one is gone on with.
+            LogReplacedError: with `until_end`, a topic was made anew or went back meanwhile; without, it goes on.
             UsageError: the configuration names a partition that the log does not have.
         """
+        self._until_end = until_end
         if until_end:
             self._to_the_end(stop, progress or (lambda _done, _total: None))
         else:
@@ -206,7 +216,8 @@ class Follower:
         return [by_name[name] for name in self._config.partitions]
 
     def _take_over(self, partition: Partition) -> None:
-        chain = chain_of(self._reader, self._storage, partition)
+        chain = chain_of(self._reader, self._storage, partition, went_back=partition in self._back)
+        self._back.discard(partition)
         collector = PartitionCollector(partition, chain, self._writer, self._cut, self._metrics.committed)
         self._reader.seek(partition, collector.position)
         self._collectors[partition] = collector
@@ -221,6 +232,10 @@ class Follower:
             self._collectors[e.partition].overtaken(e.start, time.time_ns())
             self._reader.seek(e.partition, e.start)
             return
+        except LogWentBackError as e:
+            if e.partition in self._collectors and not self._replaced(e.partition):
+                self._went_back(e)
+            return
         self._add_all({partition: found for partition, found in polled.items() if partition in self._collectors})
         for partition, collector in list(self._collectors.items()):
             if collector.due(time.monotonic_ns()):
@@ -228,6 +243,18 @@ class Follower:
         # Many partitions, each below its own cut: the fullest goes first.
         while sum(each.buffered_bytes for each in self._collectors.values()) > _BUFFERED_CUTS_MAX * self._cut.bytes_max:
             self._commit(max(self._collectors, key=lambda partition: self._collectors[partition].buffered_bytes))
+
+    # What was read before is stored first: it is nowhere else any more.
+    def _went_back(self, error: LogWentBackError) -> None:
+        partition = error.partition
+        if partition not in self._back:
+            log.error("%s", error)
+        self._back.add(partition)
+        self._commit(partition)
+        self._give_up(partition)
+        self._take_over(partition)
+        if self._until_end:
+            raise error
 
     # A commit may be refused between two partitions: what was polled of those behind it comes again.
     def _add_all(self, polled: dict[Partition, list[Message]]) -> None:

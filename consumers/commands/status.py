@@ -1,7 +1,8 @@
 """Say how far each partition is stored: frontier, lag, last commit; and until when each stream was watched.
 
 The lag needs the log: give --log or --kafka, or a config file that names one. `null` is what nobody knows. `frontier`
-is the next offset to store, `lag` how many offsets the log holds from there on; both count messages, not records.
+is the next offset to store, `lag` how many offsets the log holds from there on; both count messages, not records. A lag
+below 0: the log went back, which its collector will see.
 """
 
 import argparse
@@ -71,7 +72,8 @@ def _ends(args: argparse.Namespace, config: Config) -> dict[tuple[str, str, str,
 
 
 def _chain(at: Tip, ends: dict[tuple[str, str, str, int], int], now_ns: int) -> dict[str, Any]:
-    end = ends.get((at.log_id, at.topic_id, at.topic.removeprefix(ALERTS), at.partition))
+    log = (at.log_id, at.topic_id, at.topic.removeprefix(ALERTS), at.partition)
+    end = None if at.closed else ends.get(log)
     return {
         "partition": f"{at.topic}-{at.partition}",
         "topic": at.topic,
@@ -79,7 +81,7 @@ def _chain(at: Tip, ends: dict[tuple[str, str, str, int], int], now_ns: int) -> 
         "log_id": at.log_id,
         "topic_id": at.topic_id,
         "frontier": at.frontier,
-        "lag": None if end is None else max(0, end - at.frontier),
+        "lag": None if end is None else end - at.frontier,
         "commits": at.commits,
         "rows": at.rows,
         "last_commit_s_ago": None if at.wall_ns is None else round((now_ns - at.wall_ns) / 1e9, 1),

@@ -10,7 +10,10 @@ from schemas.stream import Stream
 
 
 class Tip(NamedTuple):
-    """The end of one chain. `wall_ns` (CLOCK_REALTIME) and `writer` are the last commit's, None before the first."""
+    """The end of one chain. `wall_ns` (CLOCK_REALTIME) and `writer` are the last commit's, None before the first.
+
+    A `closed` one is followed by another generation of the same log, which went back.
+    """
 
     topic: str
     partition: int
@@ -21,6 +24,7 @@ class Tip(NamedTuple):
     rows: int
     wall_ns: int | None
     writer: str | None
+    closed: bool = False
 
 
 def tips(storage: Storage) -> list[Tip]:
@@ -78,6 +82,7 @@ def _tip(storage: Storage, genesis: str) -> Tip:
             rows=sum(state.totals.values()),
             wall_ns=last["wall_ns"] if last else None,
             writer=last["writer"] if last else None,
+            closed=state.closed,
         )
     except KeyError as e:
         raise StorageError(f"{folder}: damaged, {e} is missing") from None

@@ -37,6 +37,17 @@ class LogReplacedError(HypocenterError):
     exit_code = 69
 
 
+class LogWentBackError(LogReplacedError):
+    """Messages that were read are no longer in the log, which goes on at `end`: it is a copy, or a broker lost them."""
+
+    def __init__(self, partition: Partition, end: int) -> None:
+        super().__init__(
+            f"{partition}: the log went back to offset {end}, and more of it was read; it is read again from its start,"
+            " and what is stored already is not stored again"
+        )
+        self.partition, self.end = partition, end
+
+
 class LogReader(Protocol):
     """A reader of one log. Not thread-safe."""
 
@@ -88,6 +99,7 @@ class LogReader(Protocol):
             RetentionOvertookError: a position is below the log's start; seek to `start` and go on.
             UnavailableError: the log cannot be reached.
             LogReplacedError: another log has taken its place.
+            LogWentBackError: a position is behind the log's end; forget the partition, its chain ends here.
         """
         ...
 

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
-from kafka.errors import KafkaError, OffsetOutOfRangeError
+from kafka.errors import KafkaError, LogTruncationError, OffsetOutOfRangeError
 from kafka.net.compat import KafkaNetClient
 
 from consumers.transport.assignor import PerTopicAssignor
-from consumers.transport.base import Message, Partition, RetentionOvertookError
+from consumers.transport.base import LogWentBackError, Message, Partition, RetentionOvertookError
 from schemas import kafka_start
 from schemas.errors import UnavailableError
 from schemas.kafka_config import KafkaConfig
@@ -198,14 +198,19 @@ class KafkaReader:
         Raises:
             RetentionOvertookError: a position is below the log's start.
             UnavailableError: the cluster cannot be reached.
+            LogWentBackError: a position is behind the log's end, or a leader knows of other messages before it.
         """
         try:
             with self._reached():
                 polled = self._consumer.poll(timeout_ms)
         except OffsetOutOfRangeError as e:
             at, position = next(iter(e.args[0].items()))
+            self._out_of_range(Partition(at.topic, at.partition), _offset(position))
+            return {}
+        except LogTruncationError as e:
+            at, known = next(iter(e.divergent_offsets.items()))
             partition = Partition(at.topic, at.partition)
-            raise RetentionOvertookError(partition, _offset(position), self.start_offset(partition)) from None
+            raise LogWentBackError(partition, self.end_offset(partition) if known is None else _offset(known)) from None
         finally:
             self._polled = True
         told = self._tell_assigned()
@@ -232,6 +237,14 @@ class KafkaReader:
         """Leave the cluster."""
         self._consumer.close(autocommit=False)
 
+    def _out_of_range(self, partition: Partition, position: int) -> None:
+        start = self.start_offset(partition)
+        if position < start:
+            raise RetentionOvertookError(partition, position, start)
+        if position > (end := self.end_offset(partition)):
+            raise LogWentBackError(partition, end)
+        self.seek(partition, position)
+
     # What was polled of a partition before it came to us says nothing of where its chain ends.
     def _tell_assigned(self) -> set[Partition]:
         told, self._assigned = self._assigned, set()
@@ -246,7 +259,7 @@ class KafkaReader:
     def _reached(self) -> Iterator[None]:
         try:
             yield
-        except OffsetOutOfRangeError:
+        except (OffsetOutOfRangeError, LogTruncationError):
             raise
         except (KafkaError, OSError) as e:
             raise UnavailableError(f"Kafka at {self._where} does not answer: {e!r:.200}") from None

@@ -171,8 +171,11 @@ def test_a_topic_made_anew_is_read_from_its_start(log, storage, monkeypatch, cap
         for _ in range(3):
             log.append(LOG, Kernel().says(HEALTHY))
         until(lambda: LOG in each._alerters and each._alerters[LOG].position == 3)
-        log.create(LOG.topic)
-        log.append(LOG, Kernel(machine="anew").stalls())
+        with log.changed:
+            log.create(LOG.topic)
+            log.append(LOG, Kernel(machine="anew").stalls())
+            for _ in range(3):
+                log.append(LOG, Kernel(machine="anew").says(HEALTHY))
         until(lambda: newest(storage, "machine, state") == [("anew", "open")])
     assert sum("its topic was deleted and made again" in each.getMessage() for each in caplog.records) == 1
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 import time
 
 import pytest
@@ -87,3 +88,16 @@ def test_without_a_lake_it_asks_for_one(run, tmp_path):
 
 def test_an_absent_log_is_exit_69(run, collected, tmp_path):
     assert run("status", "--lake", collected, "--log", tmp_path / "none").code == 69
+
+
+def test_a_log_that_went_back_has_a_lag_below_zero_until_its_collector_sees_it(run, sample_log, collected, tmp_path):
+    def lags(log):
+        report = json.loads(run("status", "--lake", collected, "--log", log, "--json").out)
+        return [each["lag"] for each in report["partitions"] if each["topic"] == "hypocenter.log"]
+
+    count, log = len(_sample.messages()), tmp_path / "restored"
+    shutil.copytree(sample_log, log)
+    shutil.rmtree(log / "hypocenter.log")
+    assert lags(log) == [-count]
+    assert run("collect", "--lake", collected, "--log", log, "--until-end").code == 0
+    assert sorted(lags(log), key=str) == [0, None]
