@@ -19,6 +19,8 @@ _RUNS_MAX: Final = 4
 _FOUND_BY: Final = "collector"
 _FORGOTTEN: Final = "forgotten."
 _SILENT_NS: Final = 24 * 3_600_000_000_000
+# Of a book, beside its end, what recognises frames that come again, and when it was opened.
+_KNOWN: Final = ("runs", "opened_ns", "seen_ns", "cut_ns", "base", "bases")
 _KINDS: Final = frozenset(LossKind)
 
 
@@ -163,6 +165,14 @@ class Books:
         """Return what concerns the partition as a whole."""
         forgotten = {f"{_FORGOTTEN}{surface}": rows for surface, rows in sorted(self.forgotten.items())}
         return {"retentions": self.retentions, "unreadable": self.unreadable, **forgotten}
+
+    def reopen(self, streams: dict[Stream, dict[str, Any]]) -> None:
+        """Go on from where the books `streams` of another chain end, with sums of their own: known stays known."""
+        for stream, values in streams.items():
+            old = StreamBook(**values)
+            known = {name: getattr(old, name) for name in _KNOWN}
+            self.streams[stream] = StreamBook(old.next, old.next, **known)
+        self.changed.update(streams)
 
     @classmethod
     def from_json(cls, streams: dict[Stream, dict[str, Any]], partition: dict[str, int]) -> "Books":

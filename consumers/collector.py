@@ -88,9 +88,16 @@ class PartitionCollector:
         state = self._chain.load()
         self.position = self._committed = state.frontier
         self._books = Books.from_json(state.streams, state.notes)
+        if self._chain.before is not None:
+            self._books.reopen(self._chain.before.streams)
         #: Streams whose book, as committed, does not close.
         self.unbalanced = {stream for stream, book in self._books.streams.items() if not book.closes()}
         self._clear()
+
+    @property
+    def topic_id(self) -> str:
+        """Return the identity of the topic that the chain is of."""
+        return self._chain.topic_id
 
     @property
     def buffered(self) -> int:

@@ -1,19 +1,27 @@
 """The collector's loop: poll, enter, commit when due; for ever, or to the end seen at the start."""
 
+import contextlib
 import logging
 import threading
 import time
 from collections.abc import Callable
 from typing import Final
 
+from consumers.chains import chain_of
 from consumers.collector import Cut, PartitionCollector
 from consumers.housekeeping import Housekeeper
-from consumers.lake.chain import Chain
 from consumers.lake.retire import Retention
 from consumers.lake.storage import Storage
 from consumers.lake.writer import CommitWriter
 from consumers.metrics import CollectorMetrics, Lag
-from consumers.transport.base import LogReader, Message, Partition, RetentionOvertookError
+from consumers.transport.base import (
+    LogReader,
+    LogReplacedError,
+    LogWentBackError,
+    Message,
+    Partition,
+    RetentionOvertookError,
+)
 from schemas.config import CollectConfig
 from schemas.errors import HypocenterError, StorageError, UnavailableError, UsageError
 from schemas.surfaces import FRAME_TOPICS
@@ -22,6 +30,7 @@ log = logging.getLogger(__name__)
 _POLL_MS: Final = 100
 _RETRY_S: Final = 1.0
 _RELIST_S: Final = 5.0
+_SAY_AGAIN_S: Final = 10.0
 #: What all partitions together may hold in memory, in cuts of one.
 _BUFFERED_CUTS_MAX: Final = 4
 
@@ -39,6 +48,8 @@ class Follower:
         self._writer = CommitWriter(storage)
         self._collectors: dict[Partition, PartitionCollector] = {}
         self._waiting: set[Partition] = set()  # ours, but not yet taken over
+        self._back: set[Partition] = set()  # whose log went back, and whose chain is not closed yet
+        self._until_end = False
         self._given_up = 0  # records of partitions that are no longer ours
         self._ends: dict[Partition, int] = {}  # of ours, as last heard
         self._metrics = metrics or CollectorMetrics()
@@ -51,14 +62,23 @@ class Follower:
 
         Raises:
             StorageError, UnavailableError: with `until_end`; without, both are waited out.
+            LogReplacedError: with `until_end`, a topic was made anew or went back meanwhile; without, it goes on.
             UsageError: the configuration names a partition that the log does not have.
         """
+        self._until_end = until_end
         if until_end:
             self._to_the_end(stop, progress or (lambda _done, _total: None))
         else:
             self._for_ever(stop)
         for partition in list(self._collectors):
-            self._commit(partition)
+            try:
+                self._commit(partition)
+            except UnavailableError as e:
+                if until_end:
+                    raise
+                log.warning("%s: not committed, the next start reads it again: %s", partition, e)
+        if until_end:
+            self._expect_all()
 
     @property
     def records(self) -> int:
@@ -92,7 +112,7 @@ class Follower:
                 try:
                     self._commit(partition)
                 except (StorageError, UnavailableError) as e:
-                    log.error("%s: given up uncommitted, its next owner reads it again: %s", partition, e)  # noqa: TRY400
+                    log.warning("%s: given up uncommitted, its next owner reads it again: %s", partition, e)
             self._forget(partition)
         self._waiting.difference_update(partitions)
 
@@ -114,6 +134,7 @@ class Follower:
         first = {partition: each.position for partition, each in self._collectors.items()}
         total = sum(max(0, end - first[partition]) for partition, end in ends.items())
         while not stop.is_set():
+            self._expect_all()
             behind = sum(max(0, end - self._collectors[partition].position) for partition, end in ends.items())
             progress(total - behind, total)
             if behind == 0:
@@ -123,21 +144,56 @@ class Follower:
     def _for_ever(self, stop: threading.Event) -> None:
         retention = Retention(self._config.retention_hours, self._config.retention_bytes)
         housekeeper = Housekeeper(self._storage, retention) if self._config.compact else None
-        relist_s = float("-inf")
+        relist_s = said_s = float("-inf")
         while not stop.is_set():
             try:
                 if time.monotonic() - relist_s > _RELIST_S:
                     relist_s = time.monotonic()
+                    self._leave_replaced()
                     self._find_partitions()
                     self._hear_ends()
-                self._step()
                 if housekeeper:
                     housekeeper.tick(time.monotonic())
+                self._step()
             except (StorageError, UnavailableError) as e:
-                log.error("%s; trying again, the log keeps what is not yet stored", e)  # noqa: TRY400
+                if time.monotonic() - said_s > _SAY_AGAIN_S:
+                    said_s = time.monotonic()
+                    log.error("%s; trying again, the log keeps what is not yet stored", e)  # noqa: TRY400
                 self._metrics.waited("disk" if isinstance(e, StorageError) else "log")
                 stop.wait(_RETRY_S)
                 relist_s = float("-inf")  # what was given up is taken over again at once
+
+    # Nobody takes over during a run to the end: what was given up is another log now.
+    def _expect_all(self) -> None:
+        for partition in sorted(self._waiting):
+            raise LogReplacedError(f"{partition} is another log now: start again to read that one")
+
+    # One whose topic has no more than was read of the one before would wait for more for ever. Where nobody can say,
+    # the next look asks again, and so does a commit.
+    def _leave_replaced(self) -> None:
+        with contextlib.suppress(UnavailableError):
+            for partition in list(self._collectors):
+                self._replaced(partition)
+
+    # Whether what was polled of `partition` may be of another topic of its name, whose offsets begin anew: then none of
+    # it counts, and the new topic gets a chain of its own.
+    def _replaced(self, partition: Partition) -> bool:
+        collector = self._collectors[partition]
+        if self._reader.topic_id(partition.topic) == collector.topic_id:
+            return False
+        log.error(
+            "%s: its topic was deleted and made again, and is read from its start; of the old one all before offset %d"
+            " is stored",
+            partition, collector.committed,
+        )  # fmt: skip
+        self._give_up(partition)
+        return True
+
+    # Taken over anew at the next look: the log still holds what was buffered.
+    def _give_up(self, partition: Partition) -> None:
+        self._forget(partition)
+        self._waiting.add(partition)
+        self._reader.forget(partition)
 
     def _hear_ends(self) -> None:
         ends = {partition: self._reader.known_end(partition) for partition in self._collectors}
@@ -160,14 +216,8 @@ class Follower:
         return [by_name[name] for name in self._config.partitions]
 
     def _take_over(self, partition: Partition) -> None:
-        chain = Chain(
-            self._storage,
-            partition.topic,
-            partition.number,
-            log_id=self._reader.log_id(),
-            topic_id=self._reader.topic_id(partition.topic),
-            first_offset=self._reader.start_offset(partition),
-        )
+        chain = chain_of(self._reader, self._storage, partition, went_back=partition in self._back)
+        self._back.discard(partition)
         collector = PartitionCollector(partition, chain, self._writer, self._cut, self._metrics.committed)
         self._reader.seek(partition, collector.position)
         self._collectors[partition] = collector
@@ -182,6 +232,10 @@ class Follower:
             self._collectors[e.partition].overtaken(e.start, time.time_ns())
             self._reader.seek(e.partition, e.start)
             return
+        except LogWentBackError as e:
+            if e.partition in self._collectors and not self._replaced(e.partition):
+                self._went_back(e)
+            return
         self._add_all({partition: found for partition, found in polled.items() if partition in self._collectors})
         for partition, collector in list(self._collectors.items()):
             if collector.due(time.monotonic_ns()):
@@ -189,6 +243,18 @@ class Follower:
         # Many partitions, each below its own cut: the fullest goes first.
         while sum(each.buffered_bytes for each in self._collectors.values()) > _BUFFERED_CUTS_MAX * self._cut.bytes_max:
             self._commit(max(self._collectors, key=lambda partition: self._collectors[partition].buffered_bytes))
+
+    # What was read before is stored first: it is nowhere else any more.
+    def _went_back(self, error: LogWentBackError) -> None:
+        partition = error.partition
+        if partition not in self._back:
+            log.error("%s", error)
+        self._back.add(partition)
+        self._commit(partition)
+        self._give_up(partition)
+        self._take_over(partition)
+        if self._until_end:
+            raise error
 
     # A commit may be refused between two partitions: what was polled of those behind it comes again.
     def _add_all(self, polled: dict[Partition, list[Message]]) -> None:
@@ -221,13 +287,16 @@ class Follower:
         collector, start_s = self._collectors[partition], time.monotonic()
         committing = collector.buffered > 0
         try:
+            if committing and self._replaced(partition):
+                return False
+        except UnavailableError:
+            self._reader.seek(partition, collector.position)  # the rest of a poll comes again, what is buffered stays
+            raise
+        try:
             won = collector.commit()
         except HypocenterError:
             self._metrics.refused()
-            # The log still holds what was buffered: take the partition over anew when the disk takes it.
-            self._forget(partition)
-            self._waiting.add(partition)
-            self._reader.forget(partition)
+            self._give_up(partition)
             raise
         if committing and won:
             self._metrics.commit_s.observe(time.monotonic() - start_s)

@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -24,6 +25,8 @@ from schemas.stream import Stream
 log = logging.getLogger(__name__)
 # Gathered entries beyond this are written without waiting for a sync.
 _PENDING_BYTES_MAX: Final = 8 << 20
+# How far behind the newest append time a clock may be before somebody is told.
+_AHEAD_NS: Final = 60 * 10**9
 # How old the published end on the disk itself may be; what is in the page cache is always new.
 _END_SYNC_S: Final = 1.0
 
@@ -51,7 +54,7 @@ class PartitionWriter:
         self._pending: list[bytes | memoryview] = []
         self._pending_bytes = 0
         self._closed: dict[int, Closed] = {}
-        self._rolling = False
+        self._rolling = self._ahead = False
         #: How many segments were begun since the log was opened.
         self.rolls = 0
         with refusals(folder):
@@ -85,7 +88,10 @@ class PartitionWriter:
         full = self._position + self._pending_bytes + size_bytes > self._segment_bytes
         if self._rolling or (full and self._next > self._base):
             self._roll()
-        append_ns = max(self._clock(), self._append_ns)
+        now_ns = self._clock()
+        append_ns = max(now_ns, self._append_ns)
+        if (append_ns - now_ns > _AHEAD_NS) is not self._ahead:
+            self._tell_ahead(append_ns, now_ns)
         crc = _frame_crc(parts[-1]) if frame_bytes >= WORTH_BYTES else None
         self._pending += (segment.encode_prefix(self._next, append_ns, parts, crc), *parts)
         self._pending_bytes += size_bytes
@@ -132,6 +138,17 @@ class PartitionWriter:
             os.fdatasync(self._end_fd)
         os.close(self._fd)
         os.close(self._end_fd)
+
+    # Append times never go back: one moment of a wrong clock gives its time to all that comes until then.
+    def _tell_ahead(self, append_ns: int, now_ns: int) -> None:
+        self._ahead = not self._ahead
+        if self._ahead:
+            until = datetime.fromtimestamp(append_ns // 10**9, UTC)
+            log.warning(
+                "%s: the clock is %d s behind the newest append time, and all that comes has that time until the clock"
+                " is there (%s UTC); a log in a new directory has times of its own",
+                self.folder, (append_ns - now_ns) // 10**9, until.strftime("%Y-%m-%d %H:%M:%S"),
+            )  # fmt: skip
 
     # After a failed fdatasync the kernel counts the pages as clean, so syncing again would prove nothing: what is not
     # known to be durable stays in memory and is written again.

@@ -60,6 +60,11 @@ class LogCursor:
         return self._wanted
 
     @property
+    def end(self) -> int:
+        """The offset that the next durable entry would get, as the last `read` found; 0 before one."""
+        return self._seen
+
+    @property
     def segment_base(self) -> int | None:
         """The first offset of the segment that is being read; None while none is open."""
         return self._file.base if self._file is not None else None

@@ -27,8 +27,9 @@ from consumers.alerts.partition import PartitionAlerter, chain_of
 from consumers.alerts.post import Client
 from consumers.alerts.signs import SignReader
 from consumers.alerts.tally import Tally
+from consumers.chains import replaced
 from consumers.lake.storage import Storage
-from consumers.transport.base import LogReader, Message, Partition, RetentionOvertookError
+from consumers.transport.base import LogReader, LogReplacedError, Message, Partition, RetentionOvertookError
 from schemas.alert_config import AlertConfig
 from schemas.crashpoints import crash_point
 from schemas.errors import StorageError, UnavailableError
@@ -64,8 +65,7 @@ class AlertFollower:
         metrics: AlertMetrics | None = None,
         access: Access = OPEN,
     ) -> None:
-        self._reader, self._storage, self._config, self._judge = reader, storage, config, judge
-        self._signs = signs
+        self._reader, self._storage, self._config, self._judge, self._signs = reader, storage, config, judge, signs
         self._tally = Tally(metrics or AlertMetrics(config.alertmanager))
         self._us = this_process()
         self._alerters: dict[Partition, PartitionAlerter] = {}
@@ -85,8 +85,7 @@ class AlertFollower:
             for url in config.alertmanager
         }
         self._backlog = Backlog(config.queue_max)
-        self._relist_ns = self._look_ns = 0
-        self._retry_ns = 0
+        self._relist_ns = self._look_ns = self._retry_ns = 0
 
     def run(self, stop: threading.Event, *, until_end: bool) -> None:
         """Alert until `stop` is set, or until the ends seen at the start are read, told and committed.
@@ -153,8 +152,11 @@ class AlertFollower:
     def _to_the_end(self, stop: threading.Event) -> None:
         ends = {each: self._reader.end_offset(each) for each in self._reader.partitions([*TOPICS])}
         hastened = False
+        ids = {each.topic: self._reader.topic_id(each.topic) for each in ends}
         while not stop.is_set():
             self._step(at_once=False)
+            if any(ids[each.topic] != self._alerters[each].chain.topic_id for each in ends if each in self._alerters):
+                raise LogReplacedError("a topic was deleted and made again: start again to read the new one")
             taken = {each: self._alerters[each].position for each in ends if each in self._alerters}
             if any(taken.get(each, -1) < end for each, end in ends.items()):
                 continue
@@ -166,9 +168,8 @@ class AlertFollower:
 
     # Whether everything was judged for the last time, and told to whoever is there.
     def _settled(self) -> bool:
-        keys = {case.incident.id for case in self.cases}
         waiting = any(each.waiting and not each.away for each in self._deliverers.values())
-        return not (waiting or self._joins.busy or self._judge.busy(keys))
+        return not (waiting or self._joins.busy or self._judge.busy({case.incident.id for case in self.cases}))
 
     def _for_ever(self, stop: threading.Event) -> None:
         while not stop.is_set():
@@ -195,8 +196,7 @@ class AlertFollower:
         else:
             self._read()
         for partition in self._keeper.lost():
-            log.warning("%s: another alerter has taken over", partition)
-            self._step_back(partition)
+            self._step_back(partition, "another alerter has taken over")
         self._hosts.step(now_ns)
         self._take_verdicts()
         self._tell_all(self._joins.step(now_ns))
@@ -235,13 +235,15 @@ class AlertFollower:
         paused_ns, self._seen_ns = now_ns - self._seen_ns, now_ns
         if paused_ns > self._pause_ns:
             for partition in list(self._keeper.confirm()):
-                log.warning("%s: another alerter has taken over", partition)
-                self._step_back(partition)
+                self._step_back(partition, "another alerter has taken over")
 
     def _find_partitions(self, now_ns: int) -> None:
-        if not self._config.group and now_ns >= self._relist_ns:
-            self._wanted = set(self._reader.partitions([*TOPICS]))
+        if now_ns >= self._relist_ns:
             self._relist_ns = now_ns + _RELIST_NS
+            for partition in [at for at, each in self._alerters.items() if replaced(self._reader, at, each.chain)]:
+                self._step_back(partition, "its topic was deleted and made again, which is read from its start")
+            if not self._config.group:
+                self._wanted = set(self._reader.partitions([*TOPICS]))
         for partition in sorted(self._wanted - self._alerters.keys()):
             self._take_over(partition, at_once=False)
 
@@ -249,8 +251,7 @@ class AlertFollower:
     def _take_over(self, partition: Partition, *, at_once: bool) -> None:
         lease = self._standby.get(partition)
         if lease is None:
-            lease_ns, log_id = int(self._config.lease_s * _S), self._reader.log_id()
-            lease = Lease(self._storage, partition, self._us, lease_ns, log_id)
+            lease = Lease(self._storage, partition, self._us, int(self._config.lease_s * _S), self._reader.log_id())
         if not lease.acquire(time.monotonic_ns(), at_once=at_once):
             if partition not in self._standby:
                 log.info("%s: another alerter owns it; standing by", partition)
@@ -351,8 +352,7 @@ class AlertFollower:
         elif outcome.won:
             self._reader.commit_advisory(partition, outcome.batch.end)
         elif self._alerters.get(partition) is outcome.alerter:
-            log.warning("%s: another alerter committed offset %d", partition, outcome.batch.start)
-            self._step_back(partition)
+            self._step_back(partition, f"another alerter committed offset {outcome.batch.start}")
 
     def _commit_now(self, partition: Partition) -> str:
         outcome = self._committer.wait(partition)
@@ -364,8 +364,9 @@ class AlertFollower:
         log.error("%s: given up uncommitted, its next owner reads it again: %s", partition, outcome.error)
         return outcome.error
 
-    # Somebody else tells of it now, and may know better what has ended.
-    def _step_back(self, partition: Partition) -> None:
+    # Somebody else tells of it now, and may know better what has ended; or it is another log, with a chain of its own.
+    def _step_back(self, partition: Partition, why: str) -> None:
+        log.warning("%s: %s", partition, why)
         self._forget(partition)
         self._reader.forget(partition)
 
@@ -385,8 +386,7 @@ class AlertFollower:
     # Called in a deliverer's thread: what must not be told, because meanwhile somebody else does.
     def _not_ours(self) -> Iterable[str]:
         for partition in self._keeper.confirm():
-            alerter = self._alerters.get(partition)
-            if alerter is not None:
+            if (alerter := self._alerters.get(partition)) is not None:
                 yield from list(alerter.cases)
 
     def _finish(self, *, strict: bool) -> None:

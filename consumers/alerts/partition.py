@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from consumers import chains
 from consumers.alerts import stored
 from consumers.alerts.case import Case
 from consumers.alerts.machine import SURFACE, Machine
@@ -369,19 +370,8 @@ class PartitionAlerter:
 
 
 def chain_of(reader: LogReader, storage: Storage, partition: Partition) -> Chain:
-    """Return the alerter's own chain of `partition` of the log of `reader`.
-
-    Raises:
-        StorageError, UnavailableError: lake or log cannot be read.
-    """
-    return Chain(
-        storage,
-        ALERTS + partition.topic,
-        partition.number,
-        log_id=reader.log_id(),
-        topic_id=reader.topic_id(partition.topic),
-        first_offset=reader.start_offset(partition),
-    )
+    """Return the alerter's own chain of `partition` of the log of `reader`; raises as the collector's."""
+    return chains.chain_of(reader, storage, partition, ALERTS)
 
 
 # What is written meanwhile by another thread must not change with its incident.

@@ -2,7 +2,8 @@
 
 kmsg is a file of /dev/kmsg reads, as `dd if=/dev/kmsg of=FILE bs=8k iflag=nonblock` makes one; ftrace a copy of a
 tracefs instance with `per_cpu/cpuN/trace_pipe_raw` and `events`; trace-dat a file of trace-cmd's, version 6 or 7. An
-archive is recognised by its content: imported again it changes nothing, cut off half way it goes on where it was.
+archive is recognised by its content: imported again it changes nothing, cut off half way it goes on where it was, under
+the names that it has.
 """
 
 import argparse
@@ -39,7 +40,6 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     layers = [each.value for each in Layer]
     sub.add_argument(
         "--layer",
-        default=Layer.GUEST_KERNEL.value,
         choices=layers,
         metavar="NAME",
         help=f"layer of that kernel, one of {', '.join(layers)} [{Layer.GUEST_KERNEL.value}]",
@@ -52,14 +52,17 @@ def run(args: argparse.Namespace) -> int:
         if tag is not None and not _TAG.allows(tag):
             raise UsageError(f"{flag} is {_TAG.says}, not {tag!r:.60}")
     archive: Archive = _KINDS[args.kind](args.path)
-    boot_id = args.boot_id or str(uuid.uuid5(uuid.NAMESPACE_OID, archive.digest))
-    tags = Tags(args.machine or archive.machine, boot_id, args.layer, archive.digest)
-    stored = store(archive, tags, args.lake, time.time_ns(), ProgressBar("bytes"))
+    names = {"machine": args.machine, "boot_id": args.boot_id, "layer": args.layer}
+    said = {name: value for name, value in names.items() if value}
+    made_id = str(uuid.uuid5(uuid.NAMESPACE_OID, archive.digest))
+    tags = Tags(archive.machine, made_id, Layer.GUEST_KERNEL.value, archive.digest)._replace(**said)
+    stored = store(archive, tags, args.lake, time.time_ns(), ProgressBar("bytes"), said)
+    machine, boot_id, layer, _ = stored.tags
     if not stored.added:
-        print(f"{archive.name}: already imported, nothing to do")
+        print(f"{archive.name}: already imported, nothing to do: machine {machine}, boot {boot_id}, layer {layer}")
         return 0
     print(f"{archive.name}: {_summary(stored.rows, archive.surface)}")
-    print(f"machine {tags.machine}, boot {boot_id}, into {args.lake}")
+    print(f"machine {machine}, boot {boot_id}, into {args.lake}")
     return 0
 
 

@@ -1,10 +1,12 @@
 """Say how far each partition is stored: frontier, lag, last commit; and until when each stream was watched.
 
 The lag needs the log: give --log or --kafka, or a config file that names one. `null` is what nobody knows. `frontier`
-is the next offset to store, `lag` how many offsets the log holds from there on; both count messages, not records.
+is the next offset to store, `lag` how many offsets the log holds from there on; both count messages, not records. A lag
+below 0: the log went back, which its collector will see. A log whose newest append time is ahead of the clock is named.
 """
 
 import argparse
+import logging
 import time
 from collections import Counter
 from pathlib import Path
@@ -20,6 +22,8 @@ from schemas.config import Config
 from schemas.stream import Stream
 from schemas.surfaces import TOPICS
 
+log = logging.getLogger(__name__)
+_AHEAD_NS = 60 * 10**9
 _NAMES = ", ".join(Stream._fields)
 # How long each stream was watched in all, until when, and the position it had then.
 _COVERAGE = f"""
@@ -43,7 +47,9 @@ def run(args: argparse.Namespace) -> int:
     storage = open_lake(lake_of(args, config), create=False)
     ends = _ends(args, config)
     now_ns = time.time_ns()
-    chains = [_chain(each, ends, now_ns) for each in tips(storage)]
+    found = tips(storage)
+    chains = [_chain(each, ends, now_ns) for each in found]
+    _warn_ahead(found, ends, now_ns)
     _, covered = run_query(storage, _COVERAGE)
     streams = [_stream(row, now_ns) for row in covered]
     if args.json:
@@ -70,8 +76,23 @@ def _ends(args: argparse.Namespace, config: Config) -> dict[tuple[str, str, str,
         reader.close()
 
 
+def _log_of(at: Tip) -> tuple[str, str, str, int]:
+    return at.log_id, at.topic_id, at.topic.removeprefix(ALERTS), at.partition
+
+
+# Of logs that are still there, where somebody named one. Their times never go back.
+def _warn_ahead(found: list[Tip], ends: dict[tuple[str, str, str, int], int], now_ns: int) -> None:
+    for at in found:
+        if at.seen_ns - now_ns > _AHEAD_NS and not at.closed and (not ends or _log_of(at) in ends):
+            log.warning(
+                "%s-%d: the newest message came %d s ahead of this clock: the log's was or is wrong, and until then"
+                " all that comes may have that time",
+                at.topic, at.partition, (at.seen_ns - now_ns) // 10**9,
+            )  # fmt: skip
+
+
 def _chain(at: Tip, ends: dict[tuple[str, str, str, int], int], now_ns: int) -> dict[str, Any]:
-    end = ends.get((at.log_id, at.topic_id, at.topic.removeprefix(ALERTS), at.partition))
+    end = None if at.closed else ends.get(_log_of(at))
     return {
         "partition": f"{at.topic}-{at.partition}",
         "topic": at.topic,
@@ -79,7 +100,7 @@ def _chain(at: Tip, ends: dict[tuple[str, str, str, int], int], now_ns: int) -> 
         "log_id": at.log_id,
         "topic_id": at.topic_id,
         "frontier": at.frontier,
-        "lag": None if end is None else max(0, end - at.frontier),
+        "lag": None if end is None else end - at.frontier,
         "commits": at.commits,
         "rows": at.rows,
         "last_commit_s_ago": None if at.wall_ns is None else round((now_ns - at.wall_ns) / 1e9, 1),

@@ -3,11 +3,12 @@
 A commit is JSON: {v, n, topic, partition, start, end, prev_sha256, attempt, writer, wall_ns, files, streams, totals,
 notes}.
 `streams` holds the streams that changed, [six names, state] each, the state null where it is over; a checkpoint holds
-all that are not.
+all that are not. A commit with `closed` ends its chain: the log went back, and is followed in the next generation.
 """
 
 import hashlib
 import json
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
@@ -64,6 +65,7 @@ class ChainState:
     streams: dict[Stream, dict[str, Any]] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=dict)
     notes: dict[str, int] = field(default_factory=dict)
+    closed: bool = False
 
     def apply(self, commit: dict[str, Any], data: bytes) -> None:
         """Advance by one commit, whose bytes are `data`."""
@@ -78,6 +80,7 @@ class ChainState:
                 self.streams[stream] = state
         self.totals = dict(commit["totals"])
         self.notes = dict(commit["notes"])
+        self.closed = bool(commit.get("closed"))
 
 
 def encode_streams(streams: Changes) -> list[Any]:
@@ -154,22 +157,33 @@ def _checkpoint(storage: Storage, folder: str) -> ChainState | None:
 
 
 class Chain:
-    """One partition's chain, pinned by `log_id` and `topic_id`: others under the same name open a new generation."""
+    """One partition's chain, pinned by `log_id` and `topic_id`: others under the same name open a new generation.
+
+    So does a log that went back: `before` is then where the closed chain ends, until the first commit of this one.
+    """
 
     def __init__(
         self, storage: Storage, topic: str, partition: int, *, log_id: str, topic_id: str, first_offset: int
     ) -> None:
-        self.topic, self.partition = topic, partition
+        self.topic, self.partition, self.topic_id = topic, partition, topic_id
         self._storage = storage
         self._identity = {"log_id": log_id, "topic_id": topic_id}
         self._genesis = {**self._identity, "first_offset": first_offset}
-        self.folder, self._first = self._open()
+        self.before: ChainState | None = None
+        self._open(0)
         self.state = ChainState(self._first)
         self._checkpoint_number = 0
 
     def load(self) -> ChainState:
-        """Find the chain's end, as `read_state` does."""
-        self.state, self._checkpoint_number = read_state(self._storage, self.folder, self._first)
+        """Find the chain's end, as `read_state` does; of a closed one that of the generation that follows."""
+        while True:
+            self.state, self._checkpoint_number = read_state(self._storage, self.folder, self._first)
+            if not self.state.closed:
+                break
+            self.before = self.state
+            self._open(self._generation + 1)
+        if self.state.number:
+            self.before = None
         return replace(self.state, streams=dict(self.state.streams))
 
     def commit(self, commit: Commit) -> bool:
@@ -200,18 +214,35 @@ class Chain:
             self._write_checkpoint()
         return True
 
+    def close(self, writer: str, wall_ns: int) -> None:
+        """End this generation for good, and go on in the next one: the log begins anew at offsets that it had before.
+
+        It is a commit like others, so of two writers at its frontier one is too late, whoever that is.
+
+        Raises:
+            StorageError: the disk refuses; closing again goes on.
+        """
+        generation = self._generation
+        while self._generation == generation:
+            at = self.state.frontier
+            last = Commit(at, at + 1, [], {}, self.state.notes, uuid.uuid4().hex, writer, wall_ns)
+            value = {**self._value(last), "closed": True}
+            self._storage.put_exclusive(layout.commit_key(self.folder, at), encode(value))
+            self.load()
+
     def has(self, start: int, attempt: str) -> bool:
         """Return whether the commit at `start` is the one of `attempt`."""
         return self._is_mine(layout.commit_key(self.folder, start), attempt)
 
-    def _open(self) -> tuple[str, int]:
-        for generation in range(_GENERATIONS_MAX):
+    def _open(self, least: int) -> None:
+        for generation in range(least, _GENERATIONS_MAX):
             folder = layout.chain_dir(self.topic, self.partition, generation)
             key = folder + layout.GENESIS
             self._storage.put_exclusive(key, encode(self._genesis))
             found = parse(key, self._storage.read(key))
             if all(found.get(name) == value for name, value in self._identity.items()):
-                return folder, int(found["first_offset"])
+                self._generation, self.folder, self._first = generation, folder, int(found["first_offset"])
+                return
         raise StorageError(
             f"{layout.chain_dir(self.topic, self.partition, 0)}: more than {_GENERATIONS_MAX} generations"
         )

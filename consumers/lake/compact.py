@@ -62,16 +62,18 @@ def compact(
 ) -> CompactReport:
     """Merge files of hours that ended `lateness_ms` before `now_ns`, at most `rows_max` rows each.
 
+    Hours that begin so long after it are merged as well: a log whose clock was once ahead fills one of them for years.
     A large one that a commit wrote is written anew also where it is alone, or has more rows than half of that.
     Files beside one that is damaged stay as they are, and what no merge keeps as it was; it is named in the log.
 
     Raises:
         StorageError: the disk refuses; nothing is replaced.
     """
-    sealed = (now_ns - lateness_ms * _NS_PER_MS) // layout.HOUR_NS
+    sealed, ahead = ((now_ns + sign * lateness_ms * _NS_PER_MS) // layout.HOUR_NS for sign in (-1, 1))
+    growing = range(sealed, ahead + 1)
     for lost in range(_ATTEMPTS_MAX):
         taken = snapshot(storage)
-        merges = _plan(taken, sealed, rows_max)
+        merges = _plan(taken, growing, rows_max)
         if not merges:
             return CompactReport(races_lost=lost)
         number, attempt, merged, damaged = taken.number + 1, uuid.uuid4().hex, [], 0
@@ -189,15 +191,17 @@ def _since_ns(storage: Storage, key: str, replaced: dict[str, int]) -> int:
         return 0
 
 
-def _plan(taken: Snapshot, sealed: int, rows_max: int) -> list[tuple[str, int, list[FileEntry]]]:
+def _plan(taken: Snapshot, growing: range, rows_max: int) -> list[tuple[str, int, list[FileEntry]]]:
     hours: dict[tuple[str, int], list[FileEntry]] = {}
     merges: list[tuple[str, int, list[FileEntry]]] = []
     for table, entries in taken.files.items():
         for entry in entries:
             hour = layout.hour_of(entry.key)
-            if hour < sealed and entry.rows > rows_max // 2:
+            if hour in growing:
+                continue
+            if entry.rows > rows_max // 2:
                 merges.append((table, hour, [entry]))
-            elif hour < sealed:
+            else:
                 hours.setdefault((table, hour), []).append(entry)
     for (table, hour), entries in sorted(hours.items()):
         group: list[FileEntry] = []

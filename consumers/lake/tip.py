@@ -10,7 +10,11 @@ from schemas.stream import Stream
 
 
 class Tip(NamedTuple):
-    """The end of one chain. `wall_ns` (CLOCK_REALTIME) and `writer` are the last commit's, None before the first."""
+    """The end of one chain. `wall_ns` (CLOCK_REALTIME) and `writer` are the last commit's, None before the first.
+
+    A `closed` one is followed by another generation of the same log, which went back. `seen_ns` is the newest append
+    time of the streams that it has books of, 0 where it has none.
+    """
 
     topic: str
     partition: int
@@ -21,6 +25,8 @@ class Tip(NamedTuple):
     rows: int
     wall_ns: int | None
     writer: str | None
+    closed: bool = False
+    seen_ns: int = 0
 
 
 def tips(storage: Storage) -> list[Tip]:
@@ -64,6 +70,7 @@ def _tip(storage: Storage, genesis: str) -> Tip:
         pinned = parse(genesis, storage.read(genesis))
         state, _ = read_state(storage, folder, pinned["first_offset"])
         topic, number = folder.removeprefix(layout.COMMITS).rstrip("/").rsplit("/", 1)
+        books = state.streams.values() if layout.has_books(folder) else ()
         last = None
         if state.number:
             key = layout.commit_key(folder, state.last_start)
@@ -78,6 +85,8 @@ def _tip(storage: Storage, genesis: str) -> Tip:
             rows=sum(state.totals.values()),
             wall_ns=last["wall_ns"] if last else None,
             writer=last["writer"] if last else None,
+            closed=state.closed,
+            seen_ns=max((book.get("seen_ns", 0) for book in books), default=0),
         )
     except KeyError as e:
         raise StorageError(f"{folder}: damaged, {e} is missing") from None

@@ -1,15 +1,17 @@
 """Tables of one name from different kernels: columns may be missing here and of another type there.
 
 One rule for Arrow and for DuckDB, whose own differ, and fail where types do not go together: integers widen, signed
-ones together with 64 unsigned bits to decimals; all else becomes text. Names that differ only in upper and lower case
-are one column, as they are to SQL, under the first of them.
+ones together with 64 unsigned bits to decimals; all else becomes text, which is DuckDB's by both ways, bytes as digits
+in hexadecimal. Names that differ only in upper and lower case are one column, as they are to SQL, under the first of
+them.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from math import isqrt
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -188,17 +190,28 @@ def _widened(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     return column.cast(pa.uint8()).cast(kind) if pa.types.is_boolean(column.type) else column.cast(kind)
 
 
+# By the engine that reads the files: what it makes of a number or a list nobody else would write letter by letter.
 def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    if pa.types.is_binary(column.type):
-        return _mapped(column, bytes.hex)
-    if pa.types.is_list(column.type):
-        return _mapped(column, lambda values: f"[{', '.join(map(str, values))}]")
-    return column.cast(pa.string())
+    if pa.types.is_string(column.type):
+        return column
+    values = pa.table({"x": column})
+    with duckdb.connect(config={"threads": 1}) as connection:
+        connection.register("parts", values)
+        found = connection.sql(f"select {_text_sql('x', column.type)} as x from parts").to_arrow_table()  # noqa: S608
+    return found["x"].cast(pa.string())
 
 
-def _mapped(column: pa.ChunkedArray, text: Callable[[Any], str]) -> pa.ChunkedArray:
-    found = [None if value is None else text(value) for value in column.to_pylist()]
-    return pa.chunked_array([pa.array(found, pa.string())])
+def _text_sql(value: str, kind: pa.DataType) -> str:
+    return f"cast({_readable_sql(value, kind)} as VARCHAR)"
+
+
+# Bytes as digits, and a float of 32 bits, which has a text of its own, as one of 64: the same number, the same text.
+def _readable_sql(value: str, kind: pa.DataType) -> str:
+    if pa.types.is_list(kind):
+        return f"list_transform({value}, lambda x: {_readable_sql('x', kind.value_type)})"
+    if pa.types.is_binary(kind):
+        return f"lower(hex({value}))"
+    return f"cast({value} as DOUBLE)" if pa.types.is_float32(kind) else value
 
 
 def _cast_sql(name: str, kind: pa.DataType, common: dict[str, _Common]) -> str:
@@ -208,7 +221,7 @@ def _cast_sql(name: str, kind: pa.DataType, common: dict[str, _Common]) -> str:
         return quoted
     if wanted != pa.string():
         return f"cast({quoted} as {_type_sql(wanted)}) as {quoted}"
-    return f"lower(hex({quoted})) as {quoted}" if pa.types.is_binary(kind) else f"cast({quoted} as VARCHAR) as {quoted}"
+    return f"{_text_sql(quoted, kind)} as {quoted}"
 
 
 def _type_sql(kind: pa.DataType) -> str:

@@ -60,6 +60,10 @@ class CommitWriter:
         crash_point("writer:committed")
         return won
 
+    def close(self, chain: Chain) -> None:
+        """End the generation of `chain`, as `Chain.close` does."""
+        chain.close(self._writer, time.time_ns())
+
     def _write(
         self, chain: Chain, batch: Batch, attempt: str, table: str, hour: int, k: int, rows: pa.Table
     ) -> FileEntry:

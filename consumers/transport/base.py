@@ -32,9 +32,20 @@ class RetentionOvertookError(HypocenterError):
 
 
 class LogReplacedError(HypocenterError):
-    """Another log lies where this reader's was: whoever reads on starts anew, with another chain (exit 69)."""
+    """Another log or topic is where this reader's was: whoever reads on starts anew, with another chain (exit 69)."""
 
     exit_code = 69
+
+
+class LogWentBackError(LogReplacedError):
+    """Messages that were read are no longer in the log, which goes on at `end`: it is a copy, or a broker lost them."""
+
+    def __init__(self, partition: Partition, end: int) -> None:
+        super().__init__(
+            f"{partition}: the log went back to offset {end}, and more of it was read; it is read again from its start,"
+            " and what is stored already is not stored again"
+        )
+        self.partition, self.end = partition, end
 
 
 class LogReader(Protocol):
@@ -52,7 +63,13 @@ class LogReader(Protocol):
         ...
 
     def topic_id(self, topic: str) -> str:
-        """Return an identity that changes when the topic is deleted and created again."""
+        """Return an identity that changes when the topic is deleted and created again; as it is after the last poll.
+
+        So what was polled is of the topic that had one identity before and has it still.
+
+        Raises:
+            UnavailableError: nobody can say now.
+        """
         ...
 
     def start_offset(self, partition: Partition) -> int:
@@ -82,6 +99,7 @@ class LogReader(Protocol):
             RetentionOvertookError: a position is below the log's start; seek to `start` and go on.
             UnavailableError: the log cannot be reached.
             LogReplacedError: another log has taken its place.
+            LogWentBackError: a position is behind the log's end; forget the partition, its chain ends here.
         """
         ...
 

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
-from kafka.errors import KafkaError, OffsetOutOfRangeError
+from kafka.errors import KafkaError, LogTruncationError, OffsetOutOfRangeError
 from kafka.net.compat import KafkaNetClient
 
 from consumers.transport.assignor import PerTopicAssignor
-from consumers.transport.base import Message, Partition, RetentionOvertookError
+from consumers.transport.base import LogWentBackError, Message, Partition, RetentionOvertookError
 from schemas import kafka_start
 from schemas.errors import UnavailableError
 from schemas.kafka_config import KafkaConfig
@@ -69,6 +69,8 @@ class KafkaReader:
         self._in_callback = False
         self._answer: Any = None  # to the question which topics there are, asked at `_asked_s`
         self._asked_s = 0.0
+        self._polled = False  # since the brokers last said which topics there are
+        self._topic_ids: dict[str, str] = {}
         kwargs = config.client_kwargs()
         if group is not None:
             kwargs |= {
@@ -130,11 +132,29 @@ class KafkaReader:
         self._answer, self._asked_s = cluster.request_update(), now_s
 
     def topic_id(self, topic: str) -> str:
-        """Return the topic's UUID; from brokers too old to have one, cluster id and name."""
+        """Return the topic's UUID; from brokers too old to have one, cluster id and name. A deleted one keeps its last.
+
+        A fetch asks by name, so its answer may be of another topic by then. Brokers are asked once after a poll, not at
+        all where there was none.
+
+        Raises:
+            UnavailableError: no broker answers, or a group is just sharing out partitions, when none can be asked.
+        """
+        if self._polled and self._in_callback:
+            raise UnavailableError(f"{topic}: whether it is still the same cannot be asked now")
+        cluster = self._cluster()
         with self._reached():
             self._consumer.partitions_for_topic(topic)
-            found = self._cluster().topic_id(topic)
-        return str(found) if found is not None else f"{self.log_id()}/{topic}"
+            if self._polled:
+                manager = self._consumer._manager  # noqa: SLF001
+                self._consumer._net.run(manager.wait_for, manager.call_soon(_renewed, cluster), _ANSWER_S * 1000)  # noqa: SLF001
+                self._polled = False
+        found, there = cluster.topic_id(topic), cluster.partitions_for_topic(topic)
+        if found is not None and found.int:
+            self._topic_ids[topic] = str(found)
+        elif topic not in self._topic_ids or there:
+            self._topic_ids[topic] = f"{self.log_id()}/{topic}"
+        return self._topic_ids[topic]
 
     def start_offset(self, partition: Partition) -> int:
         """Return the oldest offset still held."""
@@ -178,14 +198,21 @@ class KafkaReader:
         Raises:
             RetentionOvertookError: a position is below the log's start.
             UnavailableError: the cluster cannot be reached.
+            LogWentBackError: a position is behind the log's end, or a leader knows of other messages before it.
         """
         try:
             with self._reached():
                 polled = self._consumer.poll(timeout_ms)
         except OffsetOutOfRangeError as e:
             at, position = next(iter(e.args[0].items()))
+            self._out_of_range(Partition(at.topic, at.partition), _offset(position))
+            return {}
+        except LogTruncationError as e:
+            at, known = next(iter(e.divergent_offsets.items()))
             partition = Partition(at.topic, at.partition)
-            raise RetentionOvertookError(partition, _offset(position), self.start_offset(partition)) from None
+            raise LogWentBackError(partition, self.end_offset(partition) if known is None else _offset(known)) from None
+        finally:
+            self._polled = True
         told = self._tell_assigned()
         # A message without a value, which no agent sends, is a frame of no bytes: a dead letter.
         return {
@@ -210,6 +237,14 @@ class KafkaReader:
         """Leave the cluster."""
         self._consumer.close(autocommit=False)
 
+    def _out_of_range(self, partition: Partition, position: int) -> None:
+        start = self.start_offset(partition)
+        if position < start:
+            raise RetentionOvertookError(partition, position, start)
+        if position > (end := self.end_offset(partition)):
+            raise LogWentBackError(partition, end)
+        self.seek(partition, position)
+
     # What was polled of a partition before it came to us says nothing of where its chain ends.
     def _tell_assigned(self) -> set[Partition]:
         told, self._assigned = self._assigned, set()
@@ -224,7 +259,7 @@ class KafkaReader:
     def _reached(self) -> Iterator[None]:
         try:
             yield
-        except OffsetOutOfRangeError:
+        except (OffsetOutOfRangeError, LogTruncationError):
             raise
         except (KafkaError, OSError) as e:
             raise UnavailableError(f"Kafka at {self._where} does not answer: {e!r:.200}") from None
@@ -246,6 +281,13 @@ def _connect(timeout_ms: int, kwargs: dict[str, Any]) -> Any:
             each.close()
         raise
     return consumer
+
+
+# Without the rest of a tenth of a second that the client takes between two questions of its own.
+async def _renewed(cluster: Any) -> None:
+    if cluster.metadata_refresh_in_progress:
+        await cluster.refresh_metadata()  # was asked before
+    await cluster.refresh_metadata()
 
 
 def _offset(position: Any) -> int:

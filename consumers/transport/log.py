@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from consumers.transport.base import LogReplacedError, Message, Partition, RetentionOvertookError
+from consumers.transport.base import LogReplacedError, LogWentBackError, Message, Partition, RetentionOvertookError
 from schemas import log_dir
 from schemas.errors import HypocenterError
 from schemas.log_cursor import LogCursor, OvertakenError
@@ -82,6 +82,7 @@ class DirectoryReader:
             RetentionOvertookError: a position is below the log's start.
             UnavailableError: the log is gone.
             LogReplacedError: another one lies in its place.
+            LogWentBackError: a position is behind the log's end.
             StorageError: the disk refuses.
         """
         deadline_s = time.monotonic() + timeout_ms / 1000
@@ -113,6 +114,9 @@ class DirectoryReader:
         for partition, cursor in self._cursors.items():
             try:
                 entries = cursor.read(_READ_BYTES)
+                if cursor.position > cursor.end:
+                    self._check()  # one that is gone has no end at all
+                    raise LogWentBackError(partition, cursor.end)
             except HypocenterError as e:
                 if found:
                     break  # what the others gave first; this comes up again at the next poll

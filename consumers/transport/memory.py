@@ -4,7 +4,7 @@ import threading
 import time
 import uuid
 
-from consumers.transport.base import LogReplacedError, Message, Partition, RetentionOvertookError
+from consumers.transport.base import LogReplacedError, LogWentBackError, Message, Partition, RetentionOvertookError
 
 
 class MemoryLog:
@@ -44,6 +44,11 @@ class MemoryLog:
             drop = min(max(0, offset - self.starts[partition]), len(self.messages[partition]))
             del self.messages[partition][:drop]
             self.starts[partition] += drop
+
+    def cut(self, partition: Partition, end: int) -> None:
+        """Go back to `end`, as a log does that is restored from a copy: what follows gets its offsets once more."""
+        with self.changed:
+            del self.messages[partition][max(0, end - self.starts[partition]) :]
 
     def recreate(self) -> None:
         """Become another, empty log with the same topics."""
@@ -102,6 +107,7 @@ class MemoryReader:
         Raises:
             RetentionOvertookError: a position is below the log's start.
             LogReplacedError: the log became another one.
+            LogWentBackError: a position is behind the log's end.
         """
         deadline_s = time.monotonic() + timeout_ms / 1000
         with self._log.changed:
@@ -128,6 +134,8 @@ class MemoryReader:
         found = {}
         for partition, position in self._positions.items():
             first = position - self._log.starts[partition]
+            if first > len(self._log.messages[partition]):
+                raise LogWentBackError(partition, self.end_offset(partition))
             messages = self._log.messages[partition][first : first + self._batch_max]
             if messages:
                 found[partition] = messages

@@ -235,3 +235,21 @@ def test_a_frame_in_parts_is_read_as_a_whole(tmp_path, size):
         log.append_encoded(TOPIC, parts, STREAM, StreamPosition(10, 0))
     log.close()
     assert [each for _, _, each in read_all(tmp_path / "log")] == [payload] * 3
+
+
+def test_a_clock_that_was_once_ahead_is_told_once_until_it_is_right_again(tmp_path, caplog):
+    now_s = [1_000_000]
+    for open_ in range(2):
+        log = writer(tmp_path, clock=lambda: now_s[0] * 10**9)
+        for i, at_s in enumerate((1_000_000, 1_007_200, 1_007_190, 1_000_002, 1_000_003)):
+            now_s[0] = at_s
+            log.append(TOPIC, frame(5 * open_ + i))
+        log.close()
+    told = [each.getMessage() for each in caplog.records if "behind the newest append time" in each.getMessage()]
+    assert [" ".join(each.split()[1:6]) for each in told] == [
+        "the clock is 7198 s",
+        "the clock is 7200 s",
+        "the clock is 7198 s",
+    ]
+    assert "until the clock is there (1970-01-12 15:46:40 UTC)" in told[0]
+    assert [ts_ns // 10**9 for _, ts_ns, _ in read_all(tmp_path)] == [1_000_000, *[1_007_200] * 9]

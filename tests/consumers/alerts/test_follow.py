@@ -12,6 +12,7 @@ from consumers.alerts.follow import MESSAGES_UNTOLD_MAX
 from consumers.alerts.partition import PartitionAlerter
 from consumers.lake.audit import audit
 from consumers.lake.storage import MemoryStorage
+from consumers.transport.base import LogReplacedError
 from consumers.transport.memory import MemoryLog
 from consumers.views import run_query
 from schemas.errors import StorageError, UnavailableError
@@ -161,6 +162,40 @@ def test_an_alertmanager_that_was_away_gets_what_is_open_and_one_page_of_what_is
     assert raised == {key for key, *_ in newest(storage)}
     told = [each.message for each in caplog.records if "takes no alerts" in each.message]
     assert len(told) == 1, "an outage is said once"
+
+
+def test_a_topic_made_anew_is_read_from_its_start(log, storage, monkeypatch, caplog):
+    monkeypatch.setattr("consumers.alerts.follow._RELIST_NS", 10**8)
+    monkeypatch.setattr("consumers.alerts.follow._LOOK_NS", 10**8)
+    with Running(follower(log, storage)) as each:
+        for _ in range(3):
+            log.append(LOG, Kernel().says(HEALTHY))
+        until(lambda: LOG in each._alerters and each._alerters[LOG].position == 3)
+        with log.changed:
+            log.create(LOG.topic)
+            log.append(LOG, Kernel(machine="anew").stalls())
+            for _ in range(3):
+                log.append(LOG, Kernel(machine="anew").says(HEALTHY))
+        until(lambda: newest(storage, "machine, state") == [("anew", "open")])
+    assert sum("its topic was deleted and made again" in each.getMessage() for each in caplog.records) == 1
+
+
+def test_a_run_to_the_end_says_that_a_topic_was_made_anew(log, storage, monkeypatch):
+    monkeypatch.setattr("consumers.alerts.follow._RELIST_NS", 0)
+    monkeypatch.setattr("consumers.alerts.follow._LOOK_NS", 0)
+    for _ in range(3):
+        log.append(LOG, Kernel().says(HEALTHY))
+    each = follower(log, storage)
+    real = each._reader.poll
+
+    def poll(timeout_ms):
+        found = real(timeout_ms)
+        log.create(LOG.topic)
+        return found
+
+    each._reader.poll = poll
+    with pytest.raises(LogReplacedError, match="start again to read the new one"):
+        each.run(threading.Event(), until_end=True)
 
 
 @pytest.mark.parametrize("status", [500, 503, 429, 404])

@@ -26,7 +26,9 @@ def test_a_dump_is_stored_once_however_often_it_is_imported(run, lake):
     assert done.code == 0
     assert done.lines[0] == f"{DUMP}: 422 rows of kmsg, 0 rows of losses, 0 rows of dead_letters"
     again = run("import", "kmsg", DUMP, "--lake", lake)
-    assert (again.code, again.out) == (0, f"{DUMP}: already imported, nothing to do\n")
+    ((boot_id,),) = query(lake, "select distinct boot_id from kmsg")
+    told = f"{DUMP}: already imported, nothing to do: machine hung-task, boot {boot_id}, layer guest-kernel\n"
+    assert (again.code, again.out) == (0, told)
     assert query(lake, "select machine, layer, min(seq), max(seq), count(*) from kmsg group by all") == [
         ("hung-task", "guest-kernel", 0, 421, 422)
     ]
@@ -59,6 +61,35 @@ def test_an_import_that_was_interrupted_goes_on_where_it_was(run, lake, monkeypa
         patched.setattr(store, "_commit", commit)
         assert run("import", "kmsg", DUMP, "--lake", lake).code == 0
     assert query(lake, "select count(*), count(distinct seq) from kmsg") == [(422, 422)]
+    assert run("audit", "--lake", lake, "--deep").code == 0
+
+
+def test_an_import_goes_on_under_the_names_that_it_has_and_no_others(run, lake, monkeypatch, tmp_path):
+    def interrupted(collector):
+        collector.commit()
+        raise KeyboardInterrupt
+
+    named = ("--machine", "one", "--boot-id", "b", "--layer", "host")
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "_CUT", Cut(bytes_max=1, rows_max=1 << 60, age_ns=1 << 60))
+        patched.setattr(kmsg, "_FRAME_RECORDS", 50)
+        patched.setattr(store, "_commit", interrupted)
+        assert run("import", "kmsg", DUMP, "--lake", lake, *named).code == 130
+        assert query(lake, "select count(*) from kmsg") == [(50,)]
+        patched.undo()
+        patched.setattr(kmsg, "_FRAME_RECORDS", 50)
+        for other in (("--machine", "two"), ("--boot-id", "c"), ("--machine", "one", "--layer", "guest-kernel")):
+            refused = run("import", "kmsg", DUMP, "--lake", lake, *other)
+            assert refused.code == 2
+            assert f"under other names, and can have no second ones: {' '.join(named)}" in refused.err
+        assert query(lake, "select count(*) from kmsg") == [(50,)]
+        # A copy has another name of its own, which nobody said.
+        copied = tmp_path / "two.kmsg"
+        copied.write_bytes(DUMP.read_bytes())
+        done = run("import", "kmsg", copied, "--lake", lake, "--layer", "host")
+    assert (done.code, done.lines[1]) == (0, f"machine one, boot b, into {lake}")
+    assert query(lake, "select machine, boot_id, layer, count(*) from kmsg group by all") == [("one", "b", "host", 422)]
+    assert run("import", "kmsg", DUMP, "--lake", lake, "--machine", "two").code == 2
     assert run("audit", "--lake", lake, "--deep").code == 0
 
 
@@ -134,7 +165,8 @@ def test_saved_trace_events_are_rows_once_however_often_they_are_imported(run, l
     )
     assert done.lines[1].startswith(f"machine {machine}, boot ")
     again = run(*saved, "--lake", lake)
-    assert (again.code, again.out) == (0, f"{saved[2]}: already imported, nothing to do\n")
+    assert again.code == 0
+    assert again.out.startswith(f"{saved[2]}: already imported, nothing to do: machine ")
     where = "machine, layer, surface, instance, cpu, clock, page, position, ts_ns, value, pid"
     place = (machine, "guest-kernel", "ftrace")
     assert query(lake, f"select {where} from trace_tick order by cpu, page, position") == [

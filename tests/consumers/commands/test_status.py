@@ -1,11 +1,15 @@
 import json
+import shutil
 import time
 
 import pytest
 
 from consumers.lake.chain import Chain
 from consumers.lake.layout import open_lake
+from schemas.frame import decode
+from tests._logs import writer
 from tests.consumers import _sample
+from tests.consumers._frames import message_bytes
 
 
 @pytest.fixture
@@ -87,3 +91,42 @@ def test_without_a_lake_it_asks_for_one(run, tmp_path):
 
 def test_an_absent_log_is_exit_69(run, collected, tmp_path):
     assert run("status", "--lake", collected, "--log", tmp_path / "none").code == 69
+
+
+def test_a_log_that_went_back_has_a_lag_below_zero_until_its_collector_sees_it(run, sample_log, collected, tmp_path):
+    def lags(log):
+        report = json.loads(run("status", "--lake", collected, "--log", log, "--json").out)
+        return [each["lag"] for each in report["partitions"] if each["topic"] == "hypocenter.log"]
+
+    count, log = len(_sample.messages()), tmp_path / "restored"
+    shutil.copytree(sample_log, log)
+    shutil.rmtree(log / "hypocenter.log")
+    assert lags(log) == [-count]
+    assert run("collect", "--lake", collected, "--log", log, "--until-end").code == 0
+    assert sorted(lags(log), key=str) == [0, None]
+
+
+def test_a_log_whose_clock_was_ahead_is_named(run, tmp_path, caplog):
+    lake, path = tmp_path / "lake", tmp_path / "log"
+
+    def said(*source):
+        caplog.clear()
+        assert run("status", "--lake", lake, *source).code == 0
+        return [each.getMessage() for each in caplog.records if "ahead of this clock" in each.getMessage()]
+
+    def write(ahead_s, number):
+        log = writer(path, clock=lambda: time.time_ns() + ahead_s * 10**9)
+        log.append("hypocenter.log", decode(message_bytes(number, number + 1, number)))
+        log.close()
+        run("collect", "--lake", lake, "--log", path, "--until-end")
+
+    write(0, 0)
+    assert said() == []
+    write(3600, 1)
+    write(0, 2)
+    assert len(said()) == len(said("--log", path)) == 1
+    assert said()[0].startswith("hypocenter.log-0: the newest message came 35")
+    # A new log has times of its own.
+    shutil.rmtree(path)
+    write(0, 3)
+    assert said("--log", path) == []

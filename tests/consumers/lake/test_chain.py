@@ -6,8 +6,9 @@ import pytest
 from consumers.lake.audit import audit
 from consumers.lake.compact import compact, expire
 from consumers.lake.snapshot import snapshot
+from consumers.lake.tip import tips
 from consumers.lake.writer import CommitWriter
-from tests.consumers.lake._lakes import ARRIVAL_NS, batch, chain
+from tests.consumers.lake._lakes import ARRIVAL_NS, STREAM, batch, chain
 
 LATER_NS = ARRIVAL_NS + 10**14
 
@@ -65,6 +66,30 @@ def test_a_recreated_topic_opens_a_new_generation(memory):
     CommitWriter(memory).commit(chain(memory), batch(0, 5))
     again = chain(memory, topic_id="t2")
     assert (again.folder, again.state.frontier) == ("commits/topic/0.1/", 0)
+
+
+def test_of_a_log_that_went_back_every_owner_goes_on_in_the_next_generation(memory):
+    writer, first, second = CommitWriter(memory), chain(memory), chain(memory)
+    assert writer.commit(first, batch(0, 5))
+    late = chain(memory)
+    writer.close(second)
+    writer.close(first)
+    assert first.folder == second.folder == "commits/topic/0.1/"
+    assert (first.state.frontier, first.before.frontier, list(first.before.streams)) == (0, 6, [STREAM])
+    assert not writer.commit(late, batch(5, 9))
+    assert (late.load().frontier, late.folder) == (0, "commits/topic/0.1/")
+    book = batch(5, 5).streams[STREAM] | {"first": 5, "stored": 2, "rows": 2, "next": 7}
+    assert writer.commit(first, batch(5, 7)._replace(start=0, end=2, streams={STREAM: book}))
+    anew = chain(memory)
+    assert (anew.folder, anew.state.frontier, anew.before) == ("commits/topic/0.1/", 2, None)
+    assert offsets(memory) == list(range(7))
+    assert [(tip.frontier, tip.closed) for tip in tips(memory)] == [(2, False), (6, True)]
+    compact(memory, LATER_NS)
+    memory.now_ns = ARRIVAL_NS
+    expire(memory, LATER_NS + 10**14)
+    assert chain(memory).state.frontier == 2
+    report = audit(memory, deep=True)
+    assert report.closes, report.problems
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -72,6 +72,23 @@ def test_open_hours_stay_and_sealed_hours_merge_once(storage):
     assert audit(storage, deep=True).closes
 
 
+def test_an_hour_ahead_of_the_clock_is_merged_as_it_grows(storage):
+    writer, owner, now_ns = CommitWriter(storage), chain(storage), ARRIVAL_NS - 10**17
+    hour_ns = 3600 * 10**9
+    for i in range(3):
+        assert writer.commit(owner, batch(i, i + 1))
+    assert compact(storage, now_ns).files_in == 3
+    assert writer.commit(owner, batch(3, 4))
+    assert compact(storage, now_ns).files_in == 2
+    # The clock comes near: now it is the hour in which files come.
+    assert writer.commit(owner, batch(4, 5))
+    start_ns = ARRIVAL_NS // hour_ns * hour_ns
+    for near_ns in (start_ns - 600 * 10**9, start_ns, start_ns + hour_ns + 599 * 10**9):
+        assert compact(storage, near_ns).files_in == 0
+    assert compact(storage, start_ns + hour_ns + 600 * 10**9).files_in == 2
+    assert audit(storage, deep=True).closes
+
+
 def test_a_large_file_is_written_densely_once_though_it_is_alone(storage, monkeypatch):
     CommitWriter(storage).commit(chain(storage), batch(0, 9))
     (entry,) = (each for entries in snapshot(storage).files.values() for each in entries)

@@ -32,6 +32,15 @@ VALUES = {
     "i32s": pa.array([[-1], None], pa.list_(pa.int32())),
     "u8s": pa.array([[], [2, 3]], pa.list_(pa.uint8())),
     "u64s": pa.array([[1], [2**64 - 1, 3]], pa.list_(pa.uint64())),
+    "float": pa.array([3.0, 0.1], pa.float32()),
+    "double": pa.array([3.0, -1e20], pa.float64()),
+    "bools": pa.array([[True, None, False], None], pa.list_(pa.bool_())),
+    "floats": pa.array([[0.1, float("inf")], []], pa.list_(pa.float32())),
+    "doubles": pa.array([[3.0, float("-inf")], [1e-7]], pa.list_(pa.float64())),
+    "chunks": pa.array([[b"a'\xff", b""], [None]], pa.list_(pa.binary())),
+    "words": pa.array([["a, b", "[c]"], [""]], pa.list_(pa.string())),
+    "rows": pa.array([[[1, 2], []], [None]], pa.list_(pa.list_(pa.int32()))),
+    "flags": pa.array([[[True]], []], pa.list_(pa.list_(pa.bool_()))),
 }
 
 
@@ -112,6 +121,15 @@ def test_what_becomes_text_reads_the_same_by_both_ways(tmp_path):
     assert [value for _, value in rows] == texts
 
 
+def test_lists_floats_and_truths_have_one_text_each(tmp_path):
+    names = ("bools", "bool", "float", "double", "floats", "chunks", "flags")
+    _, rows = both_ways(tmp_path, *(pa.table({"n": [2 * i, 2 * i + 1], "x": VALUES[n]}) for i, n in enumerate(names)))
+    assert [value for _, value in rows] == [
+        "[true, NULL, false]", None, "true", None, "3.0", "0.10000000149011612", "3.0", "-1e+20",
+        "[0.10000000149011612, inf]", "[]", "[6127ff, '']", "[NULL]", "[[true]]", "[]",
+    ]  # fmt: skip
+
+
 def test_files_of_one_schema_are_read_as_they_are(tmp_path):
     for name in ("a", "b"):
         pq.write_table(pa.table({"x": VALUES["word"]}), tmp_path / f"{name}.parquet")
@@ -188,6 +206,17 @@ def test_an_hour_of_two_kernels_is_compacted_and_every_query_stays(storage):
     assert run_query(storage, sql)[1] == before
     report = audit(storage, deep=True)
     assert (report.rows, report.files) == ({"trace_e": 3}, 1)
+
+
+def test_a_field_that_became_another_is_compacted(storage):
+    owner, kinds = chain(storage), ("bools", "u32", "chunks", "float")
+    for i, name in enumerate(kinds):
+        assert CommitWriter(storage).commit(owner, trace_batch(i, {"armed": VALUES[name][:1]}))
+    sql = "select page, armed from trace_e order by page"
+    before = run_query(storage, sql)[1]
+    assert before == [(0, "[true, NULL, false]"), (1, "1"), (2, "[6127ff, '']"), (3, "3.0")]
+    assert compact(storage, LATER_NS).files_in == 4
+    assert run_query(storage, sql)[1] == before
 
 
 def test_tables_whose_names_differ_in_case_are_one(storage):

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import pytest
 
-from consumers.transport.base import LogReader, Partition, RetentionOvertookError
+from consumers.transport.base import LogReader, LogReplacedError, Partition, RetentionOvertookError
 from schemas.frame import encode
 from tests._logs import frame
 
@@ -225,3 +225,18 @@ class ReaderSuite:
         anew = log.reader()
         assert anew.topic_id(topic) != identity[1]
         assert anew.end_offset(Partition(topic, 0)) == 0
+
+    def test_who_has_polled_hears_at_once_that_the_log_was_made_anew(self, log, topic, partition):
+        log.append(topic, range(5))
+        reader = log.reader()
+        identity = reader.topic_id(topic)
+        reader.seek(partition, 0)
+        read(reader, partition, 5)
+        assert reader.topic_id(topic) == identity
+        log.recreate(topic)
+        log.append(topic, range(9))
+        try:
+            reader.poll(2000)
+            assert reader.topic_id(topic) != identity
+        except LogReplacedError:
+            pass  # a reader of one log alone says so itself

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from consumers.transport.base import LogReplacedError, Partition
+from consumers.transport.base import LogReplacedError, LogWentBackError, Partition
 from consumers.transport.log import DirectoryReader
 from producers.log import LogWriter
 from schemas import log_dir
@@ -102,6 +102,23 @@ def test_a_reader_does_not_go_on_in_another_log_at_the_same_place(log):
     for ask in (lambda: reader.poll(0), reader.log_id, lambda: reader.partitions([TOPIC])):
         with pytest.raises(LogReplacedError, match="holds another log now"):
             ask()
+
+
+def test_a_log_restored_from_a_copy_is_no_silence(log, tmp_path):
+    log.append(TOPIC, range(5))
+    saved, partition = tmp_path / "saved", Partition(TOPIC, 0)
+    shutil.copytree(log.path, saved)
+    log.append(TOPIC, range(5, 10))
+    reader = log.reader()
+    reader.seek(partition, 0)
+    read(reader, partition, 10)
+    shutil.rmtree(log.path)
+    shutil.copytree(saved, log.path)
+    with pytest.raises(LogWentBackError) as caught:
+        reader.poll(0)
+    assert (caught.value.partition, caught.value.end) == (partition, 5)
+    reader.seek(partition, 3)
+    assert pairs(read(reader, partition, 2)) == expected(range(3, 5))
 
 
 def test_a_log_that_goes_and_comes_back_is_gone_on_with(log):
