@@ -84,11 +84,20 @@ class Vcpu(NamedTuple):
     tid: int
 
 
+class Unplaced(NamedTuple):
+    """Machines by which of their clocks does not say when the incident was."""
+
+    boot: tuple[str, ...] = ()
+    mono: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Around:
     """`at` is the incident on printk's clock, `since` and `until` are its ends in UTC, or why not; `host` likewise.
 
     `vm` is how the timeline calls the VM, empty where no host names one. `behind` is the newest record of the boot.
+    `unplaced` are the machines on whose CLOCK_BOOTTIME, and those on whose CLOCK_MONOTONIC, its time is not known:
+    of these there are no `read` and `thresholds`, and no `costs`, whatever the lake has.
     """
 
     at: Span | None
@@ -108,6 +117,7 @@ class Around:
     read: tuple[tuple[str, str, int, int], ...]
     thresholds: tuple[Threshold, ...]
     vcpus: tuple[Vcpu, ...]
+    unplaced: Unplaced
 
 
 def around(storage: Storage, stored: Stored) -> Around:
@@ -154,6 +164,10 @@ def _around(found: Look, stored: Stored, at: Span | None) -> Around:
         tuple(each for boot in boots for each in _read(found, boot)),
         tuple(_thresholds(found, boots)),
         tuple(_vcpus(found, incident)),
+        Unplaced(
+            tuple(each.machine for each in boots if each.boot is None),
+            tuple(each.machine for each in boots if each.mono is None),
+        ),
     )
 
 

@@ -5,7 +5,7 @@ the instrumentation change; what would prove it wrong. What nobody measured is s
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from consumers.coverage import Answer
@@ -237,7 +237,7 @@ def _survived(about: About) -> Iterator[str]:
 
 
 def _changed(about: About) -> Iterator[str]:
-    around = about.around
+    around, incident = about.around, about.stored.incident
     for cost in around.costs:
         where = f"BPF program {cost.program} on {about.name(cost.machine)}"
         if cost.run_ns is None or not cost.over_ns:
@@ -247,13 +247,15 @@ def _changed(about: About) -> Iterator[str]:
             took = f"{cost.run_ns / 1e6:.1f} ms of {cost.over_ns / _S:.1f} s"
             yield f"{where}: {cost.runs or 0:,} runs took {took}, {share:.2f} % of one CPU"
     if not around.costs:
-        yield "BPF programs: not measured, the lake has no counts of any in that time"
+        lacks = _lacks(about, around.unplaced.mono, "the lake has no counts of any in that time")
+        yield f"BPF programs: not measured, {lacks}"
     for machine in dict.fromkeys(machine for machine, *_ in around.read):
         rows = [row for row in around.read if row[0] == machine]
         told = ", ".join(f"{records:,} of {surface}" for _, surface, records, _ in rows if records)
         yield f"the agent of {about.name(machine)} read {told or 'no record'} in that time; its CPU time: not measured"
     if not around.read:
-        yield "the agents' own load: not measured, no heartbeat lies in that time"
+        lacks = _lacks(about, around.unplaced.boot, "no heartbeat lies in that time")
+        yield f"the agents' own load: not measured, {lacks}"
     for each in around.thresholds:
         usual = _DEFAULTS[each.name]
         was = f", {each.first} when it was first read" if each.first != each.last else ""
@@ -263,7 +265,16 @@ def _changed(about: About) -> Iterator[str]:
         usual_ones = ", ".join(f"{each.name} {each.last}" for each in around.thresholds)
         yield f"thresholds were the kernel's usual ones: {usual_ones}"
     if not around.thresholds:
-        yield "thresholds: not measured, nobody read those of this kernel (surface procfs)"
+        # They are of this kernel, whatever is known of its host's clocks.
+        mine = [name for name in around.unplaced.boot if name == incident.source.machine]
+        lacks = _lacks(about, mine, "nobody read those of this kernel (surface procfs)")
+        yield f"thresholds: not measured, {lacks}"
+
+
+# Where the time in question is not known on a clock, no row was looked for by it.
+def _lacks(about: About, unplaced: Iterable[str], nothing: str) -> str:
+    names = ", ".join(map(about.name, unplaced))
+    return f"when that was on the clock of these on {names} is not known" if names else nothing
 
 
 def _wrong(about: About) -> Iterator[str]:

@@ -42,9 +42,11 @@ _TABLES: Final = (
     "kmsg", "vcpu_time", "vmm_thread_time", "qmp_events", "qmp_status", "qmp_blocks", "qmp_blockstats",
     "qmp_exits", "vcpu_exits",
     "procfs_cpu", "procfs_disk", "procfs_hangs", "procfs_pressure", "bpf_vcpu", "bpf_block_io", "bpf_hang",
+    "bpf_counts",
     "trace_kvm_entry", "trace_kvm_exit", "trace_kvm_userspace_exit", "trace_kvm_write_tsc_offset",
 )  # fmt: skip
 _WHOLE: Final = ("losses", "incidents")
+_OPENED: Final = frozenset((*_CLOCK_TABLES, *_WHO_TABLES, *_TABLES, *_WHOLE))
 #: Of a host, rows so long before are read too: what a monitor said last, and readings that begin a span.
 PAD_NS: Final = 3600 * S
 _BEHIND_NS: Final = 60 * S
@@ -95,6 +97,8 @@ class Look:
 
     def rows(self, table: str, sql: str, *params: Any) -> list[dict[str, Any]]:
         """Return the rows of a statement over `table` by their columns; none where the lake has no such table."""
+        # Of a table that is not opened nothing would be found, whatever the lake has.
+        assert table in _OPENED, table
         if table not in self.tables:
             return []
         found = self.connection.execute(sql, list(params))

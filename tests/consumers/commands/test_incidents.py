@@ -175,7 +175,7 @@ def test_the_seven_questions_are_answered_from_the_lake(run, lakes):
         "watched: yes: kmsg of 5f0c2a9b",
         "was durable in the log at 2",
         "the lake has no stream of pstore",
-        "6. What did the instrumentation change? - BPF programs: not measured",
+        "6. What did the instrumentation change? - BPF program vcpu on 9c4d1e6a: 50,000 runs took 500.0 ms of 50.0 s, 1.00",
         "thresholds: not measured",
         "7. What would prove it wrong? - the vCPU was something else than paused, stopped or frozen for more than 0.5",
         "it is guest_policy if a record shows a real-time task",
@@ -207,6 +207,7 @@ def test_clocks_that_do_not_compare_are_told_and_the_window_is_that_of_the_arriv
     assert "the kernel's clock does not compare with UTC (nothing connects printk of 5f0c2a9b" in words(around)
     assert "rcu: INFO: rcu_preempt detected stalls" in around
     assert "watched: not comparable: kmsg of 5f0c2a9b" in text
+    assert "BPF programs: not measured, when that was on the clock of these on 5f0c2a9b is not known" in words(text)
 
 
 def test_the_timeline_is_limited_and_keeps_what_was_wrong(run, lakes):

@@ -11,8 +11,9 @@ from unittest import mock
 from consumers.archives.kmsg_splitter import DumpSplitter
 from consumers.cli import main
 from producers.log import LogWriter
-from schemas import kmsg
+from schemas import kmsg, state
 from schemas.frame import decode
+from schemas.state import Record
 from schemas.surfaces import TOPIC_LOG, TOPIC_STATE
 from tests.consumers._sample import HUNG
 from tests.consumers.timeline import _story
@@ -55,9 +56,21 @@ def moved(make):
 
 
 def with_host(path, scenario):
-    """Make a lake of a guest whose host was watched."""
-    logs, states = moved(lambda: _lake._logs(scenario)), moved(lambda: _lake._states(scenario))
+    """Make a lake of a guest whose host was watched, by a BPF program that costs 10 us of each ms too."""
+    logs = moved(lambda: _lake._logs(scenario))
+    states = moved(lambda: [*_lake._states(scenario), _counts()])
     return run(path, [*((TOPIC_LOG, each) for each in logs), *((TOPIC_STATE, each) for each in states)])
+
+
+def _counts():
+    about = {"program": "vcpu", "loaded_ns": _story.AHEAD_NS, "cpu": None, "attempts": 0}
+    times = [_story.AHEAD_NS + at_s * S for at_s in range(2, 62, 10)]
+    found = [
+        Record("bpf_counts", at_ns, about | {"runs": i * 10_000, "run_ns": i * 100_000_000, "recursion_misses": 0})
+        for i, at_ns in enumerate(times)
+    ]
+    where = _story.HOST._replace(surface="bpf-counts", clock="mono")
+    return _story.frame(where, 0, len(found), "bpf-counts", state.pack(found), _lake.END_S - 1)
 
 
 def later(path, scenario):

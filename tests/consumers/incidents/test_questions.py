@@ -4,7 +4,7 @@ import pytest
 
 from consumers.alerts.payload import Whose
 from consumers.coverage import Answer, Span
-from consumers.incidents.around import Around, Arrival, Cost, Threshold, Vcpu, Watch
+from consumers.incidents.around import Around, Arrival, Cost, Threshold, Unplaced, Vcpu, Watch
 from consumers.incidents.page_timeline import Told
 from consumers.incidents.questions import About, ask
 from consumers.incidents.stored import Stored
@@ -26,7 +26,7 @@ C2 = Verdict(
 )  # fmt: skip
 NOTHING = Around(
     None, "no clock was read", "no clock was read", "", None, 0, "no host names it", "", ("m",), "", (), (), None, (), (),
-    (), (),
+    (), (), Unplaced(),
 )  # fmt: skip
 
 
@@ -124,6 +124,22 @@ def test_costs_are_measured_or_said_not_to_be():
     assert found[0] == "BPF program vcpu on m: 1,000 runs took 50.0 ms of 10.0 s, 0.50 % of one CPU"
     assert found[1].startswith("BPF program block-io on h: not measured")
     assert found[2] == "the agent of m read 12 of kmsg in that time; its CPU time: not measured"
+
+
+def test_what_no_row_was_looked_for_is_not_said_to_be_absent():
+    absent = answers()[6]
+    assert absent[0] == "BPF programs: not measured, the lake has no counts of any in that time"
+    assert absent[1] == "the agents' own load: not measured, no heartbeat lies in that time"
+    assert absent[2] == "thresholds: not measured, nobody read those of this kernel (surface procfs)"
+    machine = SOURCE[0]
+    unknown = answers(changed(unplaced=Unplaced((machine,), (machine, "h"))))[6]
+    assert unknown == (
+        f"BPF programs: not measured, when that was on the clock of these on {machine}, h is not known",
+        f"the agents' own load: not measured, when that was on the clock of these on {machine} is not known",
+        f"thresholds: not measured, when that was on the clock of these on {machine} is not known",
+    )
+    # The thresholds are the guest's: its host's clocks do not matter.
+    assert answers(changed(unplaced=Unplaced(("h",), ("h",))))[6][2] == absent[2]
 
 
 def test_thresholds_that_differ_are_told_with_what_kernels_come_with():
