@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from consumers.decode import slice_columns
 from consumers.decode.ftrace_cut import TEXT_BYTES, Part, Text, Wanted
-from consumers.decode.ftrace_format import Field, Format, Kind, Place
+from consumers.decode.ftrace_format import PAYLOAD_BYTES_MAX, Field, Format, Kind, Place
 from consumers.decode.ftrace_print import Names
 from consumers.decode.slice_columns import Codes, Slices, Words
 from consumers.decode.slices import Bytes, Ints, Mask
@@ -262,7 +262,7 @@ def _slices(rows: Rows, field: Field) -> Slices:
         starts = np.arange(count, dtype=np.int64) * rows.size + field.offset
         return Slices(rows.fixed, starts, np.full(count, field.size, np.int64), None)
     if field.place == Place.TAIL:
-        return Slices(rows.octets, rows.starts + field.offset, rows.lengths - field.offset, None)
+        return Slices(rows.octets, rows.starts + field.offset, _tail_lengths(rows, field), None)
     word = rows.numbers(field, np.dtype(f"{rows.order}u{field.size}")).astype(np.int64)
     offsets, lengths = word & 0xFFFF, word >> 16
     if field.place == Place.REL_LOC:
@@ -277,6 +277,15 @@ def _slices(rows: Rows, field: Field) -> Slices:
     return Slices(
         rows.octets, np.where(missing, rows.starts, rows.starts + offsets), np.where(missing, 0, lengths), missing
     )
+
+
+def _tail_lengths(rows: Rows, field: Field) -> Ints:
+    lengths = rows.lengths - field.offset
+    if field.count is None:
+        return lengths
+    stated = _integers(rows, field.count).astype(np.int64).clip(0, PAYLOAD_BYTES_MAX)
+    found: Ints = np.minimum(stated * field.element_size, lengths)
+    return found
 
 
 def _texts(rows: Rows, field: Field, words: Words) -> pa.Array:

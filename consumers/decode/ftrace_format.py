@@ -33,6 +33,8 @@ _TABLE_CHARS_MAX: Final = 150
 _DIGEST_CHARS: Final = 8
 # Texts of which only the beginning is known.
 _ENDLESS_MAX: Final = 8
+# The system of the events that the tracer itself writes.
+_KERNELS_OWN: Final = "ftrace"
 #: The table of what no format describes; an event of this name gets its system's name in front.
 UNKNOWN_TABLE: Final = "trace_unknown"
 _LINE: Final = re.compile(
@@ -87,7 +89,10 @@ class Place(StrEnum):
 
 @dataclass(slots=True)
 class Field:
-    """One field; `offset` and `size` are bytes of the event's payload, `element_size` those of one integer."""
+    """One field; `offset` and `size` are bytes of the event's payload, `element_size` those of one integer.
+
+    `count` is the number of the fixed part that says of how many elements a field up to the event's end is at most.
+    """
 
     name: str
     type: str
@@ -97,6 +102,7 @@ class Field:
     kind: Kind
     place: Place
     element_size: int
+    count: "Field | None" = None
 
 
 @dataclass(slots=True)
@@ -203,6 +209,8 @@ def parse(text: str, system: str, long_bytes: int = 8) -> Format:
     if not number.isascii() or not number.isdigit() or len(number) > 5 or int(number) > ID_MAX:
         raise _bad(f"event {name} has no id: {number[:60]!r}")
     fields = _fields(head, long_bytes)
+    if system == _KERNELS_OWN:
+        _put_right(name, fields)
     kind = next((each for each in fields if each.name == "common_type"), None)
     if kind is None or (kind.offset, kind.size) != (0, 2):
         raise _bad(f"event {name} does not begin with a common_type of two bytes")
@@ -217,6 +225,19 @@ def parse(text: str, system: str, long_bytes: int = 8) -> Format:
     }
     names = ftrace_print.tables(print_fmt, types, long_bytes)
     return Format(int(number), system, name, common, own, names, size)
+
+
+# Formats state the kernel's own events by what text can show of them (kernel/trace/trace_entries.h): of a stack eight
+# callers, where the ring has as many as `size` says.
+def _put_right(event: str, fields: list[Field]) -> None:
+    last = max(fields, key=lambda each: each.offset, default=None)
+    if last is None:
+        return
+    here = last.place in (Place.FIXED, Place.TAIL)
+    if here and (event, last.name, last.kind) == ("kernel_stack", "caller", Kind.INTEGERS):
+        last.count = next((each for each in fields if each.name == "size" and each.kind == Kind.INTEGER), None)
+        if last.count is not None:
+            last.place, last.size = Place.TAIL, 0
 
 
 # What lies over each other would be stored many times; no kernel's does, but for bit fields of one unit.

@@ -44,10 +44,10 @@ def instance(events, buffer_kb=16384, clock="mono"):
         path.rmdir()
 
 
-def formats(path):
-    """Return the formats of everything that is enabled in the instance."""
+def formats(path, *others):
+    """Return the formats of everything that is enabled in the instance, and of `others` (SYSTEM:EVENT)."""
     found = []
-    for line in (path / "set_event").read_text().split():
+    for line in (*(path / "set_event").read_text().split(), *others):
         system, _, name = line.partition(":")
         found.append(ftrace_format.parse((path / "events" / system / name / "format").read_text(), system))
     return ftrace_format.formats(ftrace_format.parse_header((path / "events" / "header_page").read_text()), found)

@@ -9,7 +9,7 @@ from consumers.decode import ftrace_columns, ftrace_format
 from consumers.decode.ftrace_events import PageRun, decode
 from tests.consumers.decode.ftrace_writer import Form
 from tests.consumers.decode.test_ftrace_events import event_text, stream
-from tests.consumers.decode.test_ftrace_format import line
+from tests.consumers.decode.test_ftrace_format import STACK, line
 
 FIELDS = (
     line("s8 small", 8, 1, 1)
@@ -34,14 +34,14 @@ def form(request):
     return Form(big=request.param)
 
 
-def table(form, *payloads, fields=FIELDS, print_fmt=PRINT):
-    event = ftrace_format.parse(event_text("e", 7, fields, print_fmt), "s")
+def table(form, *payloads, fields=FIELDS, print_fmt=PRINT, of=("s", "e")):
+    event = ftrace_format.parse(event_text(of[1], 7, fields, print_fmt), of[0])
     header = ftrace_format.parse_header(form.header_text, big_endian=form.big)
     page = form.page(1, *(form.event(1, payload) for payload in payloads))
     found = decode([PageRun(stream(0), 0, 0, 4096, page)], ftrace_format.formats(header, [event]))
     for each in found.tables.values():
         each.validate(full=True)
-    return found, found.tables["trace_e"]
+    return found, found.tables[f"trace_{of[1]}"]
 
 
 def payload(form, comm=b"task\0xyz", text=b"hello\0", half=1, at=None, tail=(5, 6)):
@@ -87,6 +87,19 @@ def test_every_kind_of_field(form):
     assert (row["pid"], row["flags"]) == (4242, 0x19)
     assert found.schema.field("where").type == pa.uint64()
     assert found.schema.field("small").type == pa.int8()
+
+
+def test_callers_are_as_many_as_the_size_says_and_none_beyond_the_event(form):
+    stated = [(2, 2), (3, 10), (10, 10), (20, 20), (0, 0), (0, 3), (-1, 3), (1 << 30, 3)]
+    payloads = [
+        form.payload(7, bytes(6) + struct.pack(f"{form.order}ii{there}Q", size, -1, *range(1, there + 1)))
+        for size, there in stated
+    ]
+    found, rows = table(form, *payloads, fields=STACK, of=("ftrace", "kernel_stack"))
+    wanted = [min(max(size, 0), there) for size, there in stated]
+    assert rows["caller"].to_pylist() == [list(range(1, count + 1)) for count in wanted]
+    assert rows["size"].to_pylist() == [size for size, _ in stated]
+    assert (rows.schema.field("caller").type, found.short) == (pa.list_(pa.uint64()), {})
 
 
 def test_texts_are_cut_at_the_nul_and_what_is_no_utf8_is_replaced(form):

@@ -243,6 +243,34 @@ def test_larger_sub_buffers(tmp_path, kib):
             assert sum(known) == stats["overrun"] if whole else sum(known) < stats["overrun"]
 
 
+def text_of(path, cpu):
+    return (path / "per_cpu" / f"cpu{cpu}" / "trace").read_bytes().decode("utf-8", "replace")
+
+
+@pytest.mark.kernel
+def test_stacks_have_every_caller_that_the_kernel_says(tmp_path):
+    with ftrace_kernel.instance(()) as path:
+        for option in ("stacktrace", "sym-addr"):
+            (path / "options" / option).write_text("1")
+        (path / "events" / "sched" / "sched_switch" / "enable").write_text("1")
+        ftrace_kernel.busy(0.2, tmp_path)
+        (path / "tracing_on").write_text("0")
+        formats_ = ftrace_kernel.formats(path, "ftrace:kernel_stack")
+        lengths = Counter()
+        for cpu in ftrace_kernel.cpus(path):
+            whole = text_of(path, cpu).split("<stack trace>\n")[1:]
+            want = [[int(at, 16) for at in re.findall(r"^ => .* <([0-9a-f]+)>$", each, re.MULTILINE)] for each in whole]
+            found = decode([ftrace_kernel.run(cpu, ftrace_kernel.pages(path, cpu))], formats_)
+            assert (found.faults, found.unknown, found.short) == ([], {}, {})
+            if want:
+                rows = found.tables["trace_kernel_stack"]
+                assert rows["caller"].to_pylist() == want
+                assert rows["size"].to_pylist() == [len(each) for each in want]
+            lengths.update(map(len, want))
+    print(lengths)
+    assert max(lengths) > 8
+
+
 def test_random_bytes_are_no_error():
     rng = np.random.default_rng(3)
     event = ftrace_format.parse(

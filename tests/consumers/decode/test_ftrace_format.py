@@ -73,6 +73,28 @@ def test_a_long_of_four_bytes():
     assert one("unsigned long args[]", 0, long_bytes=4).element_size == 4
 
 
+STACK = line("int size", 8, 4, 1) + line("unsigned long caller[8]", 16, 64)
+
+
+@pytest.mark.parametrize(
+    ("system", "name", "fields", "place", "least"),
+    [
+        ("ftrace", "kernel_stack", STACK, Place.TAIL, 16),
+        ("ftrace", "kernel_stack", STACK.replace("[8]", "[]").replace("size:64", "size:0"), Place.TAIL, 16),
+        # Of these the ring has what the format says.
+        ("ftrace", "user_stack", STACK, Place.FIXED, 80),
+        ("mine", "kernel_stack", STACK, Place.FIXED, 80),
+        ("ftrace", "kernel_stack", STACK.replace("int size", "int count"), Place.FIXED, 80),
+        ("ftrace", "kernel_stack", STACK + line("int behind", 80), Place.FIXED, 84),
+    ],
+)
+def test_a_kernels_stack_has_as_many_callers_as_its_size_says(system, name, fields, place, least):
+    event = parse(event_text(name, 4, fields), system)
+    caller = event.fields[1]
+    assert (caller.kind, caller.place, caller.element_size, event.size) == (Kind.INTEGERS, place, 8, least)
+    assert caller.count is (event.fields[0] if place == Place.TAIL else None)
+
+
 def test_an_event():
     event = tick()
     assert (event.id, event.system, event.name, event.size) == (7, "sys", "tick", 12)
@@ -195,7 +217,7 @@ def fuzz(count, seed):
     """Return how many of so many mutated formats were taken; pages of their events are decoded, whatever is in them."""
     random_ = random.Random(seed)
     form, header = Form(), parse_header(Form().header_text)
-    text = event_text(
+    written = event_text(
         "e",
         1,
         line("char comm[16]", 8, 16)
@@ -204,13 +226,15 @@ def fuzz(count, seed):
         + line("int s", 31, 4, 1),
         '"%s", __print_flags(REC->n & (1 | 2), "|", { (1UL << 3), "A" }) : "0", __print_symbolic(REC->s, { 1, "B" })',
     )
+    texts = [("s", written), ("ftrace", event_text("kernel_stack", 1, STACK))]
     # Long enough for most, and too short for some; what points elsewhere points anywhere.
     payloads = [form.payload(1, random_.randbytes(random_.choice((8, 30, 33, 60)))) for _ in range(40)]
     pages = form.page(5, *(form.event(1, payload) for payload in payloads))
     stream, taken = Stream("m", "b" * 32, "guest-kernel", "ftrace", "set/cpu0", "mono"), 0
     for i in range(count):
+        system, text = texts[i % 7 == 0]
         try:
-            event = parse(mutated(random_, text), "s")
+            event = parse(mutated(random_, text), system)
         except BadInputError:
             continue
         assert event.size <= ftrace_format.PAYLOAD_BYTES_MAX
