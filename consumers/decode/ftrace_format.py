@@ -228,7 +228,7 @@ def parse(text: str, system: str, long_bytes: int = 8) -> Format:
 
 
 # Formats state the kernel's own events by what text can show of them (kernel/trace/trace_entries.h): of a stack eight
-# callers, where the ring has as many as `size` says.
+# callers, where the ring has as many as `size` says; of what was written to trace_marker_raw text, where any bytes are.
 def _put_right(event: str, fields: list[Field]) -> None:
     last = max(fields, key=lambda each: each.offset, default=None)
     if last is None:
@@ -238,6 +238,8 @@ def _put_right(event: str, fields: list[Field]) -> None:
         last.count = next((each for each in fields if each.name == "size" and each.kind == Kind.INTEGER), None)
         if last.count is not None:
             last.place, last.size = Place.TAIL, 0
+    if here and (event, last.name, last.kind) == ("raw_data", "buf", Kind.TEXT):
+        last.kind = Kind.RAW
 
 
 # What lies over each other would be stored many times; no kernel's does, but for bit fields of one unit.

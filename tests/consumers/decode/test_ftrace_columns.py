@@ -102,6 +102,15 @@ def test_callers_are_as_many_as_the_size_says_and_none_beyond_the_event(form):
     assert (rows.schema.field("caller").type, found.short) == (pa.list_(pa.uint64()), {})
 
 
+def test_raw_data_is_whole_whatever_its_bytes_are(form):
+    data = [b"AB\0CD\0\xff\x80EF\0\0", bytes(4), b""]
+    payloads = [form.payload(7, bytes(6) + struct.pack(f"{form.order}I", 5) + each) for each in data]
+    fields = line("unsigned int id") + line("char buf[]", 12, 0)
+    _, rows = table(form, *payloads, fields=fields, of=("ftrace", "raw_data"))
+    assert rows.select(["id", "buf"]).to_pylist() == [{"id": 5, "buf": each} for each in data]
+    assert rows.schema.field("buf").type == pa.binary()
+
+
 def test_texts_are_cut_at_the_nul_and_what_is_no_utf8_is_replaced(form):
     comms = [b"a\0junk..", b"a\0other.", b"\xffb\0\0\0\0\0\0", "é".encode() + bytes(6), b"eightchr", bytes(8)]
     _, found = table(form, *(payload(form, comm) for comm in comms))

@@ -1,6 +1,8 @@
 """Runs of pages to tables: written ones, and those of this kernel against the kernel's own text."""
 
+import os
 import re
+import sys
 from collections import Counter
 
 import numpy as np
@@ -269,6 +271,26 @@ def test_stacks_have_every_caller_that_the_kernel_says(tmp_path):
             lengths.update(map(len, want))
     print(lengths)
     assert max(lengths) > 8
+
+
+@pytest.mark.kernel
+def test_raw_data_is_every_byte_that_the_kernel_says():
+    with ftrace_kernel.instance(()) as path:
+        marker = os.open(path / "trace_marker_raw", os.O_WRONLY)
+        for i, data in enumerate((b"AB\0CD\0\xff\x80EF", b"text", bytes(range(256)))):
+            os.write(marker, i.to_bytes(4, sys.byteorder) + data)
+        os.close(marker)
+        (path / "tracing_on").write_text("0")
+        want, rows = [], []
+        for cpu in ftrace_kernel.cpus(path):
+            told = re.findall(r": # ([0-9a-f]+) buf: ([0-9a-f ]*)$", text_of(path, cpu), re.MULTILINE)
+            want += [(int(number, 16), bytes.fromhex(data)) for number, data in told]
+            run = ftrace_kernel.run(cpu, ftrace_kernel.pages(path, cpu))
+            found = decode([run], ftrace_kernel.formats(path, "ftrace:raw_data"))
+            for table in found.tables.values():
+                rows += [(row["id"], row["buf"]) for row in table.to_pylist()]
+        assert rows == want
+        assert len(want) == 3
 
 
 def test_random_bytes_are_no_error():

@@ -95,6 +95,16 @@ def test_a_kernels_stack_has_as_many_callers_as_its_size_says(system, name, fiel
     assert caller.count is (event.fields[0] if place == Place.TAIL else None)
 
 
+@pytest.mark.parametrize(
+    ("system", "name", "kind"),
+    [("ftrace", "raw_data", Kind.RAW), ("ftrace", "print", Kind.TEXT), ("mine", "raw_data", Kind.TEXT)],
+)
+def test_what_is_written_raw_is_no_text(system, name, kind):
+    event = parse(event_text(name, 4, line("unsigned int id") + line("char buf[]", 12, 0)), system)
+    buf = event.fields[1]
+    assert (buf.kind, buf.place, buf.element_size, event.size) == (kind, Place.TAIL, 1, 12)
+
+
 def test_an_event():
     event = tick()
     assert (event.id, event.system, event.name, event.size) == (7, "sys", "tick", 12)
