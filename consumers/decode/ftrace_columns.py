@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from consumers.decode import slice_columns
 from consumers.decode.ftrace_cut import TEXT_BYTES, Part, Text, Wanted
+from consumers.decode.ftrace_expression import ALL_BITS
 from consumers.decode.ftrace_format import PAYLOAD_BYTES_MAX, Field, Format, Kind, Place
 from consumers.decode.ftrace_print import Names
 from consumers.decode.slice_columns import Codes, Slices, Words
@@ -305,13 +306,19 @@ def _decoded(data: bytes) -> str:
 def _named(rows: Rows, field: Field, names: Names, words: Words) -> pa.Array:
     values = _integers(rows, field)
     low, high = int(values.min()), int(values.max())
+    if names.bits != ALL_BITS and not 0 <= low <= high < NAMED_VALUES_MAX:
+        # Two flags may lie beside a time: only what the table looks at tells how many values there are.
+        values = masked(values, names.bits)
+        low, high = int(values.min()), int(values.max())
     if low >= 0 and high < NAMED_VALUES_MAX:
         codes = rows.room()
         codes[:] = values
         seen = slice_columns.seen(codes, high + 1)
-        if not rows.looks.take(names.cost * int(np.count_nonzero(seen))):
+        called: dict[int, str | None] = dict.fromkeys(value & names.bits for value, there in enumerate(seen) if there)
+        if not rows.looks.take(names.cost * len(called)):
             return pa.nulls(len(codes), pa.int32())
-        texts = [names.name(value) if there else None for value, there in enumerate(seen)]
+        called = {value: names.name(value) for value in called}
+        texts = [called[value & names.bits] if there else None for value, there in enumerate(seen)]
         return _numbers(codes, texts, None, words)
     octets, size = values.view(np.uint8), values.itemsize
     starts = np.arange(0, len(octets), size)
@@ -319,6 +326,16 @@ def _named(rows: Rows, field: Field, names: Names, words: Words) -> pa.Array:
     if len(different) > NAMED_VALUES_MAX or not rows.looks.take(names.cost * len(different)):
         return pa.nulls(len(codes), pa.int32())
     return _numbers(codes, [names.name(int(np.frombuffer(data, values.dtype)[0])) for data in different], None, words)
+
+
+def masked(values: npt.NDArray[Any], bits: int) -> npt.NDArray[Any]:
+    """Return `bits` of each value; of a signed one those beyond its own are its sign."""
+    own = 8 * values.itemsize
+    mask = bits & (1 << own) - 1
+    if bits >> own and values.dtype.kind == "i":
+        mask |= 1 << own - 1
+    found: npt.NDArray[Any] = values & np.array(mask, f"u{values.itemsize}").view(values.dtype)
+    return found
 
 
 # Row i is the number of `texts[codes[i]]`; texts may repeat, and what is None has none. The codes are used up.

@@ -17,6 +17,7 @@ from itertools import pairwise
 from typing import Final
 
 from consumers.decode import ftrace_print
+from consumers.decode.ftrace_expression import CType
 from schemas import limits
 from schemas.errors import BadInputError
 
@@ -219,7 +220,7 @@ def parse(text: str, system: str, long_bytes: int = 8) -> Format:
     own = [each for each in fields if not each.name.startswith("common_")]
     _verify_apart(name, fields, size)
     types = {
-        each.name: ftrace_print.CType(8 * each.size, each.signed)
+        each.name: CType(8 * each.size, each.signed)
         for each in own
         if each.place == Place.FIXED and each.kind in (Kind.INTEGER, Kind.BOOL)
     }

@@ -187,3 +187,22 @@ def test_to_name_values_has_a_limit(form, monkeypatch):
     assert few.select(["a_name", "b_name"]).to_pylist() == 2 * [{"a_name": "x", "b_name": "one"}]
     _, many = table(form, *data, fields=fields, print_fmt=print_fmt)
     assert many["a_name"].null_count == 2
+
+
+def test_what_a_table_does_not_look_at_makes_no_values_of_it(form, monkeypatch):
+    monkeypatch.setattr(ftrace_columns, "NAMED_VALUES_MAX", 8)
+    print_fmt = (
+        '"", __print_flags(REC->a & (1U << 31), "|", { (1U << 31), "Q" }), '
+        '__print_symbolic((REC->b >> 4) & 3, { 1, "one" }, { 3, "three" }), __print_symbolic(REC->c, { 1, "c" })'
+    )
+    fields = line("u32 a", 8) + line("s64 b", 16, 8, 1) + line("u32 c", 24)
+    rows = [(i << 20, (-1) ** i * (i << 8 | (i % 4) << 4), i) for i in range(4096)]
+    data = [form.payload(7, bytes(6) + struct.pack(f"{form.order}IxxxxqI", *row)) for row in rows]
+    pages = [form.page(1, *(form.event(1, each) for each in data[i : i + 64])) for i in range(0, len(data), 64)]
+    event = ftrace_format.parse(event_text("e", 7, fields, print_fmt), "s")
+    header = ftrace_format.parse_header(form.header_text, big_endian=form.big)
+    found = decode([PageRun(stream(0), 0, 0, 4096, b"".join(pages))], ftrace_format.formats(header, [event]))
+    table = found.tables["trace_e"]
+    assert table["a_name"].to_pylist() == ["Q" if a >> 31 else "" for a, _, _ in rows]
+    assert table["b_name"].to_pylist() == [{1: "one", 3: "three"}.get(b >> 4 & 3) for _, b, _ in rows]
+    assert table["c_name"].null_count == len(rows)
