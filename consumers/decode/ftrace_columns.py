@@ -165,6 +165,8 @@ def _type(column: Column) -> pa.DataType:
         return pa.bool_()
     if field.kind == Kind.RAW:
         return pa.binary()
+    if field.kind == Kind.TEXTS:
+        return pa.list_(pa.string())
     if field.kind == Kind.POINTER:
         return pa.uint64()
     element = pa.from_numpy_dtype(_dtype(field, "="))
@@ -181,8 +183,9 @@ def column_array(rows: Rows, column: Column, words: Words) -> pa.Array:
         return _named(rows, field, column.names, words)
     if field.kind == Kind.TEXT:
         return _texts(rows, field, words)
-    if field.kind == Kind.INTEGERS:
-        return _lists(_slices(rows, field), _dtype(field, rows.order))
+    if field.kind in (Kind.INTEGERS, Kind.TEXTS):
+        texts = field.kind == Kind.TEXTS
+        return _text_lists(rows, field) if texts else _lists(_slices(rows, field), _dtype(field, rows.order))
     if field.kind == Kind.RAW:
         return slice_columns.binaries(_slices(rows, field))
     values = _integers(rows, field)
@@ -236,7 +239,7 @@ def _dtype(field: Field, order: str) -> np.dtype[Any]:
 
 # What one number of a row is read for: a field's value, or where a field's bytes are.
 def _is_number(field: Field) -> bool:
-    return field.place in (Place.DATA_LOC, Place.REL_LOC) or _is_plain(field)
+    return (field.place in (Place.DATA_LOC, Place.REL_LOC) and field.kind != Kind.TEXTS) or _is_plain(field)
 
 
 def _is_plain(field: Field) -> bool:
@@ -297,6 +300,23 @@ def _texts(rows: Rows, field: Field, words: Words) -> pa.Array:
     slices = _slices(rows, field)
     codes, different = slice_columns.interned(slices)
     return _numbers(codes, [_decoded(data) for data in different], slices.missing, words)
+
+
+# Null where one of the texts points outside the event.
+def _text_lists(rows: Rows, field: Field) -> pa.Array:
+    own = rows.fixed.reshape(rows.count, rows.size)[:, field.offset : field.offset + field.size]
+    word = np.ascontiguousarray(own).view(f"{rows.order}u4").astype(np.int64)
+    offsets, lengths = word & 0xFFFF, word >> 16
+    missing: Mask = np.logical_or.reduce(offsets + lengths > rows.lengths[:, None], axis=1)
+    lengths[missing] = offsets[missing] = 0
+    if not rows.within(lengths):
+        missing[:] = True
+        lengths[:] = offsets[:] = 0
+    starts = (rows.starts[:, None] + offsets).ravel()
+    codes, different = slice_columns.interned(Slices(rows.octets, starts, lengths.ravel()))
+    texts = pa.array([_decoded(data) for data in different], pa.string()).take(pa.array(codes))
+    firsts = np.arange(rows.count + 1, dtype=np.int32) * word.shape[1]
+    return pa.ListArray.from_arrays(pa.array(firsts, pa.int32()), texts, mask=pa.array(missing))
 
 
 def _decoded(data: bytes) -> str:

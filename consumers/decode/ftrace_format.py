@@ -32,6 +32,8 @@ ID_MAX: Final = (1 << 16) - 1
 # Of 255 bytes of a file's name, some of which a commit needs.
 _TABLE_CHARS_MAX: Final = 150
 _DIGEST_CHARS: Final = 8
+# Most texts in an array of them, as in the kernel (kernel/trace/trace_probe.h, MAX_ARRAY_LEN).
+_TEXTS_MAX: Final = 64
 # Texts of which only the beginning is known.
 _ENDLESS_MAX: Final = 8
 # The system of the events that the tracer itself writes.
@@ -44,7 +46,9 @@ _LINE: Final = re.compile(
 )
 _DECLARATION: Final = re.compile(r"(?P<type>.*[^\w])(?P<name>[A-Za-z_]\w*)\s*(?P<array>(?:\[[^\]]*\])*)(?P<bits>:\d+)?")
 _EVENT_NAME: Final = re.compile(r"[A-Za-z0-9_.:-]+")
-_DYNAMIC: Final = re.compile(r"__(?P<how>data|rel)_loc\s+(?P<element>.*?)\s*(?:\[\s*\])?")
+_DYNAMIC: Final = re.compile(
+    r"__(?P<how>data|rel)_loc\s+(?P<element>.*?)\s*(?:\[\s*\](?:\s*\[\s*(?P<count>\d{1,6})\s*\])?)?"
+)
 # Sizes of the C types that arrays of unstated length are made of; 0 is the machine's `long`.
 _SIZES: Final = {
     **dict.fromkeys(
@@ -64,12 +68,14 @@ class Kind(StrEnum):
     """How the bytes of a field are read.
 
     `bits` is the storage unit of a bit field as an unsigned integer: the kernel does not say where in it the bits are.
+    `texts` are as many as the field has words that say where one is, as an argument `string[2]` of a probe has two.
     """
 
     INTEGER = "integer"
     BOOL = "bool"
     POINTER = "pointer"
     TEXT = "text"
+    TEXTS = "texts"
     INTEGERS = "integers"
     BITS = "bits"
     RAW = "raw"
@@ -293,11 +299,7 @@ def _field(what: str, offset: int, size: int, signed: bool, long_bytes: int) -> 
 def _kind(type_: str, array: str, bits: bool, size: int, long_bytes: int) -> tuple[Kind, Place, int]:
     dynamic = _DYNAMIC.fullmatch(type_)
     if dynamic is not None:
-        place = Place.DATA_LOC if dynamic["how"] == "data" else Place.REL_LOC
-        kind, element = _array(dynamic["element"], 0, long_bytes)
-        # Of two bytes, as some old kernels say, only the offset is known: enough for text, which ends with a NUL.
-        known = size == 4 or (size == 2 and kind == Kind.TEXT)
-        return (kind, place, element) if known else (Kind.RAW, Place.FIXED, 0)
+        return _kind_elsewhere(dynamic, size, long_bytes)
     if array:
         count = re.fullmatch(r"\[\s*(\d{1,6})\s*\]", array)
         stated = size // int(count[1]) if count and int(count[1]) else 0
@@ -313,6 +315,20 @@ def _kind(type_: str, array: str, bits: bool, size: int, long_bytes: int) -> tup
     if bits:
         return Kind.BITS, Place.FIXED, size
     return Kind.BOOL if type_ in ("bool", "_Bool") and size == 1 else Kind.INTEGER, Place.FIXED, size
+
+
+def _kind_elsewhere(dynamic: re.Match[str], size: int, long_bytes: int) -> tuple[Kind, Place, int]:
+    place = Place.DATA_LOC if dynamic["how"] == "data" else Place.REL_LOC
+    kind, element = _array(dynamic["element"], 0, long_bytes)
+    if dynamic["count"] is not None:
+        count = int(dynamic["count"])
+        texts = kind == Kind.TEXT and place == Place.DATA_LOC
+        known = texts and 0 < count <= _TEXTS_MAX and size == 4 * count
+        kind = Kind.TEXTS
+    else:
+        # Of two bytes, as some old kernels say, only the offset is known: enough for text, which ends with a NUL.
+        known = size == 4 or (size == 2 and kind == Kind.TEXT)
+    return (kind, place, element) if known else (Kind.RAW, Place.FIXED, 0)
 
 
 # Text, integers, or just bytes: so are single octets, which are addresses and identifiers.

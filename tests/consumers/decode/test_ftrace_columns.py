@@ -206,3 +206,29 @@ def test_what_a_table_does_not_look_at_makes_no_values_of_it(form, monkeypatch):
     assert table["a_name"].to_pylist() == ["Q" if a >> 31 else "" for a, _, _ in rows]
     assert table["b_name"].to_pylist() == [{1: "one", 3: "three"}.get(b >> 4 & 3) for _, b, _ in rows]
     assert table["c_name"].null_count == len(rows)
+
+
+def test_arrays_of_texts_are_lists(form):
+    texts = [("alpha", "be,ta"), ("", "é"), ("alpha", "alpha"), ("same", "alpha")]
+    data = []
+    for pair in texts:
+        behind, words = b"", []
+        for each in pair:
+            words.append(len(each.encode() + b"\0") << 16 | (20 + len(behind)))
+            behind += each.encode() + b"\0"
+        data.append(form.payload(7, bytes(6) + struct.pack(f"{form.order}3I", *words, 9) + behind))
+    outside = [form.payload(7, bytes(6) + struct.pack(f"{form.order}3I", 4 << 16 | at, 0, 9)) for at in (17, 0xFFFF)]
+    fields = line("__data_loc char[][2] s", 8, 8) + line("u32 z", 16)
+    found, rows = table(form, *data, *outside, fields=fields)
+    assert rows["s"].to_pylist() == [*map(list, texts), None, None]
+    assert (rows["z"].to_pylist(), rows.schema.field("s").type) == ([9] * 6, pa.list_(pa.string()))
+    assert found.dangling == {("trace_e", "s"): 2}
+
+
+def test_texts_of_an_array_are_stored_once_however_many_words_point_at_them(form):
+    word = 400 << 16 | 40
+    data = form.payload(7, bytes(6) + struct.pack(f"{form.order}8I", *[word] * 8) + b"x" * 400)
+    _, few = table(form, data, data, fields=line("__data_loc char[][1] s", 8, 4))
+    assert few["s"].to_pylist() == [["x" * 400]] * 2
+    _, many = table(form, data, data, fields=line("__data_loc char[][8] s", 8, 32))
+    assert many["s"].to_pylist() == [None, None]

@@ -1,5 +1,6 @@
 """Runs of pages to tables: written ones, and those of this kernel against the kernel's own text."""
 
+import ctypes
 import os
 import re
 import sys
@@ -291,6 +292,25 @@ def test_raw_data_is_every_byte_that_the_kernel_says():
                 rows += [(row["id"], row["buf"]) for row in table.to_pylist()]
         assert rows == want
         assert len(want) == 3
+
+
+@pytest.mark.kernel
+def test_an_array_of_texts_of_a_probe_is_what_the_kernel_says():
+    arguments = "s=+0({register}):string[3] z=+0(+0({register})):u8"
+    with ftrace_kernel.probe("labs", arguments) as (labs, event), ftrace_kernel.instance((event,)) as path:
+        for texts in ((b"alpha", b"be,ta", b""), ("é".encode(), b"x" * 60, b"alpha")):
+            labs((ctypes.c_char_p * 3)(*texts))
+        (path / "tracing_on").write_text("0")
+        formats_ = ftrace_kernel.formats(path)
+        (path / "events" / event / "enable").write_text("0")
+        want, rows = [], []
+        for cpu in ftrace_kernel.cpus(path):
+            want += re.findall(r" s=\{(.*)\} z=(\d+)$", text_of(path, cpu), re.MULTILINE)
+            found = decode([ftrace_kernel.run(cpu, ftrace_kernel.pages(path, cpu))], formats_)
+            for table in found.tables.values():
+                rows += [(row["s"], str(row["z"])) for row in table.to_pylist()]
+        assert [(",".join(f'"{text}"' for text in s), z) for s, z in rows] == want
+        assert len(want) >= 2
 
 
 def test_random_bytes_are_no_error():

@@ -58,6 +58,12 @@ def one(what, size=4, long_bytes=8):
         ("__data_loc u64[] addrs", 4, Kind.INTEGERS, Place.DATA_LOC, 8),
         ("__data_loc cpumask_t mask", 4, Kind.INTEGERS, Place.DATA_LOC, 8),
         ("__data_loc u8[] buf", 4, Kind.RAW, Place.DATA_LOC, 1),
+        ("__data_loc char[][3] names", 12, Kind.TEXTS, Place.DATA_LOC, 1),
+        ("__data_loc char[][1] names", 4, Kind.TEXTS, Place.DATA_LOC, 1),
+        ("__data_loc char[][2] names", 12, Kind.RAW, Place.FIXED, 0),
+        ("__data_loc char[][65] names", 260, Kind.RAW, Place.FIXED, 0),
+        ("__data_loc u32[][1] names", 4, Kind.RAW, Place.FIXED, 0),
+        ("__rel_loc char[][2] names", 8, Kind.RAW, Place.FIXED, 0),
         ("__data_loc struct thing[] things", 4, Kind.RAW, Place.DATA_LOC, 1),
         ("char buf[]", 0, Kind.TEXT, Place.TAIL, 1),
         ("unsigned long args[]", 0, Kind.INTEGERS, Place.TAIL, 8),
@@ -233,12 +239,13 @@ def fuzz(count, seed):
         line("char comm[16]", 8, 16)
         + line("__data_loc char[] n", 24)
         + line("u8 a[3]", 28, 3)
-        + line("int s", 31, 4, 1),
+        + line("int s", 31, 4, 1)
+        + line("__data_loc char[][2] m", 36, 8),
         '"%s", __print_flags(REC->n & (1 | 2), "|", { (1UL << 3), "A" }) : "0", __print_symbolic(REC->s, { 1, "B" })',
     )
     texts = [("s", written), ("ftrace", event_text("kernel_stack", 1, STACK))]
     # Long enough for most, and too short for some; what points elsewhere points anywhere.
-    payloads = [form.payload(1, random_.randbytes(random_.choice((8, 30, 33, 60)))) for _ in range(40)]
+    payloads = [form.payload(1, random_.randbytes(random_.choice((8, 30, 33, 42, 60)))) for _ in range(40)]
     pages = form.page(5, *(form.event(1, payload) for payload in payloads))
     stream, taken = Stream("m", "b" * 32, "guest-kernel", "ftrace", "set/cpu0", "mono"), 0
     for i in range(count):
