@@ -13,19 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from consumers.decode import slice_columns
+from consumers.decode import ftrace_names, slice_columns
 from consumers.decode.ftrace_cut import TEXT_BYTES, Part, Text, Wanted
-from consumers.decode.ftrace_expression import ALL_BITS
 from consumers.decode.ftrace_format import PAYLOAD_BYTES_MAX, Field, Format, Kind, Place
-from consumers.decode.ftrace_print import Names
+from consumers.decode.ftrace_print import Choice, Names
 from consumers.decode.slice_columns import Codes, Slices, Words
 from consumers.decode.slices import Bytes, Ints, Mask
 from consumers.lake.tables import WORD
 
-#: A field with more different values than this in one batch has no names there: it is no enumeration.
-NAMED_VALUES_MAX: Final = 4096
-#: To name all values of some pages may cost so many looks at entries of tables, 30 ns each; then there are no names.
-NAMING_LOOKS_MAX: Final = 1 << 21
 #: The columns of every event that come from its common fields: who ran, and in which context.
 CONTEXT_FIELDS: Final = (
     pa.field("pid", pa.int32()),
@@ -51,23 +46,15 @@ _RESCHED: Final = {0x26: "B", 0x06: "b", 0x24: "N", 0x22: "L", 0x04: "n", 0x20: 
 
 
 class Column(NamedTuple):
-    """One column of an event's table: a field, or, where `names` is set, what the field's values are called."""
+    """One column of an event's table: a field, or, where `names` is set, what the field's values are called.
+
+    `tested` are the fields by which it is chosen what they are called.
+    """
 
     name: str
     field: Field
-    names: Names | None
-
-
-class Looks:
-    """How many looks at tables of names are left of `NAMING_LOOKS_MAX`."""
-
-    def __init__(self) -> None:
-        self.left = NAMING_LOOKS_MAX
-
-    def take(self, count: int) -> bool:
-        """Tell whether `count` more are left, and use them up."""
-        self.left -= count
-        return self.left >= 0
+    names: Names | Choice | None
+    tested: tuple[Field, ...] = ()
 
 
 class Rows:
@@ -78,7 +65,9 @@ class Rows:
     so that all together they have no more bytes than the events: what goes beyond that is missing.
     """
 
-    def __init__(self, octets: Bytes, part: Part, event: Format, looks: Looks, *, big_endian: bool) -> None:
+    def __init__(
+        self, octets: Bytes, part: Part, event: Format, looks: ftrace_names.Looks, *, big_endian: bool
+    ) -> None:
         self.octets, self.size, self.count, self.looks = octets, event.size, len(part.ts), looks
         self._elsewhere_left: int | None = None
         self.order = ">" if big_endian else "<"
@@ -147,7 +136,9 @@ def columns(event: Format, taken: frozenset[str]) -> list[Column]:
         found.append(Column(own[field.name], field, None))
         for i, names in enumerate([each for each in event.names if each.field == field.name], 1):
             base = f"{own[field.name]}_name" + (f"_{i}" if i > 1 else "")
-            found.append(Column(_free(base, used, "{}_"), field, names))
+            tested = names.tested() if isinstance(names, Choice) else ()
+            others = tuple(each for each in event.fields if each.name in tested)
+            found.append(Column(_free(base, used, "{}_"), field, names, others))
     return found
 
 
@@ -179,8 +170,8 @@ def column_array(rows: Rows, column: Column, words: Words) -> pa.Array:
     Of a column of words the array has their numbers, int32(), and what is new gets the next one in `words`.
     """
     field = column.field
-    if column.names:
-        return _named(rows, field, column.names, words)
+    if column.names is not None:
+        return _names(rows, column, words)
     if field.kind == Kind.TEXT:
         return _texts(rows, field, words)
     if field.kind in (Kind.INTEGERS, Kind.TEXTS):
@@ -295,11 +286,11 @@ def _tail_lengths(rows: Rows, field: Field) -> Ints:
 def _texts(rows: Rows, field: Field, words: Words) -> pa.Array:
     if _is_short(field):
         codes, text = rows.text(field)
-        slice_columns.renumber(codes, text.numbers(lambda data: _number(_decoded(data), words)))
+        slice_columns.renumber(codes, text.numbers(lambda data: ftrace_names.number(_decoded(data), words)))
         return pa.array(codes)
     slices = _slices(rows, field)
     codes, different = slice_columns.interned(slices)
-    return _numbers(codes, [_decoded(data) for data in different], slices.missing, words)
+    return ftrace_names.numbered(codes, [_decoded(data) for data in different], slices.missing, words)
 
 
 # Null where one of the texts points outside the event.
@@ -323,54 +314,13 @@ def _decoded(data: bytes) -> str:
     return data.partition(b"\0")[0].decode("utf-8", "replace")
 
 
-def _named(rows: Rows, field: Field, names: Names, words: Words) -> pa.Array:
-    values = _integers(rows, field)
-    low, high = int(values.min()), int(values.max())
-    if names.bits != ALL_BITS and not 0 <= low <= high < NAMED_VALUES_MAX:
-        # Two flags may lie beside a time: only what the table looks at tells how many values there are.
-        values = masked(values, names.bits)
-        low, high = int(values.min()), int(values.max())
-    if low >= 0 and high < NAMED_VALUES_MAX:
-        codes = rows.room()
-        codes[:] = values
-        seen = slice_columns.seen(codes, high + 1)
-        called: dict[int, str | None] = dict.fromkeys(value & names.bits for value, there in enumerate(seen) if there)
-        if not rows.looks.take(names.cost * len(called)):
-            return pa.nulls(len(codes), pa.int32())
-        called = {value: names.name(value) for value in called}
-        texts = [called[value & names.bits] if there else None for value, there in enumerate(seen)]
-        return _numbers(codes, texts, None, words)
-    octets, size = values.view(np.uint8), values.itemsize
-    starts = np.arange(0, len(octets), size)
-    codes, different = slice_columns.interned(Slices(octets, starts, np.full(len(starts), size)))
-    if len(different) > NAMED_VALUES_MAX or not rows.looks.take(names.cost * len(different)):
-        return pa.nulls(len(codes), pa.int32())
-    return _numbers(codes, [names.name(int(np.frombuffer(data, values.dtype)[0])) for data in different], None, words)
-
-
-def masked(values: npt.NDArray[Any], bits: int) -> npt.NDArray[Any]:
-    """Return `bits` of each value; of a signed one those beyond its own are its sign."""
-    own = 8 * values.itemsize
-    mask = bits & (1 << own) - 1
-    if bits >> own and values.dtype.kind == "i":
-        mask |= 1 << own - 1
-    found: npt.NDArray[Any] = values & np.array(mask, f"u{values.itemsize}").view(values.dtype)
-    return found
-
-
-# Row i is the number of `texts[codes[i]]`; texts may repeat, and what is None has none. The codes are used up.
-def _numbers(codes: Codes, texts: list[str | None], missing: Mask | None, words: Words) -> pa.Array:
-    numbers = np.array([-1 if text is None else _number(text, words) for text in texts], np.int32)
-    slice_columns.renumber(codes, numbers)
-    # Values that do not come have no name either.
-    unnamed = codes < 0 if None in texts else None
-    if unnamed is not None and unnamed.any():
-        missing = unnamed if missing is None else missing | unnamed
-    return pa.array(codes, mask=missing)
-
-
-def _number(text: str, words: Words) -> int:
-    return words.setdefault(text, len(words))
+def _names(rows: Rows, column: Column, words: Words) -> pa.Array:
+    values, names = _integers(rows, column.field), column.names
+    if isinstance(names, Choice):
+        tested = {each.name: _integers(rows, each) for each in column.tested}
+        return ftrace_names.chosen(values, names, tested, words, rows.looks, rows.room())
+    assert names is not None
+    return ftrace_names.named(values, names, words, rows.looks, rows.room())
 
 
 def _lists(slices: Slices, dtype: np.dtype[Any]) -> pa.Array:

@@ -17,7 +17,7 @@ NESTING_MAX: Final = 64
 ALL_BITS: Final = -1
 _TOKEN: Final = re.compile(
     r'\s{0,80}(?:(?P<number>(?:0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20})[uUlL]{0,3})|(?P<text>"(?:[^"\\]|\\.){0,512}")'
-    r"|(?P<field>REC->\w{1,128})|(?P<name>\w{1,128})|(?P<mark><<|>>|\S))"
+    r"|(?P<field>REC->\w{1,128})|(?P<name>\w{1,128})|(?P<mark><<|>>|[=!<>]=|\S))"
 )
 _ESCAPES: Final = {"n": "\n", "t": "\t"}
 
@@ -154,6 +154,11 @@ class Parser:
         self._left = operands_max
         return self._binary(0, 0)
 
+    def operand(self, operands_max: int) -> Term:
+        """Return the operand at hand, which has at most so many within it, and go behind it."""
+        self._left = operands_max
+        return self._unary(0)
+
     def _binary(self, lowest: int, depth: int) -> Term:
         left = self._unary(depth)
         while self.kind == "mark" and self.text in _BINARY and _BINARY[self.text][0] > lowest:
@@ -230,13 +235,18 @@ def _applied(apply: Callable[[int], int], of: Term) -> Term:
     return Term(type_, lambda x: type_.wrap(apply(value(x))), of.bits)
 
 
-# The usual arithmetic conversions (C11, 6.3.1.8); of a shift the type is that of what is shifted.
+def common(left: CType, right: CType) -> CType:
+    """Return the type in which operators take two operands, both promoted (C11, 6.3.1.8)."""
+    bits = max(left.bits, right.bits)
+    return CType(bits, all(each.signed for each in (left, right) if each.bits == bits))
+
+
+# Of a shift the type is that of what is shifted.
 def _joined(mark: str, left: Term, right: Term) -> Term:
     left, right = left.promoted(), right.promoted()
     given, type_ = (left, right), left.type
     if mark not in _SHIFTS:
-        bits = max(left.type.bits, right.type.bits)
-        type_ = CType(bits, all(each.signed for each in (left.type, right.type) if each.bits == bits))
+        type_ = common(left.type, right.type)
         left, right = left.to(type_), right.to(type_)
     apply = _BINARY[mark][1]
     a, b = left.value, right.value

@@ -121,7 +121,7 @@ class Format:
     name: str
     common: list[Field]
     fields: list[Field]
-    names: list[ftrace_print.Names]
+    names: list[ftrace_print.Names | ftrace_print.Choice]
     size: int
 
 

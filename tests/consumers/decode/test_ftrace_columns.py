@@ -5,7 +5,7 @@ import struct
 import pyarrow as pa
 import pytest
 
-from consumers.decode import ftrace_columns, ftrace_format
+from consumers.decode import ftrace_columns, ftrace_format, ftrace_names
 from consumers.decode.ftrace_events import PageRun, decode
 from tests.consumers.decode.ftrace_writer import Form
 from tests.consumers.decode.test_ftrace_events import event_text, stream
@@ -179,7 +179,7 @@ def test_what_lies_elsewhere_is_stored_once_however_many_fields_point_at_it(form
 
 
 def test_to_name_values_has_a_limit(form, monkeypatch):
-    monkeypatch.setattr(ftrace_columns, "NAMING_LOOKS_MAX", 3)
+    monkeypatch.setattr(ftrace_names, "NAMING_LOOKS_MAX", 3)
     print_fmt = '"", __print_flags(REC->a, "|", { 1, "x" }, { 2, "y" }), __print_symbolic(REC->b, { 1, "one" })'
     fields = line("u32 a", 8) + line("u32 b", 12)
     data = [form.payload(7, bytes(6) + struct.pack(f"{form.order}2I", a, 1)) for a in (1, 2)]
@@ -190,7 +190,7 @@ def test_to_name_values_has_a_limit(form, monkeypatch):
 
 
 def test_what_a_table_does_not_look_at_makes_no_values_of_it(form, monkeypatch):
-    monkeypatch.setattr(ftrace_columns, "NAMED_VALUES_MAX", 8)
+    monkeypatch.setattr(ftrace_names, "NAMED_VALUES_MAX", 8)
     print_fmt = (
         '"", __print_flags(REC->a & (1U << 31), "|", { (1U << 31), "Q" }), '
         '__print_symbolic((REC->b >> 4) & 3, { 1, "one" }, { 3, "three" }), __print_symbolic(REC->c, { 1, "c" })'
@@ -232,3 +232,29 @@ def test_texts_of_an_array_are_stored_once_however_many_words_point_at_them(form
     assert few["s"].to_pylist() == [["x" * 400]] * 2
     _, many = table(form, data, data, fields=line("__data_loc char[][8] s", 8, 32))
     assert many["s"].to_pylist() == [None, None]
+
+
+def test_a_name_is_of_the_table_whose_condition_holds_in_the_row(form):
+    print_fmt = (
+        '"", (REC->isa == 1) ? __print_symbolic(REC->a & 0xffff, { 16, "RDTSC" }, { 48, "EPT" }) : '
+        '__print_symbolic(REC->a, { 16, "write_cr0" }, { 0x400, "npf" }), '
+        '(REC->isa == 1) ? __print_flags(REC->a & ~0xffff, " ", { 0x80000000, "FAILED" }) : ""'
+    )
+    fields = line("unsigned int a", 8) + line("u32 isa", 12)
+    given = [(16, 1), (16, 2), (0x400, 2), (0x400, 1), (0x80000030, 1), (0x80000030, 2)]
+    data = [form.payload(7, bytes(6) + struct.pack(f"{form.order}2I", *each)) for each in given]
+    found, rows = table(form, *data, fields=fields, print_fmt=print_fmt)
+    assert rows["a_name"].to_pylist() == ["RDTSC", "write_cr0", "npf", None, "EPT", None]
+    assert rows["a_name_2"].to_pylist() == ["", None, None, "", "FAILED", None]
+    assert (rows.column_names[-2:], found.dangling) == (["a_name_2", "isa"], {})
+
+
+def test_what_is_chosen_has_the_same_limits(form, monkeypatch):
+    print_fmt = '"", REC->b ? __print_symbolic(REC->a, { 1, "one" }) : __print_symbolic(REC->a, { 5000, "many" })'
+    fields = line("u32 a", 8) + line("u32 b", 12)
+    data = [form.payload(7, bytes(6) + struct.pack(f"{form.order}2I", *each)) for each in ((1, 1), (5000, 0), (1, 0))]
+    _, rows = table(form, *data, fields=fields, print_fmt=print_fmt)
+    assert rows["a_name"].to_pylist() == ["one", "many", None]
+    monkeypatch.setattr(ftrace_names, "NAMING_LOOKS_MAX", 2)
+    _, rows = table(form, *data, fields=fields, print_fmt=print_fmt)
+    assert rows["a_name"].to_pylist() == [None, "many", None]

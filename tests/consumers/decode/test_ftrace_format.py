@@ -240,12 +240,14 @@ def fuzz(count, seed):
         + line("__data_loc char[] n", 24)
         + line("u8 a[3]", 28, 3)
         + line("int s", 31, 4, 1)
-        + line("__data_loc char[][2] m", 36, 8),
-        '"%s", __print_flags(REC->n & (1 | 2), "|", { (1UL << 3), "A" }) : "0", __print_symbolic(REC->s, { 1, "B" })',
+        + line("__data_loc char[][2] m", 36, 8)
+        + line("u16 q", 44, 2),
+        '"%s", __print_flags(REC->n & (1 | 2), "|", { (1UL << 3), "A" }) : "0", __print_symbolic(REC->s, { 1, "B" }), '
+        '(REC->q < 2) ? __print_symbolic(REC->s, { 1, "C" }) : REC->q & 8 ? __print_flags(REC->s, "", { 2, "D" }) : ""',
     )
     texts = [("s", written), ("ftrace", event_text("kernel_stack", 1, STACK))]
     # Long enough for most, and too short for some; what points elsewhere points anywhere.
-    payloads = [form.payload(1, random_.randbytes(random_.choice((8, 30, 33, 42, 60)))) for _ in range(40)]
+    payloads = [form.payload(1, random_.randbytes(random_.choice((8, 30, 33, 44, 60)))) for _ in range(40)]
     pages = form.page(5, *(form.event(1, payload) for payload in payloads))
     stream, taken = Stream("m", "b" * 32, "guest-kernel", "ftrace", "set/cpu0", "mono"), 0
     for i in range(count):

@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from consumers.decode.ftrace_columns import masked
 from consumers.decode.ftrace_expression import CType
+from consumers.decode.ftrace_names import masked
 from consumers.decode.ftrace_print import Names
 from consumers.decode.ftrace_print import tables as read
 
@@ -132,7 +132,7 @@ def test_an_entry_without_a_name_ends_its_table(null):
     entries = f'{{ 1, "a" }}, {{ -1, {null} }}, {{ 2, "b" }}, {{ 0, {null} }}'
     (names,) = tables(f"__print_symbolic(REC->a, {entries})")
     assert [names.name(value) for value in (1, 2, -1)] == ["a", None, None]
-    (names,) = tables(f'x ? __print_flags(REC->a, "|", {entries}) : "R"')
+    (names,) = tables(f'REC->a ? __print_flags(REC->a, "|", {entries}) : "R"')
     assert [names.name(value) for value in (0, 3)] == ["R", "a|0x2"]
 
 
