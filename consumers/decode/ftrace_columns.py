@@ -13,18 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from consumers.decode import slice_columns
+from consumers.decode import ftrace_names, slice_columns
 from consumers.decode.ftrace_cut import TEXT_BYTES, Part, Text, Wanted
-from consumers.decode.ftrace_format import Field, Format, Kind, Place
-from consumers.decode.ftrace_print import Names
+from consumers.decode.ftrace_format import PAYLOAD_BYTES_MAX, Field, Format, Kind, Place
+from consumers.decode.ftrace_print import Choice, Names
 from consumers.decode.slice_columns import Codes, Slices, Words
 from consumers.decode.slices import Bytes, Ints, Mask
 from consumers.lake.tables import WORD
 
-#: A field with more different values than this in one batch has no names there: it is no enumeration.
-NAMED_VALUES_MAX: Final = 4096
-#: To name all values of some pages may cost so many looks at entries of tables, 30 ns each; then there are no names.
-NAMING_LOOKS_MAX: Final = 1 << 21
 #: The columns of every event that come from its common fields: who ran, and in which context.
 CONTEXT_FIELDS: Final = (
     pa.field("pid", pa.int32()),
@@ -50,23 +46,15 @@ _RESCHED: Final = {0x26: "B", 0x06: "b", 0x24: "N", 0x22: "L", 0x04: "n", 0x20: 
 
 
 class Column(NamedTuple):
-    """One column of an event's table: a field, or, where `names` is set, what the field's values are called."""
+    """One column of an event's table: a field, or, where `names` is set, what the field's values are called.
+
+    `tested` are the fields by which it is chosen what they are called.
+    """
 
     name: str
     field: Field
-    names: Names | None
-
-
-class Looks:
-    """How many looks at tables of names are left of `NAMING_LOOKS_MAX`."""
-
-    def __init__(self) -> None:
-        self.left = NAMING_LOOKS_MAX
-
-    def take(self, count: int) -> bool:
-        """Tell whether `count` more are left, and use them up."""
-        self.left -= count
-        return self.left >= 0
+    names: Names | Choice | None
+    tested: tuple[Field, ...] = ()
 
 
 class Rows:
@@ -77,7 +65,9 @@ class Rows:
     so that all together they have no more bytes than the events: what goes beyond that is missing.
     """
 
-    def __init__(self, octets: Bytes, part: Part, event: Format, looks: Looks, *, big_endian: bool) -> None:
+    def __init__(
+        self, octets: Bytes, part: Part, event: Format, looks: ftrace_names.Looks, *, big_endian: bool
+    ) -> None:
         self.octets, self.size, self.count, self.looks = octets, event.size, len(part.ts), looks
         self._elsewhere_left: int | None = None
         self.order = ">" if big_endian else "<"
@@ -146,7 +136,9 @@ def columns(event: Format, taken: frozenset[str]) -> list[Column]:
         found.append(Column(own[field.name], field, None))
         for i, names in enumerate([each for each in event.names if each.field == field.name], 1):
             base = f"{own[field.name]}_name" + (f"_{i}" if i > 1 else "")
-            found.append(Column(_free(base, used, "{}_"), field, names))
+            tested = names.tested() if isinstance(names, Choice) else ()
+            others = tuple(each for each in event.fields if each.name in tested)
+            found.append(Column(_free(base, used, "{}_"), field, names, others))
     return found
 
 
@@ -164,6 +156,8 @@ def _type(column: Column) -> pa.DataType:
         return pa.bool_()
     if field.kind == Kind.RAW:
         return pa.binary()
+    if field.kind == Kind.TEXTS:
+        return pa.list_(pa.string())
     if field.kind == Kind.POINTER:
         return pa.uint64()
     element = pa.from_numpy_dtype(_dtype(field, "="))
@@ -176,12 +170,13 @@ def column_array(rows: Rows, column: Column, words: Words) -> pa.Array:
     Of a column of words the array has their numbers, int32(), and what is new gets the next one in `words`.
     """
     field = column.field
-    if column.names:
-        return _named(rows, field, column.names, words)
+    if column.names is not None:
+        return _names(rows, column, words)
     if field.kind == Kind.TEXT:
         return _texts(rows, field, words)
-    if field.kind == Kind.INTEGERS:
-        return _lists(_slices(rows, field), _dtype(field, rows.order))
+    if field.kind in (Kind.INTEGERS, Kind.TEXTS):
+        texts = field.kind == Kind.TEXTS
+        return _text_lists(rows, field) if texts else _lists(_slices(rows, field), _dtype(field, rows.order))
     if field.kind == Kind.RAW:
         return slice_columns.binaries(_slices(rows, field))
     values = _integers(rows, field)
@@ -235,7 +230,7 @@ def _dtype(field: Field, order: str) -> np.dtype[Any]:
 
 # What one number of a row is read for: a field's value, or where a field's bytes are.
 def _is_number(field: Field) -> bool:
-    return field.place in (Place.DATA_LOC, Place.REL_LOC) or _is_plain(field)
+    return (field.place in (Place.DATA_LOC, Place.REL_LOC) and field.kind != Kind.TEXTS) or _is_plain(field)
 
 
 def _is_plain(field: Field) -> bool:
@@ -262,7 +257,7 @@ def _slices(rows: Rows, field: Field) -> Slices:
         starts = np.arange(count, dtype=np.int64) * rows.size + field.offset
         return Slices(rows.fixed, starts, np.full(count, field.size, np.int64), None)
     if field.place == Place.TAIL:
-        return Slices(rows.octets, rows.starts + field.offset, rows.lengths - field.offset, None)
+        return Slices(rows.octets, rows.starts + field.offset, _tail_lengths(rows, field), None)
     word = rows.numbers(field, np.dtype(f"{rows.order}u{field.size}")).astype(np.int64)
     offsets, lengths = word & 0xFFFF, word >> 16
     if field.place == Place.REL_LOC:
@@ -279,52 +274,53 @@ def _slices(rows: Rows, field: Field) -> Slices:
     )
 
 
+def _tail_lengths(rows: Rows, field: Field) -> Ints:
+    lengths = rows.lengths - field.offset
+    if field.count is None:
+        return lengths
+    stated = _integers(rows, field.count).astype(np.int64).clip(0, PAYLOAD_BYTES_MAX)
+    found: Ints = np.minimum(stated * field.element_size, lengths)
+    return found
+
+
 def _texts(rows: Rows, field: Field, words: Words) -> pa.Array:
     if _is_short(field):
         codes, text = rows.text(field)
-        slice_columns.renumber(codes, text.numbers(lambda data: _number(_decoded(data), words)))
+        slice_columns.renumber(codes, text.numbers(lambda data: ftrace_names.number(_decoded(data), words)))
         return pa.array(codes)
     slices = _slices(rows, field)
     codes, different = slice_columns.interned(slices)
-    return _numbers(codes, [_decoded(data) for data in different], slices.missing, words)
+    return ftrace_names.numbered(codes, [_decoded(data) for data in different], slices.missing, words)
+
+
+# Null where one of the texts points outside the event.
+def _text_lists(rows: Rows, field: Field) -> pa.Array:
+    own = rows.fixed.reshape(rows.count, rows.size)[:, field.offset : field.offset + field.size]
+    word = np.ascontiguousarray(own).view(f"{rows.order}u4").astype(np.int64)
+    offsets, lengths = word & 0xFFFF, word >> 16
+    missing: Mask = np.logical_or.reduce(offsets + lengths > rows.lengths[:, None], axis=1)
+    lengths[missing] = offsets[missing] = 0
+    if not rows.within(lengths):
+        missing[:] = True
+        lengths[:] = offsets[:] = 0
+    starts = (rows.starts[:, None] + offsets).ravel()
+    codes, different = slice_columns.interned(Slices(rows.octets, starts, lengths.ravel()))
+    texts = pa.array([_decoded(data) for data in different], pa.string()).take(pa.array(codes))
+    firsts = np.arange(rows.count + 1, dtype=np.int32) * word.shape[1]
+    return pa.ListArray.from_arrays(pa.array(firsts, pa.int32()), texts, mask=pa.array(missing))
 
 
 def _decoded(data: bytes) -> str:
     return data.partition(b"\0")[0].decode("utf-8", "replace")
 
 
-def _named(rows: Rows, field: Field, names: Names, words: Words) -> pa.Array:
-    values = _integers(rows, field)
-    low, high = int(values.min()), int(values.max())
-    if low >= 0 and high < NAMED_VALUES_MAX:
-        codes = rows.room()
-        codes[:] = values
-        seen = slice_columns.seen(codes, high + 1)
-        if not rows.looks.take(names.cost * int(np.count_nonzero(seen))):
-            return pa.nulls(len(codes), pa.int32())
-        texts = [names.name(value) if there else None for value, there in enumerate(seen)]
-        return _numbers(codes, texts, None, words)
-    octets, size = values.view(np.uint8), values.itemsize
-    starts = np.arange(0, len(octets), size)
-    codes, different = slice_columns.interned(Slices(octets, starts, np.full(len(starts), size)))
-    if len(different) > NAMED_VALUES_MAX or not rows.looks.take(names.cost * len(different)):
-        return pa.nulls(len(codes), pa.int32())
-    return _numbers(codes, [names.name(int(np.frombuffer(data, values.dtype)[0])) for data in different], None, words)
-
-
-# Row i is the number of `texts[codes[i]]`; texts may repeat, and what is None has none. The codes are used up.
-def _numbers(codes: Codes, texts: list[str | None], missing: Mask | None, words: Words) -> pa.Array:
-    numbers = np.array([-1 if text is None else _number(text, words) for text in texts], np.int32)
-    slice_columns.renumber(codes, numbers)
-    # Values that do not come have no name either.
-    unnamed = codes < 0 if None in texts else None
-    if unnamed is not None and unnamed.any():
-        missing = unnamed if missing is None else missing | unnamed
-    return pa.array(codes, mask=missing)
-
-
-def _number(text: str, words: Words) -> int:
-    return words.setdefault(text, len(words))
+def _names(rows: Rows, column: Column, words: Words) -> pa.Array:
+    values, names = _integers(rows, column.field), column.names
+    if isinstance(names, Choice):
+        tested = {each.name: _integers(rows, each) for each in column.tested}
+        return ftrace_names.chosen(values, names, tested, words, rows.looks, rows.room())
+    assert names is not None
+    return ftrace_names.named(values, names, words, rows.looks, rows.room())
 
 
 def _lists(slices: Slices, dtype: np.dtype[Any]) -> pa.Array:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from consumers.decode import ftrace_columns, ftrace_cut, ftrace_pages, memory, slice_columns
+from consumers.decode import ftrace_columns, ftrace_cut, ftrace_names, ftrace_pages, memory, slice_columns
 from consumers.decode.ftrace_cut import Part, Texts, Wanted
 from consumers.decode.ftrace_format import UNKNOWN_TABLE, Format, Formats
 from consumers.decode.ftrace_pages import Fault, Walked
@@ -218,7 +218,7 @@ def decode(runs: list[PageRun], formats: Formats) -> Events:
     tables: dict[str, _Table] = {}
     runs = sorted(runs, key=lambda run: (run.stream, run.cpu, run.first_page))
     tags = [{word: n for n, word in enumerate(dict.fromkeys(run.stream[i] for run in runs))} for i in range(_TAGS)]
-    same, looks = _Same(), ftrace_columns.Looks()
+    same, looks = _Same(), ftrace_names.Looks()
 
     def table_of(name: str, event: Format | None) -> _Table:
         if name not in tables:

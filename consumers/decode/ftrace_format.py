@@ -17,6 +17,7 @@ from itertools import pairwise
 from typing import Final
 
 from consumers.decode import ftrace_print
+from consumers.decode.ftrace_expression import CType
 from schemas import limits
 from schemas.errors import BadInputError
 
@@ -31,8 +32,12 @@ ID_MAX: Final = (1 << 16) - 1
 # Of 255 bytes of a file's name, some of which a commit needs.
 _TABLE_CHARS_MAX: Final = 150
 _DIGEST_CHARS: Final = 8
+# Most texts in an array of them, as in the kernel (kernel/trace/trace_probe.h, MAX_ARRAY_LEN).
+_TEXTS_MAX: Final = 64
 # Texts of which only the beginning is known.
 _ENDLESS_MAX: Final = 8
+# The system of the events that the tracer itself writes.
+_KERNELS_OWN: Final = "ftrace"
 #: The table of what no format describes; an event of this name gets its system's name in front.
 UNKNOWN_TABLE: Final = "trace_unknown"
 _LINE: Final = re.compile(
@@ -41,7 +46,9 @@ _LINE: Final = re.compile(
 )
 _DECLARATION: Final = re.compile(r"(?P<type>.*[^\w])(?P<name>[A-Za-z_]\w*)\s*(?P<array>(?:\[[^\]]*\])*)(?P<bits>:\d+)?")
 _EVENT_NAME: Final = re.compile(r"[A-Za-z0-9_.:-]+")
-_DYNAMIC: Final = re.compile(r"__(?P<how>data|rel)_loc\s+(?P<element>.*?)\s*(?:\[\s*\])?")
+_DYNAMIC: Final = re.compile(
+    r"__(?P<how>data|rel)_loc\s+(?P<element>.*?)\s*(?:\[\s*\](?:\s*\[\s*(?P<count>\d{1,6})\s*\])?)?"
+)
 # Sizes of the C types that arrays of unstated length are made of; 0 is the machine's `long`.
 _SIZES: Final = {
     **dict.fromkeys(
@@ -61,12 +68,14 @@ class Kind(StrEnum):
     """How the bytes of a field are read.
 
     `bits` is the storage unit of a bit field as an unsigned integer: the kernel does not say where in it the bits are.
+    `texts` are as many as the field has words that say where one is, as an argument `string[2]` of a probe has two.
     """
 
     INTEGER = "integer"
     BOOL = "bool"
     POINTER = "pointer"
     TEXT = "text"
+    TEXTS = "texts"
     INTEGERS = "integers"
     BITS = "bits"
     RAW = "raw"
@@ -87,7 +96,10 @@ class Place(StrEnum):
 
 @dataclass(slots=True)
 class Field:
-    """One field; `offset` and `size` are bytes of the event's payload, `element_size` those of one integer."""
+    """One field; `offset` and `size` are bytes of the event's payload, `element_size` those of one integer.
+
+    `count` is the number of the fixed part that says of how many elements a field up to the event's end is at most.
+    """
 
     name: str
     type: str
@@ -97,6 +109,7 @@ class Field:
     kind: Kind
     place: Place
     element_size: int
+    count: "Field | None" = None
 
 
 @dataclass(slots=True)
@@ -108,7 +121,7 @@ class Format:
     name: str
     common: list[Field]
     fields: list[Field]
-    names: list[ftrace_print.Names]
+    names: list[ftrace_print.Names | ftrace_print.Choice]
     size: int
 
 
@@ -203,6 +216,8 @@ def parse(text: str, system: str, long_bytes: int = 8) -> Format:
     if not number.isascii() or not number.isdigit() or len(number) > 5 or int(number) > ID_MAX:
         raise _bad(f"event {name} has no id: {number[:60]!r}")
     fields = _fields(head, long_bytes)
+    if system == _KERNELS_OWN:
+        _put_right(name, fields)
     kind = next((each for each in fields if each.name == "common_type"), None)
     if kind is None or (kind.offset, kind.size) != (0, 2):
         raise _bad(f"event {name} does not begin with a common_type of two bytes")
@@ -211,12 +226,27 @@ def parse(text: str, system: str, long_bytes: int = 8) -> Format:
     own = [each for each in fields if not each.name.startswith("common_")]
     _verify_apart(name, fields, size)
     types = {
-        each.name: ftrace_print.CType(8 * each.size, each.signed)
+        each.name: CType(8 * each.size, each.signed)
         for each in own
         if each.place == Place.FIXED and each.kind in (Kind.INTEGER, Kind.BOOL)
     }
     names = ftrace_print.tables(print_fmt, types, long_bytes)
     return Format(int(number), system, name, common, own, names, size)
+
+
+# Formats state the kernel's own events by what text can show of them (kernel/trace/trace_entries.h): of a stack eight
+# callers, where the ring has as many as `size` says; of what was written to trace_marker_raw text, where any bytes are.
+def _put_right(event: str, fields: list[Field]) -> None:
+    last = max(fields, key=lambda each: each.offset, default=None)
+    if last is None:
+        return
+    here = last.place in (Place.FIXED, Place.TAIL)
+    if here and (event, last.name, last.kind) == ("kernel_stack", "caller", Kind.INTEGERS):
+        last.count = next((each for each in fields if each.name == "size" and each.kind == Kind.INTEGER), None)
+        if last.count is not None:
+            last.place, last.size = Place.TAIL, 0
+    if here and (event, last.name, last.kind) == ("raw_data", "buf", Kind.TEXT):
+        last.kind = Kind.RAW
 
 
 # What lies over each other would be stored many times; no kernel's does, but for bit fields of one unit.
@@ -269,11 +299,7 @@ def _field(what: str, offset: int, size: int, signed: bool, long_bytes: int) -> 
 def _kind(type_: str, array: str, bits: bool, size: int, long_bytes: int) -> tuple[Kind, Place, int]:
     dynamic = _DYNAMIC.fullmatch(type_)
     if dynamic is not None:
-        place = Place.DATA_LOC if dynamic["how"] == "data" else Place.REL_LOC
-        kind, element = _array(dynamic["element"], 0, long_bytes)
-        # Of two bytes, as some old kernels say, only the offset is known: enough for text, which ends with a NUL.
-        known = size == 4 or (size == 2 and kind == Kind.TEXT)
-        return (kind, place, element) if known else (Kind.RAW, Place.FIXED, 0)
+        return _kind_elsewhere(dynamic, size, long_bytes)
     if array:
         count = re.fullmatch(r"\[\s*(\d{1,6})\s*\]", array)
         stated = size // int(count[1]) if count and int(count[1]) else 0
@@ -289,6 +315,20 @@ def _kind(type_: str, array: str, bits: bool, size: int, long_bytes: int) -> tup
     if bits:
         return Kind.BITS, Place.FIXED, size
     return Kind.BOOL if type_ in ("bool", "_Bool") and size == 1 else Kind.INTEGER, Place.FIXED, size
+
+
+def _kind_elsewhere(dynamic: re.Match[str], size: int, long_bytes: int) -> tuple[Kind, Place, int]:
+    place = Place.DATA_LOC if dynamic["how"] == "data" else Place.REL_LOC
+    kind, element = _array(dynamic["element"], 0, long_bytes)
+    if dynamic["count"] is not None:
+        count = int(dynamic["count"])
+        texts = kind == Kind.TEXT and place == Place.DATA_LOC
+        known = texts and 0 < count <= _TEXTS_MAX and size == 4 * count
+        kind = Kind.TEXTS
+    else:
+        # Of two bytes, as some old kernels say, only the offset is known: enough for text, which ends with a NUL.
+        known = size == 4 or (size == 2 and kind == Kind.TEXT)
+    return (kind, place, element) if known else (Kind.RAW, Place.FIXED, 0)
 
 
 # Text, integers, or just bytes: so are single octets, which are addresses and identifiers.

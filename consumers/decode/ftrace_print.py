@@ -1,106 +1,36 @@
 """The tables of names in an event's `print fmt`: `__print_symbolic` and `__print_flags`, and what they are applied to.
 
 A print fmt is C text. Only what names a field's values is read of it: the expression over one field, a constant
-expression for each value, and the strings. What is of another form is skipped: it is help for readers, the values
-themselves are in the columns.
+expression for each value, and the strings; and where a table is chosen by `?:`, on which condition. What is of another
+form is skipped: it is help for readers, the values themselves are in the columns.
 
 Source: include/trace/stages/stage3_trace_output.h, kernel/trace/trace_output.c (`trace_print_flags_seq`,
 `trace_print_symbols_seq`: `unsigned long` and, of `_u64`, `unsigned long long`).
 """
 
-import operator
 import re
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from itertools import islice
 from typing import Final, NamedTuple
 
-#: Most tables in one event, entries in one table, operands of a constant and of what a table is applied to, and
-#: levels of parentheses. The longest of a kernel are far below each.
+from consumers.decode import ftrace_branches
+from consumers.decode.ftrace_branches import BRANCHES_MAX, Branch, Condition
+from consumers.decode.ftrace_expression import ALL_BITS, CType, Function, OtherForm, Parser
+
+#: Most tables in one event, entries in one table, and operands of a constant and of what a table is applied to. The
+#: longest of a kernel are far below each.
 TABLES_MAX: Final = 16
 ENTRIES_MAX: Final = 1024
 CONSTANT_OPERANDS_MAX: Final = 512
 OPERANDS_MAX: Final = 64
-NESTING_MAX: Final = 64
+#: Most conditions of all tables of one event.
+CONDITIONS_MAX: Final = 16
 #: A longer text has no value; each flag adds to it, and a field may have thousands of values.
 NAME_CHARS_MAX: Final = 1024
-_TOKEN: Final = re.compile(
-    r'\s{0,80}(?:(?P<number>(?:0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20})[uUlL]{0,3})|(?P<text>"(?:[^"\\]|\\.){0,512}")'
-    r"|(?P<field>REC->\w{1,128})|(?P<name>\w{1,128})|(?P<mark><<|>>|\S))"
-)
 _CALL: Final = re.compile(r"\b__print_(symbolic|flags)(_u64)?\(")
 # The kernel's own loops end at an entry without a name.
 _NULL: Final = re.compile(r"\s{0,80}(?:NULL|0|\(\(void \*\)0\))(?=\s{0,80}\})")
-_ESCAPES: Final = {"n": "\n", "t": "\t"}
-
-
-class CType(NamedTuple):
-    """An integer type of C on the machine that is observed; of one bit it is bool."""
-
-    bits: int
-    signed: bool
-
-    def wrap(self, value: int) -> int:
-        """Return what an object of this type holds after `value` was assigned to it."""
-        if self.bits == 1:
-            return int(value != 0)
-        value &= (1 << self.bits) - 1
-        return value - (1 << self.bits) if self.signed and value >> (self.bits - 1) else value
-
-
-_INT: Final = CType(32, True)
-# Of casts, beside those to the words of C; what is not here is taken for a cast that changes nothing.
-_TYPES: Final[Mapping[str, CType]] = {
-    **{f"{prefix}u{bits}": CType(bits, False) for prefix in ("", "__") for bits in (8, 16, 32, 64)},
-    **{f"{prefix}s{bits}": CType(bits, True) for prefix in ("", "__") for bits in (8, 16, 32, 64)},
-    **{f"uint{bits}_t": CType(bits, False) for bits in (8, 16, 32, 64)},
-    **{f"int{bits}_t": CType(bits, True) for bits in (8, 16, 32, 64)},
-    **dict.fromkeys(("gfp_t", "blk_opf_t", "dev_t", "uid_t", "gid_t"), CType(32, False)),
-    "pid_t": _INT,
-    **dict.fromkeys(("bool", "_Bool"), CType(1, False)),
-}
-
-
-# Towards zero.
-def _quotient(a: int, b: int) -> int:
-    return 0 if b == 0 else abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
-
-
-# How tightly each binds, and what it does to two numbers of one type.
-_BINARY: Final[Mapping[str, tuple[int, Callable[[int, int], int]]]] = {
-    "|": (1, operator.or_),
-    "^": (2, operator.xor),
-    "&": (3, operator.and_),
-    "<<": (4, lambda a, b: a << b if 0 <= b < 64 else 0),
-    ">>": (4, lambda a, b: a >> b if 0 <= b < 64 else 0),
-    "+": (5, operator.add),
-    "-": (5, operator.sub),
-    "*": (6, operator.mul),
-    "/": (6, _quotient),
-    "%": (6, lambda a, b: a - b * _quotient(a, b)),
-}
-_SHIFTS: Final = ("<<", ">>")
-_UNARY: Final[Mapping[str, Callable[[int], int]]] = {"-": operator.neg, "~": operator.invert, "+": operator.pos}
-
-_Function = Callable[[int], int]
-
-
-class _OtherForm(Exception):  # noqa: N818 - it never leaves this module
-    """The text is not of the form that is read."""
-
-
-class _Term(NamedTuple):
-    # An expression's type, and what it makes of the field's value; a number where it holds no field.
-    type: CType
-    value: int | _Function
-
-    def to(self, type_: CType) -> "_Term":
-        value = self.value
-        if isinstance(value, int):
-            return _Term(type_, type_.wrap(value))
-        return self if type_ == self.type else _Term(type_, lambda x: type_.wrap(value(x)))
-
-    def promoted(self) -> "_Term":
-        return self.to(_INT) if self.type.bits < _INT.bits else self
 
 
 class Names:
@@ -108,18 +38,23 @@ class Names:
 
     `flags`: the bits are named, with `delimiter` between them and `empty` where none is set; else whole values are.
     `apply` makes of the field's value the number that `values` name, in the kernel's order. `cost` is how many entries
-    are looked at to name a value.
+    are looked at to name a value. Values that have the same `bits` are called the same.
     """
 
-    __slots__ = ("_apply", "_by_value", "_delimiter", "_empty", "_values", "cost", "field", "flags")
+    __slots__ = ("_apply", "_by_value", "_delimiter", "_values", "bits", "cost", "empty", "field", "flags")
 
     def __init__(
-        self, field: str, apply: _Function, values: list[tuple[int, str]], flags: tuple[str, str] | None
+        self,
+        field: str,
+        apply: Function,
+        values: list[tuple[int, str]],
+        flags: tuple[str, str] | None,
+        bits: int = ALL_BITS,
     ) -> None:
-        self.field, self.flags = field, flags is not None
+        self.field, self.flags, self.bits = field, flags is not None, bits
         self.cost = len(values) if flags else 1
         self._apply, self._values = apply, values
-        self._delimiter, self._empty = flags or ("", "")
+        self._delimiter, self.empty = flags or ("", "")
         self._by_value = {} if flags else dict(reversed(values))  # of several the first
 
     def name(self, value: int) -> str | None:
@@ -128,7 +63,7 @@ class Names:
         if not self.flags:
             return self._by_value.get(found)
         if found == 0:
-            return self._empty
+            return self.empty
         parts = []
         for mask, name in self._values:
             if found and found & mask == mask:
@@ -140,194 +75,119 @@ class Names:
         return text if len(text) <= NAME_CHARS_MAX else None
 
 
-def tables(print_fmt: str, types: Mapping[str, CType], long_bytes: int = 8) -> list[Names]:
+class Choice(NamedTuple):
+    """Tables of one field, of which a row has the first whose conditions hold in it; no name where none does."""
+
+    field: str
+    tables: list[tuple[list[Condition], Names]]
+
+    def tested(self) -> set[str]:
+        """Return the fields that conditions are about."""
+        return {each.field for conditions, _ in self.tables for each in conditions}
+
+
+def tables(print_fmt: str, types: Mapping[str, CType], long_bytes: int = 8) -> list[Names | Choice]:
     """Return the tables of one print fmt in its order; those of another form are left out.
 
-    `types` has the fields whose values may have names; a `long` has `long_bytes`.
+    `types` has the fields whose values may have names; a `long` has `long_bytes`. Tables of one field between which one
+    `?:` chooses are one choice. Where a condition cannot be read there are no names by it, but for one about the field
+    itself: its values are called the same wherever they are called something.
     """
-    found = []
-    for call in islice(_CALL.finditer(print_fmt), TABLES_MAX):
-        parser = _Parser(print_fmt, call.end(), types, 8 * long_bytes)
+    calls = list(islice(_CALL.finditer(print_fmt), TABLES_MAX))
+    found: list[tuple[Names, list[Branch]]] = []
+    for call, branches in zip(calls, ftrace_branches.around(print_fmt, [each.start() for each in calls]), strict=True):
+        parser = Parser(print_fmt, call.end(), types, 8 * long_bytes)
         try:
-            found.append(parser.table(call[1] == "flags", CType(64 if call[2] else 8 * long_bytes, False)))
-        except _OtherForm:
+            names = _table(parser, CType(64 if call[2] else 8 * long_bytes, False), flags=call[1] == "flags")
+        except OtherForm:
             continue
-    return found
+        found.append((names, branches))
+    return _chosen(print_fmt, found, types, 8 * long_bytes)
 
 
-class _Parser:
-    """One call's arguments, read from the left; `kind` and `text` are the token at hand, which begins at `began`."""
+def _chosen(
+    print_fmt: str, found: list[tuple[Names, list[Branch]]], types: Mapping[str, CType], long_bits: int
+) -> list[Names | Choice]:
+    together = Counter((names.field, branches[0].at) for names, branches in found if branches)
+    known: list[Names | Choice] = []
+    choices: dict[tuple[str, int], Choice] = {}
+    left = CONDITIONS_MAX
+    for names, branches in found:
+        # What stands for no flag is the other branch of a condition on the flags.
+        alone = names.flags and bool(branches) and together[names.field, branches[0].at] == 1
+        conditions = [_condition(print_fmt, names.field, branch, types, long_bits, alone=alone) for branch in branches]
+        own = [each for each in conditions if isinstance(each, Condition)]
+        if None in conditions or len(branches) > BRANCHES_MAX or len(own) > left:
+            continue
+        left -= len(own)
+        if not own:
+            known.append(names)
+            continue
+        if conditions[-1] is not True:
+            names.empty = ""
+        key = names.field, branches[0].at
+        if key not in choices:
+            choices[key] = Choice(names.field, [])
+            known.append(choices[key])
+        choices[key].tables.append((own, names))
+    return known
 
-    def __init__(self, source: str, at: int, types: Mapping[str, CType], long_bits: int) -> None:
-        self.source, self.at, self.began = source, at, at
-        self.types, self.long_bits = types, long_bits
-        self.field: str | None = None
-        self.left = 0
-        self.kind = self.text = ""
-        self.step()
 
-    def step(self) -> str:
-        taken, self.began = self.text, self.at
-        match = _TOKEN.match(self.source, self.at)
-        if match is None:
-            self.kind = self.text = ""
+# None where it cannot be read. True, which is no condition, is one about the named field itself that cannot be read, or
+# whose table is `alone`.
+def _condition(
+    print_fmt: str, field: str, branch: Branch, types: Mapping[str, CType], long_bits: int, *, alone: bool
+) -> Condition | bool | None:
+    condition = ftrace_branches.condition(print_fmt, branch, types, long_bits)
+    if ftrace_branches.is_about(print_fmt, branch, field) and (alone or condition is None):
+        return True
+    return condition
+
+
+# The arguments of one call, whose numbers are of the type `word`.
+def _table(parser: Parser, word: CType, *, flags: bool) -> Names:
+    term = parser.expression(OPERANDS_MAX).to(word)
+    if isinstance(term.value, int) or parser.field is None:
+        raise OtherForm
+    delimiter = ""
+    if flags:
+        parser.expect(",")
+        delimiter = parser.string()
+    values: list[tuple[int, str]] = []
+    ended = False
+    while parser.text == ",":
+        parser.step()
+        parser.expect("{")
+        value = parser.expression(CONSTANT_OPERANDS_MAX).to(word).value
+        parser.expect(",")
+        if not isinstance(value, int) or len(values) == ENTRIES_MAX:
+            raise OtherForm
+        ended = ended or _null(parser)
+        if not ended:
+            values.append((value, parser.string()))
+        elif parser.kind == "text":
+            parser.string()
         else:
-            self.kind, self.at = match.lastgroup or "", match.end()
-            self.text = match[self.kind]
-        return taken
-
-    def expect(self, mark: str) -> None:
-        if self.text != mark or self.kind == "text":
-            raise _OtherForm
-        self.step()
-
-    def table(self, flags: bool, word: CType) -> Names:
-        apply = self.expression(OPERANDS_MAX).to(word).value
-        if isinstance(apply, int) or self.field is None:
-            raise _OtherForm
-        delimiter = ""
-        if flags:
-            self.expect(",")
-            delimiter = self.string()
-        values: list[tuple[int, str]] = []
-        ended = False
-        while self.text == ",":
-            self.step()
-            self.expect("{")
-            value = self.expression(CONSTANT_OPERANDS_MAX).to(word).value
-            self.expect(",")
-            if not isinstance(value, int) or len(values) == ENTRIES_MAX:
-                raise _OtherForm
-            ended = ended or self.null()
-            if not ended:
-                values.append((value, self.string()))
-            elif self.kind == "text":
-                self.string()
-            else:
-                self.null()
-            self.expect("}")
-        if self.text != ")" or not values:
-            raise _OtherForm
-        return Names(self.field, apply, values, (delimiter, self.otherwise()) if flags else None)
-
-    def null(self) -> bool:
-        match = _NULL.match(self.source, self.began)
-        if match is not None:
-            self.at = match.end()
-            self.step()
-        return match is not None
-
-    # `x ? __print_flags(...) : "R"`: what stands for no flag at all.
-    def otherwise(self) -> str:
-        self.step()
-        if self.text == ":":
-            self.step()
-            if self.kind == "text":
-                return self.string()
-        return ""
-
-    def string(self) -> str:
-        if self.kind != "text":
-            raise _OtherForm
-        parts = []
-        while self.kind == "text":
-            parts.append(re.sub(r"\\(.)", lambda m: _ESCAPES.get(m[1], m[1]), self.step()[1:-1]))
-        return "".join(parts)
-
-    def expression(self, operands_max: int) -> _Term:
-        self.left = operands_max
-        return self.binary(0, 0)
-
-    def binary(self, lowest: int, depth: int) -> _Term:
-        left = self.unary(depth)
-        while self.kind == "mark" and self.text in _BINARY and _BINARY[self.text][0] > lowest:
-            mark = self.step()
-            left = _joined(mark, left, self.binary(_BINARY[mark][0], depth + 1))
-        return left
-
-    def unary(self, depth: int) -> _Term:
-        self.left -= 1
-        if depth > NESTING_MAX or self.left < 0:
-            raise _OtherForm
-        kind, text = self.kind, self.step()
-        if kind == "number":
-            return self.number(text)
-        if kind == "field":
-            return self.value(text.removeprefix("REC->"))
-        if kind == "mark" and text in _UNARY:
-            return _applied(_UNARY[text], self.unary(depth + 1).promoted())
-        if kind != "mark" or text != "(":
-            raise _OtherForm
-        if self.kind == "name":
-            return self.cast(depth)
-        whole = self.binary(0, depth + 1)
-        self.expect(")")
-        return whole
-
-    def value(self, name: str) -> _Term:
-        if self.field not in (None, name) or name not in self.types:
-            raise _OtherForm
-        self.field = name
-        return _Term(self.types[name], lambda value: value)
-
-    def cast(self, depth: int) -> _Term:
-        words = []
-        while self.kind == "name":
-            words.append(self.step())
-        self.expect(")")
-        inner = self.unary(depth + 1)
-        type_ = self.named([word for word in words if word not in ("const", "volatile", "__force", "enum")])
-        return inner if type_ is None else inner.to(type_)
-
-    # `unsigned long`, `u8`, and whatever else stands for an integer type.
-    def named(self, words: list[str]) -> CType | None:
-        if len(words) == 1 and words[0] in _TYPES:
-            return _TYPES[words[0]]
-        if not words or not set(words) <= {"unsigned", "signed", "char", "short", "int", "long"}:
-            return None
-        longs = words.count("long")
-        bits = (
-            64 if longs == 2 else self.long_bits if longs else 8 if "char" in words else 16 if "short" in words else 32
-        )
-        return CType(bits, "unsigned" not in words)
-
-    # The first type of C's list that holds it: decimal ones are signed unless they say otherwise.
-    def number(self, text: str) -> _Term:
-        digits = text.rstrip("uUlL")
-        suffix = text[len(digits) :].lower()
-        base = 16 if digits[:2] in ("0x", "0X") else 8 if digits.startswith("0") else 10
-        try:
-            value = int(digits, base)
-        except ValueError:
-            raise _OtherForm from None
-        least = 64 if "ll" in suffix else self.long_bits if "l" in suffix else 32
-        signs = (False,) if "u" in suffix else (True,) if base == 10 else (True, False)
-        fitting = (CType(bits, sign) for bits in (32, 64) if bits >= least for sign in signs)
-        type_ = next((each for each in fitting if each.wrap(value) == value), CType(64, False))
-        return _Term(type_, type_.wrap(value))
+            _null(parser)
+        parser.expect("}")
+    if parser.text != ")" or not values:
+        raise OtherForm
+    return Names(parser.field, term.value, values, (delimiter, _otherwise(parser)) if flags else None, term.bits)
 
 
-def _applied(apply: Callable[[int], int], of: _Term) -> _Term:
-    type_, value = of
-    if isinstance(value, int):
-        return _Term(type_, type_.wrap(apply(value)))
-    return _Term(type_, lambda x: type_.wrap(apply(value(x))))
+def _null(parser: Parser) -> bool:
+    match = _NULL.match(parser.source, parser.began)
+    if match is not None:
+        parser.at = match.end()
+        parser.step()
+    return match is not None
 
 
-# The usual arithmetic conversions (C11, 6.3.1.8); of a shift the type is that of what is shifted.
-def _joined(mark: str, left: _Term, right: _Term) -> _Term:
-    left, right = left.promoted(), right.promoted()
-    type_ = left.type
-    if mark not in _SHIFTS:
-        bits = max(left.type.bits, right.type.bits)
-        type_ = CType(bits, all(each.signed for each in (left.type, right.type) if each.bits == bits))
-        left, right = left.to(type_), right.to(type_)
-    apply = _BINARY[mark][1]
-    a, b = left.value, right.value
-    if isinstance(a, int):
-        if isinstance(b, int):
-            return _Term(type_, type_.wrap(apply(a, b)))
-        return _Term(type_, lambda x: type_.wrap(apply(a, b(x))))
-    if isinstance(b, int):
-        return _Term(type_, lambda x: type_.wrap(apply(a(x), b)))
-    return _Term(type_, lambda x: type_.wrap(apply(a(x), b(x))))
+# `x ? __print_flags(...) : "R"`: what stands for no flag at all.
+def _otherwise(parser: Parser) -> str:
+    parser.step()
+    if parser.text == ":":
+        parser.step()
+        if parser.kind == "text":
+            return parser.string()
+    return ""

@@ -1,6 +1,8 @@
 """An own tracing instance of this kernel: filled, read as text and as raw pages, and removed."""
 
+import ctypes
 import os
+import platform
 import re
 import socket
 import subprocess
@@ -44,10 +46,34 @@ def instance(events, buffer_kb=16384, clock="mono"):
         path.rmdir()
 
 
-def formats(path):
-    """Return the formats of everything that is enabled in the instance."""
+@contextmanager
+def probe(function, arguments):
+    """Give the function of libc, and the name (SYSTEM/EVENT) of an event for each call of it: a uprobe."""
+    register = {"x86_64": "%di", "aarch64": "%x0"}.get(platform.machine())
+    if os.geteuid() != 0 or register is None or not (TRACEFS / "uprobe_events").exists():
+        pytest.skip("needs root and uprobes")
+    called = getattr(ctypes.CDLL(None), function)
+    address = ctypes.cast(called, ctypes.c_void_p).value
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        span, _, offset, _, _, *name = line.split(maxsplit=5)
+        start, end = (int(each, 16) for each in span.split("-"))
+        if start <= address < end:
+            place = f"{name[0]}:{address - start + int(offset, 16):#x}"
+    group = f"hypocenter_test_{os.getpid()}"
+    # Opened otherwise, it forgets the probes of others.
+    told = os.open(TRACEFS / "uprobe_events", os.O_WRONLY | os.O_APPEND)
+    os.write(told, f"p:{group}/{function} {place} {arguments.format(register=register)}\n".encode())
+    try:
+        yield called, f"{group}/{function}"
+    finally:
+        os.write(told, f"-:{group}/{function}\n".encode())
+        os.close(told)
+
+
+def formats(path, *others):
+    """Return the formats of everything that is enabled in the instance, and of `others` (SYSTEM:EVENT)."""
     found = []
-    for line in (path / "set_event").read_text().split():
+    for line in (*(path / "set_event").read_text().split(), *others):
         system, _, name = line.partition(":")
         found.append(ftrace_format.parse((path / "events" / system / name / "format").read_text(), system))
     return ftrace_format.formats(ftrace_format.parse_header((path / "events" / "header_page").read_text()), found)

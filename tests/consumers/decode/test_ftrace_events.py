@@ -1,6 +1,9 @@
 """Runs of pages to tables: written ones, and those of this kernel against the kernel's own text."""
 
+import ctypes
+import os
 import re
+import sys
 from collections import Counter
 
 import numpy as np
@@ -241,6 +244,73 @@ def test_larger_sub_buffers(tmp_path, kib):
             # Of a page without room for a count only the kernel's own sum knows.
             whole = len(known) == len(found.losses)
             assert sum(known) == stats["overrun"] if whole else sum(known) < stats["overrun"]
+
+
+def text_of(path, cpu):
+    return (path / "per_cpu" / f"cpu{cpu}" / "trace").read_bytes().decode("utf-8", "replace")
+
+
+@pytest.mark.kernel
+def test_stacks_have_every_caller_that_the_kernel_says(tmp_path):
+    with ftrace_kernel.instance(()) as path:
+        for option in ("stacktrace", "sym-addr"):
+            (path / "options" / option).write_text("1")
+        (path / "events" / "sched" / "sched_switch" / "enable").write_text("1")
+        ftrace_kernel.busy(0.2, tmp_path)
+        (path / "tracing_on").write_text("0")
+        formats_ = ftrace_kernel.formats(path, "ftrace:kernel_stack")
+        lengths = Counter()
+        for cpu in ftrace_kernel.cpus(path):
+            whole = text_of(path, cpu).split("<stack trace>\n")[1:]
+            want = [[int(at, 16) for at in re.findall(r"^ => .* <([0-9a-f]+)>$", each, re.MULTILINE)] for each in whole]
+            found = decode([ftrace_kernel.run(cpu, ftrace_kernel.pages(path, cpu))], formats_)
+            assert (found.faults, found.unknown, found.short) == ([], {}, {})
+            if want:
+                rows = found.tables["trace_kernel_stack"]
+                assert rows["caller"].to_pylist() == want
+                assert rows["size"].to_pylist() == [len(each) for each in want]
+            lengths.update(map(len, want))
+    print(lengths)
+    assert max(lengths) > 8
+
+
+@pytest.mark.kernel
+def test_raw_data_is_every_byte_that_the_kernel_says():
+    with ftrace_kernel.instance(()) as path:
+        marker = os.open(path / "trace_marker_raw", os.O_WRONLY)
+        for i, data in enumerate((b"AB\0CD\0\xff\x80EF", b"text", bytes(range(256)))):
+            os.write(marker, i.to_bytes(4, sys.byteorder) + data)
+        os.close(marker)
+        (path / "tracing_on").write_text("0")
+        want, rows = [], []
+        for cpu in ftrace_kernel.cpus(path):
+            told = re.findall(r": # ([0-9a-f]+) buf: ([0-9a-f ]*)$", text_of(path, cpu), re.MULTILINE)
+            want += [(int(number, 16), bytes.fromhex(data)) for number, data in told]
+            run = ftrace_kernel.run(cpu, ftrace_kernel.pages(path, cpu))
+            found = decode([run], ftrace_kernel.formats(path, "ftrace:raw_data"))
+            for table in found.tables.values():
+                rows += [(row["id"], row["buf"]) for row in table.to_pylist()]
+        assert rows == want
+        assert len(want) == 3
+
+
+@pytest.mark.kernel
+def test_an_array_of_texts_of_a_probe_is_what_the_kernel_says():
+    arguments = "s=+0({register}):string[3] z=+0(+0({register})):u8"
+    with ftrace_kernel.probe("labs", arguments) as (labs, event), ftrace_kernel.instance((event,)) as path:
+        for texts in ((b"alpha", b"be,ta", b""), ("é".encode(), b"x" * 60, b"alpha")):
+            labs((ctypes.c_char_p * 3)(*texts))
+        (path / "tracing_on").write_text("0")
+        formats_ = ftrace_kernel.formats(path)
+        (path / "events" / event / "enable").write_text("0")
+        want, rows = [], []
+        for cpu in ftrace_kernel.cpus(path):
+            want += re.findall(r" s=\{(.*)\} z=(\d+)$", text_of(path, cpu), re.MULTILINE)
+            found = decode([ftrace_kernel.run(cpu, ftrace_kernel.pages(path, cpu))], formats_)
+            for table in found.tables.values():
+                rows += [(row["s"], str(row["z"])) for row in table.to_pylist()]
+        assert [(",".join(f'"{text}"' for text in s), z) for s, z in rows] == want
+        assert len(want) >= 2
 
 
 def test_random_bytes_are_no_error():

@@ -58,6 +58,12 @@ def one(what, size=4, long_bytes=8):
         ("__data_loc u64[] addrs", 4, Kind.INTEGERS, Place.DATA_LOC, 8),
         ("__data_loc cpumask_t mask", 4, Kind.INTEGERS, Place.DATA_LOC, 8),
         ("__data_loc u8[] buf", 4, Kind.RAW, Place.DATA_LOC, 1),
+        ("__data_loc char[][3] names", 12, Kind.TEXTS, Place.DATA_LOC, 1),
+        ("__data_loc char[][1] names", 4, Kind.TEXTS, Place.DATA_LOC, 1),
+        ("__data_loc char[][2] names", 12, Kind.RAW, Place.FIXED, 0),
+        ("__data_loc char[][65] names", 260, Kind.RAW, Place.FIXED, 0),
+        ("__data_loc u32[][1] names", 4, Kind.RAW, Place.FIXED, 0),
+        ("__rel_loc char[][2] names", 8, Kind.RAW, Place.FIXED, 0),
         ("__data_loc struct thing[] things", 4, Kind.RAW, Place.DATA_LOC, 1),
         ("char buf[]", 0, Kind.TEXT, Place.TAIL, 1),
         ("unsigned long args[]", 0, Kind.INTEGERS, Place.TAIL, 8),
@@ -71,6 +77,38 @@ def test_kinds_of_fields(what, size, kind, place, element):
 def test_a_long_of_four_bytes():
     assert one("__data_loc unsigned long[] m", long_bytes=4).element_size == 4
     assert one("unsigned long args[]", 0, long_bytes=4).element_size == 4
+
+
+STACK = line("int size", 8, 4, 1) + line("unsigned long caller[8]", 16, 64)
+
+
+@pytest.mark.parametrize(
+    ("system", "name", "fields", "place", "least"),
+    [
+        ("ftrace", "kernel_stack", STACK, Place.TAIL, 16),
+        ("ftrace", "kernel_stack", STACK.replace("[8]", "[]").replace("size:64", "size:0"), Place.TAIL, 16),
+        # Of these the ring has what the format says.
+        ("ftrace", "user_stack", STACK, Place.FIXED, 80),
+        ("mine", "kernel_stack", STACK, Place.FIXED, 80),
+        ("ftrace", "kernel_stack", STACK.replace("int size", "int count"), Place.FIXED, 80),
+        ("ftrace", "kernel_stack", STACK + line("int behind", 80), Place.FIXED, 84),
+    ],
+)
+def test_a_kernels_stack_has_as_many_callers_as_its_size_says(system, name, fields, place, least):
+    event = parse(event_text(name, 4, fields), system)
+    caller = event.fields[1]
+    assert (caller.kind, caller.place, caller.element_size, event.size) == (Kind.INTEGERS, place, 8, least)
+    assert caller.count is (event.fields[0] if place == Place.TAIL else None)
+
+
+@pytest.mark.parametrize(
+    ("system", "name", "kind"),
+    [("ftrace", "raw_data", Kind.RAW), ("ftrace", "print", Kind.TEXT), ("mine", "raw_data", Kind.TEXT)],
+)
+def test_what_is_written_raw_is_no_text(system, name, kind):
+    event = parse(event_text(name, 4, line("unsigned int id") + line("char buf[]", 12, 0)), system)
+    buf = event.fields[1]
+    assert (buf.kind, buf.place, buf.element_size, event.size) == (kind, Place.TAIL, 1, 12)
 
 
 def test_an_event():
@@ -195,22 +233,27 @@ def fuzz(count, seed):
     """Return how many of so many mutated formats were taken; pages of their events are decoded, whatever is in them."""
     random_ = random.Random(seed)
     form, header = Form(), parse_header(Form().header_text)
-    text = event_text(
+    written = event_text(
         "e",
         1,
         line("char comm[16]", 8, 16)
         + line("__data_loc char[] n", 24)
         + line("u8 a[3]", 28, 3)
-        + line("int s", 31, 4, 1),
-        '"%s", __print_flags(REC->n & (1 | 2), "|", { (1UL << 3), "A" }) : "0", __print_symbolic(REC->s, { 1, "B" })',
+        + line("int s", 31, 4, 1)
+        + line("__data_loc char[][2] m", 36, 8)
+        + line("u16 q", 44, 2),
+        '"%s", __print_flags(REC->n & (1 | 2), "|", { (1UL << 3), "A" }) : "0", __print_symbolic(REC->s, { 1, "B" }), '
+        '(REC->q < 2) ? __print_symbolic(REC->s, { 1, "C" }) : REC->q & 8 ? __print_flags(REC->s, "", { 2, "D" }) : ""',
     )
+    texts = [("s", written), ("ftrace", event_text("kernel_stack", 1, STACK))]
     # Long enough for most, and too short for some; what points elsewhere points anywhere.
-    payloads = [form.payload(1, random_.randbytes(random_.choice((8, 30, 33, 60)))) for _ in range(40)]
+    payloads = [form.payload(1, random_.randbytes(random_.choice((8, 30, 33, 44, 60)))) for _ in range(40)]
     pages = form.page(5, *(form.event(1, payload) for payload in payloads))
     stream, taken = Stream("m", "b" * 32, "guest-kernel", "ftrace", "set/cpu0", "mono"), 0
     for i in range(count):
+        system, text = texts[i % 7 == 0]
         try:
-            event = parse(mutated(random_, text), "s")
+            event = parse(mutated(random_, text), system)
         except BadInputError:
             continue
         assert event.size <= ftrace_format.PAYLOAD_BYTES_MAX

@@ -1,10 +1,14 @@
 """The tables of names in print formats."""
 
+import random
 import time
 
+import numpy as np
 import pytest
 
-from consumers.decode.ftrace_print import CType, Names
+from consumers.decode.ftrace_expression import CType
+from consumers.decode.ftrace_names import masked
+from consumers.decode.ftrace_print import Names
 from consumers.decode.ftrace_print import tables as read
 
 FIELDS = dict.fromkeys(("vec", "prev_state", "f", "prio", "a", "b"), CType(64, True))
@@ -128,7 +132,7 @@ def test_an_entry_without_a_name_ends_its_table(null):
     entries = f'{{ 1, "a" }}, {{ -1, {null} }}, {{ 2, "b" }}, {{ 0, {null} }}'
     (names,) = tables(f"__print_symbolic(REC->a, {entries})")
     assert [names.name(value) for value in (1, 2, -1)] == ["a", None, None]
-    (names,) = tables(f'x ? __print_flags(REC->a, "|", {entries}) : "R"')
+    (names,) = tables(f'REC->a ? __print_flags(REC->a, "|", {entries}) : "R"')
     assert [names.name(value) for value in (0, 3)] == ["R", "a|0x2"]
 
 
@@ -138,3 +142,53 @@ def test_a_name_has_a_limit_and_a_table_costs_what_it_looks_at():
     assert len(names.name(0xFF)) == 807
     assert names.name(0xFFFFF) is None
     assert (names.cost, Names("a", lambda value: value, flags, None).cost) == (20, 1)
+
+
+@pytest.mark.parametrize(
+    ("applied", "kind", "bits"),
+    [
+        ("REC->a", (32, False), -1),
+        ("REC->a & 6", (32, False), 6),
+        ("(unsigned long)REC->a & ((u32)(1UL << 31))", (32, False), 1 << 31),
+        ("REC->a & ~0xffff", (32, True), ~0xFFFF),
+        ("((REC->a) >> 13) & (8 - 1)", (16, False), 7 << 13),
+        ("(REC->a & 0xff00) >> 8", (64, True), 0xFF00),
+        ("REC->a >> 22", (32, False), -1 << 22),
+        ("(REC->a & 6) + 1", (8, True), 6),
+        ("(REC->a & 6) | (REC->a & 0x30)", (8, True), 0x36),
+        ("REC->a & 6U", (32, True), 6),
+        ("(u8)(REC->a >> 4)", (32, True), -1 << 4),
+    ],
+)
+def test_the_bits_that_a_table_looks_at(applied, kind, bits):
+    (names,) = tables(f'__print_symbolic({applied}, {{ 1, "x" }})', a=kind)
+    assert names.bits == bits
+
+
+def expression(random_, depth):
+    if depth == 0:
+        return "REC->a"
+    inner = expression(random_, depth - 1)
+    number = random_.choice(("1", "7", "0xff00", "~0xffff", "-1", "13", "0x80000000", "(1UL << 40)", "31", "0xffU"))
+    cast = random_.choice(("u8", "s16", "int", "unsigned int", "unsigned long", "long", "bool", "u64"))
+    mark = random_.choice(("&", "&", "&", ">>", ">>", "<<", "|", "+", "^", "/"))
+    pair = random_.choice(((inner, number), (inner, number), (number, inner), (inner, expression(random_, depth - 1))))
+    return random_.choice((f"(({cast})({inner}))", f"(~{inner})", *3 * (f"({pair[0]} {mark} {pair[1]})",)))
+
+
+def test_values_of_the_same_bits_are_called_the_same():
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    random_, narrower = random.Random(seed), 0
+    for _ in range(3000):
+        size, signed = random_.choice((1, 2, 4, 8)), random_.random() < 0.5
+        found = tables(
+            f'__print_flags({expression(random_, random_.randrange(1, 5))}, "|", {{ 0, "" }})', a=(8 * size, signed)
+        )
+        values = np.frombuffer(random_.randbytes(64 * size), f"{'i' if signed else 'u'}{size}")
+        for names in found:
+            narrower += names.bits != -1
+            kept = masked(values, names.bits)
+            assert kept.dtype == values.dtype
+            assert [names.name(value) for value in kept.tolist()] == [names.name(value) for value in values.tolist()]
+    assert narrower > 300
