@@ -17,6 +17,7 @@ from consumers.decode import ftrace_columns, ftrace_events, ftrace_format, ftrac
 from consumers.decode.base import BadRecord, Decoded, FrameIn, bad_frame
 from consumers.decode.ftrace_events import UNKNOWN, Events, PageRun
 from consumers.decode.ftrace_format import Formats
+from consumers.decode.ftrace_print import printk_texts
 from consumers.held import Held
 from consumers.lake.tables import TableSpec
 from consumers.lake.unify import concatenated
@@ -156,10 +157,10 @@ def _parsed(body: bytes) -> tuple[Formats, int]:
     header = ftrace_format.parse_header(told.header_page, big_endian=told.byteorder == "big")
     if not ftrace_pages.fits(header, told.page_bytes):
         raise BadInputError("format", f"records begin at byte {header.data_offset} of {told.page_bytes}")
-    events = []
+    events, texts = [], printk_texts(told.printk_formats)
     for name, text in told.events.items():
         try:
-            events.append(ftrace_format.parse(text, name.partition(":")[0], told.word_bytes))
+            events.append(ftrace_format.parse(text, name.partition(":")[0], told.word_bytes, texts))
         except BadInputError:
             continue  # its events are rows of `trace_unknown`
     return ftrace_format.formats(header, events), told.page_bytes

@@ -10,7 +10,7 @@ include/trace/stages/, Documentation/trace/events.rst.
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import pairwise
@@ -199,8 +199,10 @@ def parse_header(text: str, *, big_endian: bool = False) -> PageHeader:
     return PageHeader(commit.offset, commit.size, data.offset, data.size, big_endian)
 
 
-def parse(text: str, system: str, long_bytes: int = 8) -> Format:
+def parse(text: str, system: str, long_bytes: int = 8, texts: Mapping[int, str] | None = None) -> Format:
     """Return the event that the text of a `format` file describes; a `long` has `long_bytes` on its machine.
+
+    `texts` are those at which its constant pointers point, by address.
 
     Raises:
         BadInputError: `reason` is `format`.
@@ -230,8 +232,16 @@ def parse(text: str, system: str, long_bytes: int = 8) -> Format:
         for each in own
         if each.place == Place.FIXED and each.kind in (Kind.INTEGER, Kind.BOOL)
     }
-    names = ftrace_print.tables(print_fmt, types, long_bytes)
+    pointers = [each.name for each in own if each.place == Place.FIXED and _is_to_text(each)]
+    names = [
+        *ftrace_print.tables(print_fmt, types, long_bytes),
+        *ftrace_print.pointed(print_fmt.strip(), pointers, texts or {}),
+    ]
     return Format(int(number), system, name, common, own, names, size)
+
+
+def _is_to_text(field: Field) -> bool:
+    return field.kind == Kind.POINTER and re.fullmatch(r"(?:const )?char ?\*", field.type) is not None
 
 
 # Formats state the kernel's own events by what text can show of them (kernel/trace/trace_entries.h): of a stack eight

@@ -10,7 +10,7 @@ Source: include/trace/stages/stage3_trace_output.h, kernel/trace/trace_output.c 
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -28,6 +28,11 @@ OPERANDS_MAX: Final = 64
 CONDITIONS_MAX: Final = 16
 #: A longer text has no value; each flag adds to it, and a field may have thousands of values.
 NAME_CHARS_MAX: Final = 1024
+# An argument that is a field as it is, or what `?:` chooses of two.
+_SHOWN: Final = re.compile(r"[,?:]\s*REC->(\w+)\s*(?=[,:]|$)")
+_PRINTK: Final = re.compile(r"^0x([0-9a-fA-F]{1,16}) : \"(.{0,1024})\"$", re.MULTILINE)
+_ESCAPED: Final = re.compile(r"\\(.)")
+_UNESCAPED: Final = {"n": "\n", "t": "\t"}
 _CALL: Final = re.compile(r"\b__print_(symbolic|flags)(_u64)?\(")
 # The kernel's own loops end at an entry without a name.
 _NULL: Final = re.compile(r"\s{0,80}(?:NULL|0|\(\(void \*\)0\))(?=\s{0,80}\})")
@@ -50,12 +55,14 @@ class Names:
         values: list[tuple[int, str]],
         flags: tuple[str, str] | None,
         bits: int = ALL_BITS,
+        by_value: Mapping[int, str] | None = None,
     ) -> None:
         self.field, self.flags, self.bits = field, flags is not None, bits
         self.cost = len(values) if flags else 1
         self._apply, self._values = apply, values
         self._delimiter, self.empty = flags or ("", "")
-        self._by_value = {} if flags else dict(reversed(values))  # of several the first
+        # Of several the first.
+        self._by_value = ({} if flags else dict(reversed(values))) if by_value is None else by_value
 
     def name(self, value: int) -> str | None:
         """Return what the kernel calls `value`; None where its table names it not (the kernel prints a number)."""
@@ -103,6 +110,26 @@ def tables(print_fmt: str, types: Mapping[str, CType], long_bytes: int = 8) -> l
             continue
         found.append((names, branches))
     return _chosen(print_fmt, found, types, 8 * long_bytes)
+
+
+def pointed(print_fmt: str, pointers: Iterable[str], texts: Mapping[int, str]) -> list[Names]:
+    """Return the names of those of the fields `pointers` that are shown as the text that they point at.
+
+    `texts` has the constant ones of the kernel by their addresses.
+    """
+    shown = set(_SHOWN.findall(print_fmt)) if texts else set()
+    return [Names(name, lambda value: value, [], None, by_value=texts) for name in pointers if name in shown]
+
+
+def printk_texts(printk_formats: str) -> dict[int, str]:
+    """Return what the text of `printk_formats` says; lines of another form are left out.
+
+    Source: kernel/trace/trace_printk.c (`t_show`).
+    """
+    found = {}
+    for address, text in _PRINTK.findall(printk_formats):
+        found[int(address, 16)] = _ESCAPED.sub(lambda match: _UNESCAPED.get(match[1], match[1]), text)
+    return found
 
 
 def _chosen(

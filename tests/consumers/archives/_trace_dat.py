@@ -27,6 +27,7 @@ class Dat(NamedTuple):
     ring_clock: str = "mono"
     uname: str = "Linux node-1 6.1 x86_64"
     stats: tuple = ()
+    printk: str = '0xffffffff8281aa07 : "thaw_processes"\n'
 
     def number(self, size, value):
         return value.to_bytes(size, "big" if self.form.big else "little")
@@ -91,7 +92,7 @@ def aligned(data):
 
 def v6(dat, kind=b"flyrecord\0", version=b"6"):
     """Return the file; the options' offsets of further buffers are known because data are laid out from the end on."""
-    symbols = dat.text(4, "ffffffff T start\n") + dat.text(4, "") + dat.text(8, "1 init\n")
+    symbols = dat.text(4, "ffffffff T start\n") + dat.text(4, dat.printk) + dat.text(8, "1 init\n")
     front = (
         dat.start(version)
         + dat.header_info()
@@ -171,6 +172,8 @@ def v7(dat, compression="none", option_data=()):
     link = len(start)
     first = [section(16, dat.header_info()), section(17, dat.own_formats()), section(18, dat.formats())]
     first.append(section(19, dat.text(4, "ffffffff T start\n")))
+    if dat.printk:
+        first.append(section(20, dat.text(4, dat.printk)))
     section(15, b"strings\0", compress=False)
     options([*first, *dat.common_options(), dat.option(8, dat.number(4, 2)), *option_data])
     for name, cpus in dat.buffers.items():

@@ -45,6 +45,15 @@ def test_a_path_from_where_one_stands_is_read_like_any_other(tmp_path, monkeypat
     assert frames(path.relative_to(tmp_path)) == frames(path)
 
 
+def test_the_texts_that_lie_beside_a_copy_are_of_its_description(tmp_path):
+    path = _saved.write(tmp_path / "copy", Form(), {0: page(Form(), 1)})
+    without = SavedInstance(path).digest
+    (path / "printk_formats").write_text('0xffffffff8281aa07 : "thaw_processes"\n')
+    described = frames(path)[0]
+    assert ftrace.unpack_formats(described.body).printk_formats == '0xffffffff8281aa07 : "thaw_processes"\n'
+    assert SavedInstance(path).digest != without
+
+
 def test_the_size_of_a_page_is_the_instances_own(tmp_path):
     form = Form(page_bytes=8192)
     path = _saved.write(tmp_path / "copy", form, {0: page(form, 1) * 2}, subbuf_kib=8)

@@ -97,12 +97,24 @@ def test_every_page_comes_in_order_with_what_was_lost_before_it(opened, version,
     described = [ftrace.unpack_formats(each.body) for each in found if each.encoding == ftrace.FORMATS_ENCODING]
     assert [each.events for each in described] == [{"ftrace:print": writer.OWN, "sys:tick": writer.TICK}] * 2
     for each in described:
+        assert each.printk_formats == dat.printk
         assert (each.byteorder, each.word_bytes, each.page_bytes) == (
             "big" if form.big else "little",
             form.long_bytes,
             form.page_bytes,
         )
     assert {each.stream.clock for each in found} == {"mono"}
+
+
+@pytest.mark.parametrize("version", WRITERS)
+@pytest.mark.parametrize("lines", [0, 5000])
+def test_constant_texts_are_none_or_as_many_as_a_description_has(opened, version, lines):
+    text = '0xffffffff8281aa07 : "thaw_processes"\n' * lines
+    described = frames(opened(WRITERS[version](sample(Form(), printk=text))))[0]
+    found = ftrace.unpack_formats(described.body).printk_formats
+    assert text.startswith(found)
+    assert bool(found) is bool(lines)
+    assert found.endswith("\n") or not found
 
 
 @pytest.mark.parametrize("version", WRITERS)

@@ -16,6 +16,8 @@ import pytest
 
 from consumers.decode import ftrace_format
 from consumers.decode.ftrace_events import PageRun
+from consumers.decode.ftrace_print import printk_texts
+from producers.ftrace_events import read_printk_formats
 from schemas.stream import Stream
 
 TRACEFS = Path("/sys/kernel/tracing")
@@ -72,10 +74,10 @@ def probe(function, arguments):
 
 def formats(path, *others):
     """Return the formats of everything that is enabled in the instance, and of `others` (SYSTEM:EVENT)."""
-    found = []
+    found, texts = [], printk_texts(read_printk_formats(TRACEFS))
     for line in (*(path / "set_event").read_text().split(), *others):
         system, _, name = line.partition(":")
-        found.append(ftrace_format.parse((path / "events" / system / name / "format").read_text(), system))
+        found.append(ftrace_format.parse((path / "events" / system / name / "format").read_text(), system, 8, texts))
     return ftrace_format.formats(ftrace_format.parse_header((path / "events" / "header_page").read_text()), found)
 
 

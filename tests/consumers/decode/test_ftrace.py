@@ -148,3 +148,14 @@ def test_the_view_shows_the_context_behind_the_common_columns():
     shown = ftrace.columns_sql("trace_tick", names)
     assert shown.index('"preempt_count"') < shown.index("as hardirq") < shown.index('"value"')
     assert ftrace.columns_sql("trace_unknown", ["machine", "data"]) == "*"
+
+
+def test_a_pointer_to_a_constant_text_has_it_beside_its_address():
+    event = _pages.event_text("tick", 7, ("const char * s", 8, 0)).replace('""', '"%s", REC->s')
+    body = _pages.formats({"sys:tick": event}, printk_formats='0xffffffff8281aa07 : "thaw_processes"\n')
+    pages = [
+        _pages.FORM.page(_pages.T, *(_pages.tick(value - 2**64, size=8) for value in (0xFFFFFFFF8281AA07, 2**64 - 9)))
+    ]
+    table = decode(paged(0, pages, body=body), known={wire.descriptor(body): body}).tables["trace_tick"]
+    assert table["s"].to_pylist() == [0xFFFFFFFF8281AA07, 2**64 - 9]
+    assert table["s_name"].to_pylist() == ["thaw_processes", None]

@@ -331,3 +331,19 @@ def test_random_bytes_are_no_error():
         for table in found.tables.values():
             table.validate(full=True)
         assert isinstance(found.tables["trace_odd"]["s"].chunk(0), pa.DictionaryArray)
+
+
+@pytest.mark.kernel
+def test_constant_texts_are_what_the_kernel_shows(tmp_path):
+    with ftrace_kernel.instance(("rcu/rcu_utilization",)) as path:
+        ftrace_kernel.busy(0.2, tmp_path)
+        (path / "tracing_on").write_text("0")
+        formats_ = ftrace_kernel.formats(path)
+        seen = set()
+        for cpu in ftrace_kernel.cpus(path):
+            want = re.findall(r"rcu_utilization: (.*)$", text_of(path, cpu), re.MULTILINE)
+            found = decode([ftrace_kernel.run(cpu, ftrace_kernel.pages(path, cpu))], formats_)
+            names = found.tables["trace_rcu_utilization"]["s_name"].to_pylist() if found.tables else []
+            assert names == want
+            seen.update(names)
+    assert len(seen) >= 4

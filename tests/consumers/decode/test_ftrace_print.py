@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 
+from consumers.decode import ftrace_print
 from consumers.decode.ftrace_expression import CType
 from consumers.decode.ftrace_names import masked
 from consumers.decode.ftrace_print import Names
@@ -192,3 +193,35 @@ def test_values_of_the_same_bits_are_called_the_same():
             assert kept.dtype == values.dtype
             assert [names.name(value) for value in kept.tolist()] == [names.name(value) for value in values.tolist()]
     assert narrower > 300
+
+
+def test_texts_of_the_kernels_own_by_their_addresses():
+    text = (
+        '0xffffffff8281aa07 : "thaw_processes"\n'
+        '0xffffffff8281aa10 : "a \\"b\\"\\n\\\\"\n'
+        "0xffffffff8281aa20 : no quotes\n"
+        'rubbish : "x"\n'
+        '0xffffffff8281aa30 : ""'
+    )
+    assert ftrace_print.printk_texts(text) == {
+        0xFFFFFFFF8281AA07: "thaw_processes",
+        0xFFFFFFFF8281AA10: 'a "b"\n\\',
+        0xFFFFFFFF8281AA30: "",
+    }
+
+
+@pytest.mark.parametrize(
+    ("print_fmt", "shown"),
+    [
+        ('"%s", REC->s', ["s"]),
+        ('"%ps: %s", (void *)REC->ip, REC->s', ["s"]),
+        ('"%d %s %s", REC->n, REC->n ? REC->s : REC->t, REC->s', ["s", "t"]),
+        ('"filename: 0x%08lx", ((unsigned long)(REC->s))', []),
+        ('"%s", __get_str(s)', []),
+    ],
+)
+def test_a_pointer_has_a_name_where_the_kernels_text_shows_what_it_points_at(print_fmt, shown):
+    found = ftrace_print.pointed(print_fmt, ["s", "t"], {16: "text"})
+    assert [names.field for names in found] == shown
+    assert [names.name(value) for names in found for value in (16, 17)] == ["text", None] * len(shown)
+    assert ftrace_print.pointed(print_fmt, ["s", "t"], {}) == []
