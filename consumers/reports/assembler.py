@@ -25,6 +25,8 @@ ADJACENT_NS: Final = 1 * S
 ADJACENT_LINES_MAX: Final = 200
 #: Lines that no row knows, kept behind one that a row does know.
 UNKNOWN_RUN_MAX: Final = 4
+#: Lines of one record that are looked at behind its first; no kernel prints more than one.
+MORE_LINES_MAX: Final = 4
 #: Reports open at a time; the oldest is closed for another.
 OPEN_MAX: Final = 16
 #: Closed reports for which the kernel prints an end, and how long one is waited for.
@@ -162,6 +164,13 @@ class ReportAssembler:
         if line.ts_ns is not None:
             self._close_quiet(line.ts_ns, changes)
         self._pass(line, changes)
+        if found is not None and found.rest:
+            line = line._replace(text=line.text.partition("\n")[0])
+        self._take_as(found, line, changes, touched)
+        for text in found.rest.split("\n", MORE_LINES_MAX)[:MORE_LINES_MAX] if found is not None else ():
+            self._more(line._replace(text=text), changes, touched)
+
+    def _take_as(self, found: Match | None, line: Line, changes: list[Change], touched: dict[int, Report]) -> None:
         if found is None:
             self._attach_unknown(line, touched)
         elif found.row.role is Role.START:
@@ -177,6 +186,14 @@ class ReportAssembler:
             self._lose(found, line, touched)
         else:
             self._body(found, line, changes, touched)
+
+    # A further line of a record whose first is a row: body of what is open, and never more.
+    def _more(self, line: Line, changes: list[Change], touched: dict[int, Report]) -> None:
+        found = match(line)
+        if found is not None and found.row.role is Role.BODY:
+            self._body(found, line, changes, touched)
+        elif line.text:
+            self._attach_unknown(line, touched)
 
     # Every open report sees the log go by.
     def _pass(self, line: Line, changes: list[Change]) -> None:
