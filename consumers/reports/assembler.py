@@ -23,6 +23,8 @@ AWAITED_NS: Final = 30 * S
 #: What stands behind a report's line at most so far is still its body.
 ADJACENT_NS: Final = 1 * S
 ADJACENT_LINES_MAX: Final = 200
+#: Further back than printk's clocks may stand on different CPUs: its time is no measure of the quiet then.
+FALL_NS: Final = 90 * S
 #: Lines that no row knows, kept behind one that a row does know.
 UNKNOWN_RUN_MAX: Final = 4
 #: Lines of one record that are looked at behind its first; no kernel prints more than one.
@@ -181,7 +183,7 @@ class ReportAssembler:
             self._boot(found)
         elif found.row.role is Role.NEAR:
             self.near_misses += 1
-            self._near.append(_clipped(line))
+            self._near.append(opened.note_of(line))
         elif found.row.role is Role.LOSS:
             self._lose(found, line, touched)
         else:
@@ -202,7 +204,8 @@ class ReportAssembler:
         for each in list(self._open):
             each.passed += 1
             each.gapped = each.gapped or bool(gap)
-            if each.passed > ADJACENT_LINES_MAX and (line.ts_ns is None or each.heard_ns is None):
+            ahead = line.ts_ns is None or each.heard_ns is None or each.heard_ns > line.ts_ns + FALL_NS
+            if each.passed > ADJACENT_LINES_MAX and ahead:
                 self._close(each, changes)
 
     def _begin(self, found: Match, line: Line, changes: list[Change]) -> None:
@@ -316,7 +319,7 @@ class ReportAssembler:
             touched[id(target.report)] = target.report
 
     def _beside(self, line: Line, touched: dict[int, Report]) -> None:
-        line = _clipped(line)
+        line = opened.note_of(line)
         self._context.append(line)
         self._recent.append(line)
         for each in self._open:
@@ -393,7 +396,3 @@ def _can_end(each: Opened, found: Match) -> bool:
     if each.report.kind is not found.row.kind:
         return False
     return each.report.numbers.get("csd_lock") == lock if lock is not None else cpu is None or cpu in each.report.cpus
-
-
-def _clipped(line: Line) -> Line:
-    return line._replace(text=opened.clipped(line.text, opened.NOTE_SIZE_MAX))

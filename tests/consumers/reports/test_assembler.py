@@ -639,3 +639,11 @@ def test_a_record_of_two_lines_is_body_with_both_and_never_begins_or_ends_a_seco
 def test_of_a_record_so_many_lines_are_looked_at():
     (report,) = assemble(records([(10.0, SOFT.format(1, 22, "one", 11) + "\nCall Trace:" * 1000)]))
     assert len(report.lines) == 1 + module.MORE_LINES_MAX
+
+
+def test_a_report_that_the_clock_fell_behind_is_over_when_so_many_lines_have_passed():
+    assembler = ReportAssembler()
+    assembler.feed([record(1, 9000.0, SOFT.format(1, 22, "one", 11), "C1")])
+    many = [record(2 + i, 100.0, "usb 1-1: something", "C2") for i in range(module.ADJACENT_LINES_MAX + 1)]
+    assert [each.what for each in assembler.feed(many[:-1])] == []
+    assert [each.what for each in assembler.feed(many[-1:])] == ["closed"]
