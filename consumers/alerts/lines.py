@@ -1,7 +1,8 @@
 r"""Frames of the kernel log to the lines that reports are assembled from.
 
 Only what the kernel itself has printed counts: facility 0 in the record's header, which writers to /dev/kmsg cannot
-give. Source: Documentation/ABI/testing/dev-kmsg; a newline inside of a message is `\x0a` there, and makes two lines.
+give. A record is one line, with the line breaks (`\x0a`) inside of its message: only its beginning is the kernel's for
+certain. Source: Documentation/ABI/testing/dev-kmsg.
 """
 
 from bisect import bisect_right
@@ -44,7 +45,9 @@ class FrameLines:
         while self._seek():
             at = self._at
             if self._is_kernels(at):
-                yield from _of_record(self._first + at, self._data[self._begin(at) : self._ends[at]])
+                line = _of_record(self._first + at, self._data[self._begin(at) : self._ends[at]])
+                if line is not None:
+                    yield line
             self._at = at + 1
 
     def left_out(self) -> int:
@@ -75,13 +78,12 @@ class FrameLines:
         return self._ends[at - 1] if at else 0
 
 
-def _of_record(place: int, record: bytes) -> Iterator[Line]:
+def _of_record(place: int, record: bytes) -> Line | None:
     try:
         header = kmsg_header.parse_one(record)
     except BadInputError:
-        return
+        return None
     if header.prio >> 3 or header.seq != place:
-        return
+        return None
     text = kmsg_text.unescape(record[header.size_bytes :].partition(b"\n")[0]).decode("utf-8", "replace")
-    for line in text.split("\n"):
-        yield Line(place, header.ts_us * 1000, header.caller or "", line, structured=True)
+    return Line(place, header.ts_us * 1000, header.caller or "", text, structured=True)

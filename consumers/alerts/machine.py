@@ -6,10 +6,11 @@ line of the grammar can be is not parsed unless a report is open, and of a machi
 `budget.py` gives it, the rest is only screened and counted.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from consumers.alerts.budget import INCIDENT_LINES, Budget
+from consumers.alerts.clock import KernelClock
 from consumers.alerts.lines import FrameLines
 from consumers.alerts.signs import Sign
 from consumers.incidents.assembly import IncidentAssembler
@@ -35,9 +36,8 @@ class _History:
     boot_id: str
     instance: str
     next: int
-    kernel_ns: int = 0  # printk's newest time, and the producer's CLOCK_REALTIME when it was seen
-    realtime_ns: int = 0
     hz: int | None = None  # the kernel says it once, when it boots
+    clock: KernelClock = field(default_factory=KernelClock)
     reports: ReportAssembler | None = None
     incidents: IncidentAssembler | None = None
 
@@ -45,12 +45,6 @@ class _History:
     @property
     def reading(self) -> bool:
         return self.reports is not None and bool(self.reports.open_reports)
-
-    # Between records the kernel's time is only known by how long the producer waited.
-    def kernel_at(self, realtime_ns: int) -> int | None:
-        if not self.kernel_ns:
-            return None
-        return max(0, self.kernel_ns + realtime_ns - self.realtime_ns)
 
 
 class Machine:
@@ -104,18 +98,17 @@ class Machine:
         found = FrameLines(frame, start, lambda: history.reading) if wanted else None
         changed = [] if known else self._begin(key, history)
         history.next = frame.next
-        newest_ns = frame.ts_last_ns
         if found is not None:
-            newest_ns = max(newest_ns, self._read(history, found, arrival_ns, changed))
-        if newest_ns:
-            history.kernel_ns, history.realtime_ns = max(history.kernel_ns, newest_ns), frame.realtime_ns
-        return _distinct([*changed, *self._tick(history, history.kernel_ns or None)])
+            self._read(history, found, frame.realtime_ns, arrival_ns, changed)
+        if frame.ts_last_ns:
+            history.clock.hear(frame.ts_last_ns, frame.realtime_ns)
+        return _distinct([*changed, *self._tick(history, history.clock.now_ns or None)])
 
     def alive(self, sign: Sign) -> list[Incident]:
         """Take a sign of life of this machine; return the incidents that it changed."""
         changed: list[Incident] = []
         for history in self._histories.values():
-            at_ns = history.kernel_at(sign.since_ns)
+            at_ns = history.clock.at(sign.since_ns)
             if history.boot_id != sign.boot_id or history.incidents is None or at_ns is None:
                 continue
             held = history.incidents.incidents
@@ -124,7 +117,7 @@ class Machine:
             }
             for cpu in {*sign.busy, *sign.idle} - (asleep - set(sign.busy)):
                 changed += history.incidents.progress(Progress(at_ns, cpu=cpu))
-            now_ns = history.kernel_at(sign.at_ns) or 0
+            now_ns = history.clock.at(sign.at_ns) or 0
             for pid, position in sign.awake:
                 proof = Progress(now_ns, pid=pid, record=f"procfs_blocked {position}")
                 changed += history.incidents.progress(proof)
@@ -143,8 +136,9 @@ class Machine:
                 "boot_id": each.boot_id,
                 "instance": each.instance,
                 "next": each.next,
-                "kernel_ns": each.kernel_ns,
-                "realtime_ns": each.realtime_ns,
+                "kernel_ns": each.clock.now_ns,
+                "realtime_ns": each.clock.realtime_ns,
+                "told_ns": each.clock.told_ns,
                 "hz": each.hz,
             }
             if each.reports is not None:
@@ -161,8 +155,9 @@ class Machine:
         made = cls(machine, layer)
         made._budget = Budget(state.get("spent_until_ns", 0))
         for value in state.get("histories", []):
-            fields = ("boot_id", "instance", "next", "kernel_ns", "realtime_ns", "hz")
-            history = _History(*(value[name] for name in fields))
+            history = _History(*(value[name] for name in ("boot_id", "instance", "next", "hz")))
+            now_ns = value["kernel_ns"]
+            history.clock = KernelClock(now_ns, value["realtime_ns"], value.get("told_ns", now_ns))
             if "reports" in value:
                 history.reports = ReportAssembler.restore(value["reports"])
             if "incidents" in value:
@@ -177,9 +172,11 @@ class Machine:
         held = [each.incidents for each in self._histories.values() if each.incidents is not None]
         return [incident for each in held for incident in each.incidents]
 
-    # As far as the machine's budget goes. Returns the newest time that the kernel printed.
-    def _read(self, history: _History, found: FrameLines, arrival_ns: int, changed: list[Incident]) -> int:
-        credit, cost, newest_ns = self._budget.credit(arrival_ns), 0, 0
+    # As far as the machine's budget goes.
+    def _read(
+        self, history: _History, found: FrameLines, realtime_ns: int, arrival_ns: int, changed: list[Incident]
+    ) -> None:
+        credit, cost = self._budget.credit(arrival_ns), 0
         for line in found:
             if cost >= credit:
                 self._budget.exceeded = True
@@ -190,13 +187,11 @@ class Machine:
                 break
             self.parsed += 1
             opened = 0 if history.incidents is None else history.incidents.opened
-            changed += self._take(history, line)
-            newest_ns = max(newest_ns, line.ts_ns or 0)
+            changed += self._take(history, line, realtime_ns)
             if history.incidents is not None:
                 cost += INCIDENT_LINES * (history.incidents.opened - opened)
             cost += 1
         self._budget.spend(arrival_ns, cost)
-        return newest_ns
 
     # A boot that nobody has seen: whatever was open before is over.
     def _begin(self, key: tuple[str, str], history: _History) -> list[Incident]:
@@ -211,19 +206,19 @@ class Machine:
         self.rebooted = True
         return changed
 
-    def _take(self, history: _History, line: Line) -> list[Incident]:
+    def _take(self, history: _History, line: Line, realtime_ns: int) -> list[Incident]:
         if history.reports is None:
             history.reports = ReportAssembler(history.hz)
         near = history.reports.near_misses
         changes = history.reports.feed([line])
         history.hz = history.reports.hz
         self.near_misses += history.reports.near_misses - near
-        return self._apply(history, changes, line.ts_ns)
+        return self._apply(history, changes, history.clock.hear(line.ts_ns or 0, realtime_ns))
 
     # A heartbeat, or a frame of another version: time passed.
     def _passed(self, frame: Frame) -> list[Incident]:
         history = self._histories.get((frame.stream.boot_id, frame.stream.instance))
-        return [] if history is None else _distinct(self._tick(history, history.kernel_at(frame.realtime_ns)))
+        return [] if history is None else _distinct(self._tick(history, history.clock.at(frame.realtime_ns)))
 
     def _tick(self, history: _History, kernel_ns: int | None) -> list[Incident]:
         changed: list[Incident] = []

@@ -12,7 +12,7 @@ from bisect import insort
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-from consumers.incidents.held import Held, belongs, fingerprint, joins, key_of, replace, told, trim, wanted
+from consumers.incidents.held import Held, belongs, fingerprint, joins, key_of, knows, replace, told, trim, wanted
 from consumers.incidents.held import from_dict as held_of_json
 from consumers.incidents.held import to_dict as held_json
 from consumers.incidents.incident import Incident, Source, StartLine, State
@@ -25,10 +25,12 @@ from consumers.reports.report import Report, Seconds
 _ENDED_KEPT_NS: Final = 60 * S
 _STALE_KEPT_NS: Final = 3600 * S
 _STALE_AFTER: Final = 3
+#: Whose place another takes.
+_ROOM: Final = (State.ENDED, State.STALE, State.OPEN)
 
 
 class Limits(NamedTuple):
-    """Bounds of one source. With the defaults `state()` stays below 256 KiB."""
+    """Bounds of one source. With the defaults `state()` stays below 256 KiB. The newest of `open_max` takes more."""
 
     open_max: int = 6
     reports_max: int = 8
@@ -78,8 +80,8 @@ class IncidentAssembler:
         for held in self._held:
             if held.incident.state is State.ENDED:
                 continue
-            held.proofs |= {key: value for key, value in proof.entries() if wanted(held.incident, key)}
-            if settled(held.incident.reports, held.proofs):
+            held.proofs |= {key: value for key, value in proof.entries() if wanted(held, key)}
+            if settled(held.incident.reports, held.proofs, held.folded.standing):
                 held.incident.proof = proof.record
                 self._end(held, "progress", proof.at_ns)
                 changed.append(held)
@@ -144,9 +146,9 @@ class IncidentAssembler:
         return made
 
     def _opened(self, report: Report) -> list[Held]:
-        found = self._found(report, whole=False)
+        found = self._found(report, whole=False) or self._crowded()
         if found is None:
-            return [*self._make_room(), self._new(report)]
+            return [self._new(report)]
         self._add(found, report)
         return [found]
 
@@ -155,9 +157,10 @@ class IncidentAssembler:
         if len(fits) < 2:
             return fits[0] if fits else None
         own = family(report)
-        return min(fits, key=lambda held: not any(family(each) == own for each in held.incident.reports))
+        return min(fits, key=lambda held: not knows(held, own))
 
     def _new(self, report: Report) -> Held:
+        self._make_room()
         key = json.dumps([*self._source, family(report), report.place])
         name = hashlib.sha256(key.encode()).hexdigest()[:20]
         kind, place = report.kind, report.place
@@ -211,9 +214,10 @@ class IncidentAssembler:
             return [held, *moved]
         changed = [*([held] if self._summarise(held) else []), *moved]
         for each in (held, *moved):
-            if each.incident.state is not State.ENDED and settled(each.incident.reports, each.proofs):
+            reports, standing = each.incident.reports, each.folded.standing
+            if each.incident.state is not State.ENDED and settled(reports, each.proofs, standing):
                 # What lost a report that was not its own is over by what ended it before.
-                by = "end-line" if settled(each.incident.reports, {}) else "progress"
+                by = "end-line" if settled(reports, {}, standing) else "progress"
                 self._end(each, by, each.incident.until_ns)
                 changed.append(each)
         return changed
@@ -246,7 +250,7 @@ class IncidentAssembler:
             if held.incident.state is not State.ENDED and any(key_of(each) == key for each in held.incident.reports):
                 replace(held.incident, key, report)
                 self._summarise(held)
-                if settled(held.incident.reports, held.proofs):
+                if settled(held.incident.reports, held.proofs, held.folded.standing):
                     self._end(held, "end-line", held.incident.until_ns)
                     return [held]
         return []
@@ -266,29 +270,28 @@ class IncidentAssembler:
             return [older]
         if report is incident.reports[0] or belongs(held, report):
             return []
+        other = self._found(report, whole=True, but=held) or self._crowded()
+        if other is held:
+            return []
         incident.reports = [each for each in incident.reports if each is not report]
         incident.start_lines = [each for each in incident.start_lines if each != (report.place, report.kind)]
-        other = self._found(report, whole=True, but=held)
         if other is None:
-            gone = self._make_room()
             other = self._new(report)
         else:
-            gone = []
             self._add(other, report)
         other.unclosed.pop(key_of(report), None)
-        return [*gone, other]
+        return [other]
 
-    def _make_room(self) -> list[Held]:
-        if len(self._held) < self._limits.open_max:
-            return []
-        order = (State.ENDED, State.STALE, State.OPEN)
-        gone = min(self._held, key=lambda held: order.index(held.incident.state))
-        self._held.remove(gone)
-        if gone.incident.state is not State.OPEN:
-            return []
-        gone.incident.state = State.STALE
-        gone.incident.version += 1
-        return [gone]
+    # Nothing that is open goes for another: the kernel would say it again, as new, and nobody would see it end. So many
+    # failures at once mostly have one cause; the newest incident takes what would be one more.
+    def _crowded(self) -> Held | None:
+        going = [held for held in self._held if held.incident.state is State.OPEN]
+        return going[-1] if len(going) >= self._limits.open_max else None
+
+    def _make_room(self) -> None:
+        if len(self._held) >= self._limits.open_max:
+            over = min(self._held, key=lambda held: _ROOM.index(held.incident.state))
+            self._held.remove(over)
 
     def _end(self, held: Held, by: str, at_ns: int | None) -> None:
         held.ended_ns = at_ns

@@ -74,11 +74,19 @@ def belongs(held: Held, report: Report) -> bool:
         one, new = (each, report) if each.place <= report.place else (report, each)
         if related(one, new, whole=True):
             return True
-    return False
+    return family(report) in held.folded.standing
 
 
-def wanted(incident: Incident, key: str) -> bool:
+def knows(held: Held, name: str) -> bool:
+    """Return whether a report of family `name` is in this incident, or was."""
+    return name in held.folded.standing or any(family(each) == name for each in held.incident.reports)
+
+
+def wanted(held: Held, key: str) -> bool:
     """Return whether a sign of life says something about the incident: what is remembered has a bound."""
+    if key in held.folded.standing:
+        return True
+    incident = held.incident
     what, _, which = key.partition(":")
     if what == "cpu":
         return int(which) in incident.cpus or incident.kind is Kind.CLOCKSOURCE_UNSTABLE

@@ -33,13 +33,16 @@ class Progress(NamedTuple):
             yield f"gp:{self.flavor}", self.gp
 
 
-def settled(reports: Sequence[Report], proofs: Mapping[str, int]) -> bool:
+def settled(reports: Sequence[Report], proofs: Mapping[str, int], standing: Mapping[str, int]) -> bool:
     """Return whether nothing of it stands still any more: each report has a sign of life after it, or its end line.
 
-    An end line is for all earlier reports of the same CPU, task or flavour too.
+    An end line is for all earlier reports of the same CPU, task or flavour too. `standing` has CPUs and tasks of which
+    the reports are gone, and after which time a sign of life counts.
     """
     ended = {family(each): each.place for each in reports if each.ended}
-    return all(each.place <= ended.get(family(each), -1) or _proven(each, proofs) for each in reports)
+    if not all(each.place <= ended.get(family(each), -1) or _proven(each, proofs) for each in reports):
+        return False
+    return all(proofs.get(name, -1) > after_ns for name, after_ns in standing.items())
 
 
 def _proven(report: Report, proofs: Mapping[str, int]) -> bool:

@@ -10,24 +10,32 @@ from typing import Any, Final
 
 from consumers.incidents import lengths
 from consumers.incidents.incident import Incident
-from consumers.incidents.joining import SLACK_NS, since_ns, waits_for_others
+from consumers.incidents.joining import SLACK_NS, family, since_ns, waits_for_others
 from consumers.reports.report import Kind, Report, Seconds
 
 VICTIMS_MAX: Final = 32
+STANDING_MAX: Final = 64
 CPUS_MAX: Final = 256
+#: Of which no line says the end, and a sign of life of the CPU or task alone does.
+_NO_END_LINE: Final = frozenset((Kind.SOFT_LOCKUP, Kind.SCX_LOCKUP, Kind.HUNG_TASK, Kind.SCX_STALL))
 _NO_STALLS: Final = (Kind.PANIC, Kind.CLOCKSOURCE_UNSTABLE)
 _PLACE: Final = attrgetter("place")
 
 
 @dataclass(slots=True)
 class Folded:
-    """What remains of reports that were dropped, lengths that others measured, and whether a host told of a panic."""
+    """What remains of reports that were dropped, lengths that others measured, and whether a host told of a panic.
+
+    `standing` has the families of dropped reports which a sign of life ends, and when the newest of each came: they are
+    known again, and nothing is over before they go on.
+    """
 
     cpus: set[int] = field(default_factory=set)
     victims: list[str] = field(default_factory=list)
     printed: Seconds | None = None
     measured: dict[str, Seconds] = field(default_factory=dict)
     panicked: bool = False
+    standing: dict[str, int] = field(default_factory=dict)
 
     def add(self, report: Report) -> None:
         """Take over what the incident says of a report that it will no longer hold."""
@@ -37,6 +45,9 @@ class Folded:
             self.victims.append(name)
         if report.duration is not None and (self.printed is None or report.duration.high > self.printed.high):
             self.printed = report.duration
+        key, heard_ns = family(report), max(report.ts_ns or 0, report.last_ts_ns or 0)
+        if report.kind in _NO_END_LINE and heard_ns and (key in self.standing or len(self.standing) < STANDING_MAX):
+            self.standing[key] = max(self.standing.get(key, 0), heard_ns)
 
     def add_cpus(self, report: Report) -> None:
         """Take over the CPUs that a report accuses: it will not keep all of them."""
@@ -50,6 +61,7 @@ class Folded:
             "printed": self.printed,
             "measured": self.measured,
             "panicked": self.panicked,
+            "standing": self.standing,
         }
 
     @classmethod
@@ -57,7 +69,8 @@ class Folded:
         """Return what `to_dict` gave."""
         printed = None if value["printed"] is None else Seconds(*value["printed"])
         measured = {name: Seconds(*each) for name, each in value["measured"].items()}
-        return cls(set(value["cpus"]), list(value["victims"]), printed, measured, value.get("panicked", False))
+        later = value.get("panicked", False), dict(value.get("standing", {}))  # what older programs did not write
+        return cls(set(value["cpus"]), list(value["victims"]), printed, measured, *later)
 
 
 def root_of(reports: list[Report]) -> Report:

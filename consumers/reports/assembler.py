@@ -23,8 +23,12 @@ AWAITED_NS: Final = 30 * S
 #: What stands behind a report's line at most so far is still its body.
 ADJACENT_NS: Final = 1 * S
 ADJACENT_LINES_MAX: Final = 200
+#: Further back than printk's clocks may stand on different CPUs: its time is no measure of the quiet then.
+FALL_NS: Final = 90 * S
 #: Lines that no row knows, kept behind one that a row does know.
 UNKNOWN_RUN_MAX: Final = 4
+#: Lines of one record that are looked at behind its first; no kernel prints more than one.
+MORE_LINES_MAX: Final = 4
 #: Reports open at a time; the oldest is closed for another.
 OPEN_MAX: Final = 16
 #: Closed reports for which the kernel prints an end, and how long one is waited for.
@@ -162,6 +166,13 @@ class ReportAssembler:
         if line.ts_ns is not None:
             self._close_quiet(line.ts_ns, changes)
         self._pass(line, changes)
+        if found is not None and found.rest:
+            line = line._replace(text=line.text.partition("\n")[0])
+        self._take_as(found, line, changes, touched)
+        for text in found.rest.split("\n", MORE_LINES_MAX)[:MORE_LINES_MAX] if found is not None else ():
+            self._more(line._replace(text=text), changes, touched)
+
+    def _take_as(self, found: Match | None, line: Line, changes: list[Change], touched: dict[int, Report]) -> None:
         if found is None:
             self._attach_unknown(line, touched)
         elif found.row.role is Role.START:
@@ -172,11 +183,19 @@ class ReportAssembler:
             self._boot(found)
         elif found.row.role is Role.NEAR:
             self.near_misses += 1
-            self._near.append(_clipped(line))
+            self._near.append(opened.note_of(line))
         elif found.row.role is Role.LOSS:
             self._lose(found, line, touched)
         else:
             self._body(found, line, changes, touched)
+
+    # A further line of a record whose first is a row: body of what is open, and never more.
+    def _more(self, line: Line, changes: list[Change], touched: dict[int, Report]) -> None:
+        found = match(line)
+        if found is not None and found.row.role is Role.BODY:
+            self._body(found, line, changes, touched)
+        elif line.text:
+            self._attach_unknown(line, touched)
 
     # Every open report sees the log go by.
     def _pass(self, line: Line, changes: list[Change]) -> None:
@@ -185,7 +204,8 @@ class ReportAssembler:
         for each in list(self._open):
             each.passed += 1
             each.gapped = each.gapped or bool(gap)
-            if each.passed > ADJACENT_LINES_MAX and (line.ts_ns is None or each.heard_ns is None):
+            ahead = line.ts_ns is None or each.heard_ns is None or each.heard_ns > line.ts_ns + FALL_NS
+            if each.passed > ADJACENT_LINES_MAX and ahead:
                 self._close(each, changes)
 
     def _begin(self, found: Match, line: Line, changes: list[Change]) -> None:
@@ -299,7 +319,7 @@ class ReportAssembler:
             touched[id(target.report)] = target.report
 
     def _beside(self, line: Line, touched: dict[int, Report]) -> None:
-        line = _clipped(line)
+        line = opened.note_of(line)
         self._context.append(line)
         self._recent.append(line)
         for each in self._open:
@@ -376,7 +396,3 @@ def _can_end(each: Opened, found: Match) -> bool:
     if each.report.kind is not found.row.kind:
         return False
     return each.report.numbers.get("csd_lock") == lock if lock is not None else cpu is None or cpu in each.report.cpus
-
-
-def _clipped(line: Line) -> Line:
-    return line._replace(text=opened.clipped(line.text, opened.NOTE_SIZE_MAX))

@@ -2,6 +2,9 @@
 
 The rows themselves are data, in the modules `grammar_*` beside this one. Matching is RE2's: linear in the line, which a
 guest has written. Wording of kernels 3.x to 7.x side by side: no version is asked for, distributions port back.
+
+A record is what its first line is. Whoever may mount a file system has the kernel quote a text of his, line breaks
+included; what the kernel itself prints behind one is body (arch/arm/kernel/process.c, two lines of registers).
 """
 
 from functools import lru_cache
@@ -33,11 +36,15 @@ _ROW_BYTES: Final = 1 << 20
 
 
 class Match(NamedTuple):
-    """What a line is. `damaged`: it begins as the row does and does not end so."""
+    """What a line is. `damaged`: it begins as the row does and does not end so.
+
+    `rest` is what stands behind the line break of a record whose first line alone is the row.
+    """
 
     row: Row
     groups: dict[str, str]
     damaged: bool
+    rest: str = ""
 
 
 def _options(size_bytes: int) -> Any:
@@ -84,18 +91,38 @@ def match(line: Line) -> Match | None:
 # Who looks what a line is gives it to others who ask again.
 @lru_cache(maxsize=4)
 def _match(text: str, structured: bool, known_time: bool) -> Match | None:
+    head, _, rest = text.partition("\n")
+    if structured and rest:
+        return _of_lines(text, head, rest)
     octets = text.encode("utf-8", "replace")
-    found = _first(_WHOLE_SET, ROWS, octets)
+    return _whole(octets) or (_damaged(octets) if structured else _searched(octets, known_time=known_time))
+
+
+def _of_lines(text: str, head: str, rest: str) -> Match | None:
+    first = head.encode("utf-8", "replace")
+    found = _whole(first)
     if found is not None:
-        return Match(found, _groups(_WHOLE[found.name].fullmatch(octets)), damaged=False)
-    return _damaged(octets) if structured else _searched(octets, known_time=known_time)
+        return found._replace(rest=rest)
+    # The name of a task may hold a line break. Rows of context begin with any text: those a quoted one could be.
+    octets = text.encode("utf-8", "replace")
+    found = _whole(octets)
+    if found is not None and found.row.role is not Role.CONTEXT:
+        return found
+    return _stub(octets) or _near(first)
+
+
+def _whole(octets: bytes) -> Match | None:
+    found = _first(_WHOLE_SET, ROWS, octets)
+    return None if found is None else Match(found, _groups(_WHOLE[found.name].fullmatch(octets)), damaged=False)
 
 
 def _damaged(octets: bytes) -> Match | None:
+    return _stub(octets) or _near(octets)
+
+
+def _stub(octets: bytes) -> Match | None:
     found = _first(_STUB_SET, _DAMAGED, octets)
-    if found is not None:
-        return Match(found, _groups(_STUB[found.name].match(octets)), damaged=True)
-    return _near(octets)
+    return None if found is None else Match(found, _groups(_STUB[found.name].match(octets)), damaged=True)
 
 
 def _searched(octets: bytes, *, known_time: bool) -> Match | None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from consumers.reports.frames import Frame
-from consumers.reports.report import Report
+from consumers.reports.report import Line, Report
 from consumers.reports.shape import CpuRow
 
 #: Size of the lines kept of one report, as JSON; more are counted. And of a line, a note, a name.
@@ -49,6 +49,11 @@ class Opened:
 def clipped(text: str, size_max: int) -> str:
     """Return as much of `text` as takes `size_max` bytes as JSON."""
     return text[:size_max] if _plain(text[:size_max]) else text[: size_max // _ESCAPED]
+
+
+def note_of(line: Line) -> Line:
+    """Return `line` with as much of its text as a note has."""
+    return line._replace(text=clipped(line.text, NOTE_SIZE_MAX))
 
 
 def size_of(text: str) -> int:

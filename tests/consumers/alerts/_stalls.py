@@ -46,7 +46,7 @@ class Kernel:
 
     def _frame(self, first, count, encoding, version, body):
         self.number += 1
-        last_ns = self.ts_us * 1000 if count else 0
+        last_ns = (self.ts_us - 10) * 1000 if count else 0
         realtime_ns = self.start_ns + self.ts_us * 1000
         where = (self.stream, "run", self.number, first, first + count, count, encoding, version, body)
         return encode(Frame(*where, [], last_ns, last_ns, realtime_ns))

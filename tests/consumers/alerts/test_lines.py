@@ -23,9 +23,9 @@ def test_a_record_is_a_line_with_place_time_and_caller():
     assert list(FrameLines(found, 0, lambda: True)) == [Line(10, 77_000, "C3", "hello", structured=True)]
 
 
-def test_a_newline_in_a_message_makes_two_lines_of_one_place():
+def test_a_record_with_a_line_break_in_its_message_is_one_line():
     found = made(b"4,10,77,-;one\\x0atwo \\xff\n")
-    assert [(each.place, each.text) for each in FrameLines(found, 0, lambda: True)] == [(10, "one"), (10, "two \ufffd")]
+    assert [(each.place, each.text) for each in FrameLines(found, 0, lambda: True)] == [(10, "one\ntwo \ufffd")]
 
 
 def test_what_others_than_the_kernel_wrote_is_left_out():

@@ -6,6 +6,7 @@ from consumers.alerts.budget import LINES_BURST_MAX, LINES_PER_S_MAX
 from consumers.alerts.commits import Committer
 from consumers.alerts.partition import DISPLACED, MACHINE_CASES_MAX, PartitionAlerter
 from consumers.alerts.payload import Whose
+from consumers.incidents.assembly import Limits
 from consumers.incidents.incident import State
 from consumers.lake.audit import audit
 from consumers.lake.chain import CHECKPOINT_COMMITS, Chain
@@ -203,6 +204,22 @@ def test_a_machine_that_floods_costs_its_neighbour_no_page(storage, caplog):
     assert [record.args[1] for record in caplog.records] == ["hostile"]
     (case,) = [case for case in each.cases.values() if case.incident.source.machine == "good"]
     assert (case.incident.cpus, case.incident.corrupted, case.incident.skipped) == ((5,), False, 0)
+
+
+def test_of_many_failures_at_once_none_is_told_as_over_while_the_kernel_says_it_again(storage):
+    each, kernel, offset, seen = alerter(storage), Kernel(), 0, {}
+    for turn in range(5):
+        for pid in range(100, 109):
+            hung = f"INFO: task svc:{pid} blocked for more than {122 + 120 * turn} seconds."
+            stack = (" __schedule+0x1/0x2", " __mutex_lock+0x1/0x2", f" drv{pid}_ioctl+0x1/0x2", f" drv{pid}+0x1/0x2")
+            frame = kernel.says(hung, "Call Trace:", *stack, after_s=0.01)
+            for case in each.add(messages(frame, first=offset, ts_ns=NOW_NS + turn * 120 * 10**9)):
+                seen[case.incident.id] = case.incident.state, case.ended_ns
+            offset += 1
+        each.add(messages(*(kernel.beats() for _ in range(12)), first=offset, ts_ns=NOW_NS + turn * 120 * 10**9))
+        offset += 12
+    assert 1 < len(seen) <= Limits().open_max
+    assert set(seen.values()) == {(State.OPEN, None)}
 
 
 def test_a_machine_has_so_many_cases_and_the_oldest_makes_room(storage):

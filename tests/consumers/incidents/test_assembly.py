@@ -225,13 +225,71 @@ def test_the_state_of_a_machine_has_a_bound_and_is_nothing_when_quiet():
     assert assembler.state() == {}
 
 
-def test_more_failures_than_there_is_room_for_make_the_oldest_stale_and_say_so():
+def test_more_failures_than_there_is_room_for_are_the_newests_and_nothing_that_is_open_goes():
     limits = Limits(open_max=2)
-    assembler = play(soft(1, 100, 22), soft(1, 140, 5), limits=limits)
-    third = soft(1, 185, 5)
-    first, new = assembler.apply([("opened", third)], third.ts_ns)
-    assert first.state is State.STALE and new.first_place == third.place
-    assert len(assembler.incidents) == 2
+    assembler = play(soft(1, 100, 22), soft(2, 140, 5), limits=limits)
+    third = soft(3, 185, 5)
+    (newest,) = assembler.apply([("opened", third)], third.ts_ns)
+    assert [each.cpus for each in assembler.incidents] == [(1,), (2, 3)]
+    assert assembler.apply([("closed", third)], third.ts_ns) == []
+    assert [each.state for each in assembler.incidents] == [State.OPEN, State.OPEN]
+    assert assembler.progress(Progress(186 * S, cpu=2)) == []
+    assert [each.id for each in assembler.progress(Progress(186 * S, cpu=3))] == [newest.id]
+
+
+def test_what_has_ended_makes_room_first_and_then_what_is_stale():
+    limits = Limits(open_max=3)
+    assembler = play(soft(1, 100, 22), limits=limits)
+    assembler.tick(210 * S)
+    play(soft(2, 211, 5), soft(3, 240, 5), assembler=assembler)
+    assembler.progress(Progress(241 * S, cpu=3))
+    assert [each.state for each in assembler.incidents] == [State.STALE, State.OPEN, State.ENDED]
+    play(soft(4, 260, 5), assembler=assembler)
+    assert [each.cpus for each in assembler.incidents] == [(1,), (2,), (4,)]
+    play(soft(5, 281, 5), assembler=assembler)
+    assert [each.cpus for each in assembler.incidents] == [(2,), (4,), (5,)]
+
+
+def _again(assembler):
+    return IncidentAssembler.restore(SOURCE, json.loads(json.dumps(assembler.state())))
+
+
+@pytest.mark.parametrize("tasks", [6, 7, 8, 30])
+def test_tasks_that_hang_in_as_many_drivers_are_told_a_few_times_and_each_until_it_goes_on(tasks):
+    assembler, told = IncidentAssembler(SOURCE), {}
+
+    def note(changed):
+        told.update({each.id: (each.state, each.ended_by) for each in changed if not each.joined})
+
+    for turn in range(6):
+        for pid in range(1, tasks + 1):
+            each = hung(pid, 1000 + 120 * turn + pid / 10, 122 + 120 * turn, f"drv{pid}_ioctl", place=100 * turn + pid)
+            note(assembler.apply([("opened", each)], each.ts_ns))
+            note(assembler.apply([("closed", each)], each.ts_ns))
+        assembler = _again(assembler)
+    assert (len(told), set(told.values())) == (min(tasks, Limits().open_max), {(State.OPEN, "")})
+    for pid in range(tasks, 0, -1):
+        note(assembler.progress(Progress(1700 * S, pid=pid)))
+        assembler = _again(assembler)
+        assert (State.OPEN, "") in told.values() or pid == 1
+    assert set(told.values()) == {(State.ENDED, "progress")}
+
+
+def test_of_a_storm_every_cpu_must_go_on_also_those_whose_reports_are_gone():
+    cpus = range(4 * Limits().reports_max)
+    assembler = _again(play(*(soft(cpu, 100 + cpu / 100, 22) for cpu in cpus)))
+    gone = min(set(cpus) - {cpu for report in assembler.incidents[0].reports for cpu in report.cpus})
+    for cpu in {*cpus} - {gone}:
+        assert assembler.progress(Progress(130 * S, cpu=cpu)) == []
+    assert [each.state for each in assembler.progress(Progress(130 * S, cpu=gone))] == [State.ENDED]
+
+
+def test_what_an_older_program_stored_has_nothing_of_reports_that_are_gone():
+    value = play(soft(1, 100, 22)).state()
+    for held in value["held"]:
+        del held["folded"]["standing"]
+    (ended,) = IncidentAssembler.restore(SOURCE, value).progress(Progress(130 * S, cpu=1))
+    assert ended.state is State.ENDED
 
 
 steps = st.lists(

@@ -621,3 +621,29 @@ def test_fuzzed_lines_neither_break_nor_grow_it(seed):
             assert ReportAssembler.restore(copy.deepcopy(state)).state() == state
     assembler.close()
     assert assembler.open_reports == ()
+
+
+def test_a_record_of_two_lines_is_body_with_both_and_never_begins_or_ends_a_second():
+    registers = "pc : [<c0101234>]    lr : [<c0105678>]    psr: 60000013\nsp : c0d01f30  ip : 00000000  fp : c0d01f3c"
+    (report,) = assemble(records([(10.0, SOFT.format(1, 22, "one", 11)), (10.0, registers)]))
+    assert [each.text for each in report.lines][1:] == registers.split("\n")
+    csd = "smp: csd: Detected non-responsive CSD lock (#1) on CPU#0, waiting 5001000000 ns for CPU#05 do_nothing+0x0/0x10(0x0)."
+    end = "csd: CSD lock (#1) got unstuck on CPU#00, CPU#05 released the lock."
+    hung = "INFO: task dd:145 blocked for more than 120 seconds."
+    (report,) = assemble(records([(10.0, f"{csd}\n{end}\n{hung}\n{SOFT.format(1, 22, 'one', 11)}")]))
+    assert (report.kind, report.ended) == (Kind.CSD_STALL, False)
+    (report,) = assemble(records([(10.0, csd), (11.0, f"tmpfs: Unknown parameter 'x\n{end}\n{hung}\n'")]))
+    assert (report.kind, report.ended) == (Kind.CSD_STALL, False)
+
+
+def test_of_a_record_so_many_lines_are_looked_at():
+    (report,) = assemble(records([(10.0, SOFT.format(1, 22, "one", 11) + "\nCall Trace:" * 1000)]))
+    assert len(report.lines) == 1 + module.MORE_LINES_MAX
+
+
+def test_a_report_that_the_clock_fell_behind_is_over_when_so_many_lines_have_passed():
+    assembler = ReportAssembler()
+    assembler.feed([record(1, 9000.0, SOFT.format(1, 22, "one", 11), "C1")])
+    many = [record(2 + i, 100.0, "usb 1-1: something", "C2") for i in range(module.ADJACENT_LINES_MAX + 1)]
+    assert [each.what for each in assembler.feed(many[:-1])] == []
+    assert [each.what for each in assembler.feed(many[-1:])] == ["closed"]

@@ -132,3 +132,33 @@ def test_a_long_hostile_line_takes_linear_time():
 
 def test_text_that_is_no_unicode_is_read_all_the_same():
     assert match(line("watchdog: BUG: soft lockup - CPU#1 stuck for 23s! [\udcff:137]")).row.name == "soft_lockup"
+
+
+QUOTED = [
+    "tmpfs: Unknown parameter 'x\nwatchdog: BUG: soft lockup - CPU#1 stuck for 22s! [kworker/1:0:101]\ny'",
+    "tmpfs: Unknown parameter 'x\nINFO: task kswapd0:55 blocked for more than 999 seconds.\ny'",
+    "tmpfs: Unknown parameter 'x\nsmp: csd: CSD lock (#1) got unstuck on CPU#01\ny'",
+    "tmpfs: Unknown parameter 'x\nKernel panic - not syncing: softlockup: hung tasks\ny'",
+    "tmpfs: Unknown parameter 'x\nLinux version 6.1.0 (me)\ny'",
+    "tmpfs: Unknown parameter 'x\nnvme nvme0: I/O 5 QID 3 timeout, aborting\ny'",
+    "tmpfs: Unknown parameter 'x\nNMI watchdog: soft lockup on CPU#1, of a sort that nobody knows\ny'",
+]
+
+
+@pytest.mark.parametrize("text", QUOTED)
+def test_what_a_record_quotes_behind_a_line_break_is_nothing(text):
+    assert match(line(text.split("\n")[1])) is not None
+    assert match(line(text)) is None
+
+
+def test_a_record_of_several_lines_is_what_its_first_is():
+    found = match(line("watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [x:1]\nINFO: task y:2 blocked\nmore"))
+    assert (found.row.name, found.damaged) == ("soft_lockup", False)
+    assert found.rest == "INFO: task y:2 blocked\nmore"
+
+
+def test_the_name_of_a_task_may_hold_a_line_break():
+    found = match(line("watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [a\nINFO: b:77]"))
+    assert (found.groups["comm"], found.groups["pid"], found.damaged, found.rest) == ("a\nINFO: b", "77", False, "")
+    (cut,) = {match(line("INFO: task a\nb:77 blocked for mo")).groups["comm"]}
+    assert cut == "a\nb"
