@@ -15,7 +15,7 @@ SECOND = ("log:created", "log:rolled", "log:deleted", "ship:saved", "expire:dele
 AGENT_POINTS = [point for point in CRASH_POINTS["producer"] if not point.startswith(("ship:", "relay:"))]
 SHIPPER_POINTS = [point for point in CRASH_POINTS["producer"] if point.startswith("ship:")]
 COLLECTOR_POINTS = [
-    point for point in CRASH_POINTS["consumer"] if not point.startswith(("compact:", "expire:", "alert:"))
+    point for point in CRASH_POINTS["consumer"] if not point.startswith(("compact:", "retire:", "expire:", "alert:"))
 ]
 COMPACT_POINTS = [point for point in CRASH_POINTS["consumer"] if point.startswith(("compact:", "expire:"))]
 
