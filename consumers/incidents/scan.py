@@ -33,6 +33,7 @@ NEAR_SHOWN_MAX: Final = 20
 _LIMITS: Final = Limits(open_max=64, reports_max=24, start_lines_max=1 << 12, lines_max=12, first_lines_max=80)
 _KEYS_MAX: Final = 1 << 16
 _HEAD_LINES: Final = 40
+_S: Final = 1_000_000_000
 _BOOT_NS: Final = 2_000_000_000
 #: Further back than printk's clocks may stand on different CPUs: another boot, or the same once more.
 _FALL_NS: Final = 90_000_000_000
@@ -203,7 +204,8 @@ class LogScan:
 
     def _new_boot(self, line: Line, role: Role) -> bool:
         if role is Role.BOOT:
-            banner = line.text.startswith(_BANNER) and (line.ts_ns or 0) < _BOOT_NS
+            # By a date nobody knows how long the kernel runs.
+            banner = line.text.startswith(_BANNER) and (self._wall is not None or (line.ts_ns or 0) < _BOOT_NS)
             again = line.place <= self._banner_place + 1  # the other console's
             self._banner_place = line.place if banner else self._banner_place
             return banner and not again
@@ -245,9 +247,10 @@ class LogScan:
                 self._merge_copy(name, found)
         self._of_boot.clear()
 
-    # The same kinds at the same microseconds cannot be another boot's.
+    # The same kinds at the same microseconds cannot be another boot's, nor in the same second of a date.
     def _merge_copy(self, name: str, found: Found) -> None:
-        keys = [(each.kind, each.ts_ns) for each in found.incident.reports if each.ts_ns]
+        unit_ns = 1 if self._wall is None else _S
+        keys = [(each.kind, each.ts_ns // unit_ns) for each in found.incident.reports if each.ts_ns]
         known = next((key for key in keys if key in self._keys), None)
         if known is None:
             if len(self._keys) < _KEYS_MAX:

@@ -17,9 +17,11 @@ _YEAR: Final = 2000
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _DATE: Final = re.compile(
     rb"[ \t]{0,16}(?:<\d{1,3}>)?(?:1 )?\[?(?:"
+    rb"(?P<unix>\d{10})\.\d{6} "
+    rb"|(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? )?(?:"
     rb"(?P<year>\d{4})-(?P<number>\d\d)-(?P<day>\d\d)[T ](?P<clock>\d\d:\d\d:\d\d)"
-    rb"|(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? )?(?P<month>Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) {1,2}"
-    rb"(?P<mday>\d{1,2}) (?P<mclock>\d\d:\d\d:\d\d)(?: (?P<myear>\d{4})\])?)"
+    rb"|(?P<month>Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) {1,2}"
+    rb"(?P<mday>\d{1,2}) (?P<mclock>\d\d:\d\d:\d\d)(?: (?P<myear>\d{4})(?:\]| <))?))"
 )
 
 
@@ -51,6 +53,8 @@ def wall_second(raw: bytes) -> int | None:
     found = _DATE.match(raw)
     if found is None:
         return None
+    if found["unix"]:
+        return int(found["unix"])
     year = int(found["year"] or found["myear"] or _YEAR)
     month = int(found["number"]) if found["number"] else _MONTHS.index(found["month"].decode()) + 1
     hour, minute, second = map(int, (found["clock"] or found["mclock"]).split(b":"))

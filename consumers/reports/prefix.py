@@ -1,9 +1,9 @@
 r"""Lines of text to lines of a kernel log: what consoles, dmesg, journals, syslog and CI put in front is taken off.
 
-Sources: kernel/printk/printk.c (`[%5lu.%06lu][%6s] `, `<prio>`), util-linux sys-utils/dmesg.c (`kern :warn : `, delta
-and wall-clock times), RFC 3164 and RFC 5424 (syslog), systemd src/shared/logs-show.c, drivers/net/netconsole.c (records
-with their header, in a syslog). Prefixes stack in any order, so they are taken off until nothing more is one. What a
-userspace program logged under its own name is no line of the kernel.
+Sources: kernel/printk/printk.c (`[%5lu.%06lu][%6s] `, `<prio>`), util-linux sys-utils/dmesg.c (`kern :warn : `, delta,
+relative and wall-clock times), RFC 3164 and RFC 5424 (syslog), systemd src/shared/logs-show.c, drivers/net/netconsole.c
+(records with their header, in a syslog). Prefixes stack in any order, so they are taken off until nothing more is one.
+What a userspace program logged under its own name is no line of the kernel.
 """
 
 from collections.abc import Iterator
@@ -40,10 +40,13 @@ _STAMP: Final = (
 _BRACKET: Final = _compiled(r"(?:<(?P<prio>\d{1,3})>)?" + _STAMP)
 _MONTH: Final = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 _CLOCK: Final = r"\d\d:\d\d:\d\d(?:[.,]\d{1,9})?"
+_WEEKDAY: Final = r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
 _DATE: Final = (
-    rf"(?:(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? )?{_MONTH} {{1,2}}\d{{1,2}} (?:\d{{4}} )?{_CLOCK}"
+    rf"(?:(?:{_WEEKDAY},? )?{_MONTH} {{1,2}}\d{{1,2}} (?:\d{{4}} )?{_CLOCK}"
     r"(?: \d{4})?(?: [A-Z]{3,4})?"
     rf"|\pL{{3,5}}\.? {{1,2}}\d{{1,2}} {_CLOCK}"  # months of other languages
+    rf"|{_WEEKDAY} \d{{4}}-\d\d-\d\d {_CLOCK} (?:[A-Z]{{3,5}}|[+-]\d\d(?:\d\d)?)"  # journalctl -o short-full
+    r"|\d{10}\.\d{6}"  # journalctl -o short-unix
     rf"|\d{{4}}[-/]\d\d[-/]\d\d[T _-]{_CLOCK} ?(?:Z|UTC|[+-]\d\d:?\d\d)?)"
 )
 _IDENT: Final = r"(?P<ident>[\w./@:-]{1,64}?)(?:\[(?P<pid>\d{1,10})\])?"
@@ -51,9 +54,12 @@ _IDENT: Final = r"(?P<ident>[\w./@:-]{1,64}?)(?:\[(?P<pid>\d{1,10})\])?"
 _PREFIX: Final = _compiled(
     r"(?:"
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d{6}[+-]\d\d:\d\d "  # dmesg's ISO time: no host behind it
+    # RFC 5424: version, date, host, program, its number, the sort of message, data
+    rf"|<\d{{1,3}}>1 {_DATE} \S{{1,255}} (?P<app>\S{{1,48}}) \S{{1,128}} \S{{1,32}} (?:-|\[[^\]]{{0,512}}\])(?: |$)"
     rf"|(?:<(?P<prio>\d{{1,3}})>)?(?:1 )?{_DATE}:? (?:[\w.-]{{1,64}} )??{_IDENT}: "  # syslog, journal: host and program
     rf"|(?:<\d{{1,3}}>)?{_DATE}:?[ \t|]*"  # a date alone
-    rf"|\[(?:{_DATE}|{_CLOCK}| {{0,6}}\d{{1,7}}s)\][ \t]*"  # dmesg -T, CI
+    rf"|\[(?:{_DATE}|{_CLOCK}| {{0,6}}\d{{1,7}}s)(?: <[ \d.+]{{1,20}}>)?\][ \t]*"  # dmesg -T, CI
+    rf"|\[(?:{_MONTH}[ \d]\d \d\d:\d\d| {{0,9}}\+\d{{1,11}}\.\d{{6}}|<[ \d.]{{1,20}}>)\][ \t]*"  # dmesg -H, delta
     rf"|{_CLOCK}[ \t]+"
     r"|(?P<facility>kern|user|mail|daemon|auth|syslog|lpr|news|uucp|cron|authpriv|ftp|local[0-7]) *:"
     r"(?:emerg|alert|crit|err|warn|notice|info|debug) *: ?"
@@ -75,8 +81,8 @@ _RECORD: Final = _compiled(
 # What a program of userspace wrote into the kernel's log, as systemd does.
 _USERSPACE: Final = _compiled(r"[\w.@-]{1,64}\[\d{1,10}\]: ")
 # By number: a pattern makes the table of its names anew each time one is asked for.
-_PID, _IDENT_GROUP, _FACILITY, _CALLER = (
-    _PREFIX.groupindex[name] for name in (b"pid", b"ident", b"facility", b"caller")
+_PID, _IDENT_GROUP, _FACILITY, _CALLER, _APP = (
+    _PREFIX.groupindex[name] for name in (b"pid", b"ident", b"facility", b"caller", b"app")
 )
 _R_RECORD: Final = _RECORD.groupindex[b"record"]
 _B_PRIO, _B_S, _B_FRACTION, _B_CALLER = (_BRACKET.groupindex[name] for name in (b"prio", b"s", b"fraction", b"caller"))
@@ -151,7 +157,7 @@ def _without_prefixes(octets: bytes) -> _Bare | None:
         ident = found[_IDENT_GROUP]
         if ident != b"kernel" and found[_PID] is not None:
             return None
-        if found[_FACILITY] not in (None, b"kern"):
+        if found[_FACILITY] not in (None, b"kern") or found[_APP] not in (None, b"kernel"):
             return None
         caller = found[_CALLER] or caller
         # A name without a number may be the host's, or the kernel's own (`watchdog: `): then only the date goes.

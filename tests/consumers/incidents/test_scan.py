@@ -73,6 +73,9 @@ DRESSES = {
     "journal": lambda line: [b"Nov 24 02:12:06 host kernel: " + line],
     "journal without times": lambda line: [b"Nov 24 02:12:06 host kernel: " + line.partition(b"] ")[2]],
     "ISO times": lambda line: [b"2026-11-24T02:12:06.123456+00:00 host kernel: " + line],
+    "short-full": lambda line: [b"Tue 2026-11-24 02:12:06 UTC host kernel: " + line.partition(b"] ")[2]],
+    "short-unix": lambda line: [b"1795486326.979732 host kernel: " + line.partition(b"] ")[2]],
+    "RFC 5424": lambda line: [b"<4>1 2026-11-24T02:12:06.1Z host kernel - - - " + line.partition(b"] ")[2]],
     "dmesg -x": lambda line: [b"kern  :warn  : " + line],
     "levels": lambda line: [b"<4>" + line],
     "stacked": lambda line: [b"Nov 24 02:12:06 host kernel: <4>" + line],
@@ -107,6 +110,52 @@ def test_two_boots_in_one_file_are_two_incidents():
     found, log = scan([*console(name), *later])
     assert len(found) == 2 and [each.boot for each in found] == [1, 2] and log.boots == 2
     assert [each.incident.ended_by for each in found] == ["reboot", ""]
+
+
+BOOT = "Linux version 6.1.0-28-amd64 (debian-kernel@lists.debian.org) #1 SMP"
+STALL = (
+    "rcu: INFO: rcu_preempt self-detected stall on CPU",
+    "rcu: \t1-....: (5249 ticks this GP) idle=7a64/1/0x4000000000000000 softirq=2046/2047 fqs=2600",
+    "rcu: \t(t=5250 jiffies g={gp} q=56 ncpus=2)",
+    "RIP: 0010:{place}+0x10/0x20",
+)
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        "Nov 24 02:{m:02}:{s:02} web7 kernel: ",
+        "[Tue Nov 24 02:{m:02}:{s:02} 2026] ",
+        "2026-11-24T02:{m:02}:{s:02}+00:00 web7 kernel: ",
+        "Tue 2026-11-24 02:{m:02}:{s:02} UTC web7 kernel: ",
+        "<4>1 2026-11-24T02:{m:02}:{s:02}Z web7 kernel - - - ",
+    ],
+)
+@pytest.mark.parametrize("consoles", [1, 2])
+def test_in_a_log_with_dates_only_a_banner_is_another_boot_too(date, consoles):
+    told = [(0, 0, BOOT)]
+    told += [(12, 6, text.format(gp=123456, place="foo")) for text in STALL]
+    told += [(12, 20, BOOT), (12, 20, "Command line: root=/dev/sda")]
+    told += [(12, 56, text.format(gp=777, place="other_place")) for text in STALL]
+    lines = [(date.format(m=m, s=s) + text + "\n").encode() for m, s, text in told for _ in range(consoles)]
+    found, log = scan(lines)
+    assert [(each.boot, each.incident.root.frames) for each in found] == [(1, ("foo",)), (2, ("other_place",))]
+    assert [each.incident.ended_by for each in found] == ["reboot", ""] and log.boots == 2
+    assert [each.incident.duration.high for each in found] == [21.0, 21.0]
+
+
+def test_a_log_with_dates_only_that_stands_there_twice_is_one_incident_though_a_boot_begins_with_its_copy():
+    texts = [BOOT, "watchdog: Enabled", *(text.format(gp=1, place="foo") for text in STALL)]
+    lines = [f"Nov 24 02:12:06 web7 kernel: {text}\n".encode() for text in texts]
+    (found,), log = scan([*lines, *lines])
+    assert shown([found]) == [[3, 9]] and (log.copies, log.boots) == (1, 2)
+
+
+def test_what_a_person_reads_of_dmesg_has_no_times_and_keeps_its_stack_and_its_boots():
+    one = ["[Nov24 02:00] " + BOOT, *("[  +0.000123] " + text.format(gp=1, place="foo") for text in STALL)]
+    two = ["[Nov24 02:12] " + BOOT, *("[ +36.000123] " + text.format(gp=2, place="other") for text in STALL)]
+    found, _ = scan([(text + "\n").encode() for text in (*one, *two)])
+    assert [(each.boot, each.incident.root.frames) for each in found] == [(1, ("foo",)), (2, ("other",))]
 
 
 def test_a_fall_of_the_time_is_another_boot_though_its_first_lines_are_lost():

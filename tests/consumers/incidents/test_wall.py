@@ -17,6 +17,9 @@ AT = 1795486326  # 2026-11-24T02:12:06Z
         b"2026-11-24T02:12:06.123456+00:00 host kernel: text",
         b"2026-11-24 02:12:06 host kernel: text",
         b"<4>1 2026-11-24T02:12:06Z host kernel - - - text",
+        b"[Tue Nov 24 02:12:06 2026 <    0.000012>] text",
+        b"Tue 2026-11-24 02:12:06 UTC host kernel: text",
+        b"1795486326.979732 host kernel: text",
     ],
 )
 def test_a_date_with_its_year_is_read(raw):
@@ -30,7 +33,18 @@ def test_a_date_without_a_year_is_one_all_the_same():
     assert first * 10**9 >= WALL_NS
 
 
-@pytest.mark.parametrize("raw", [b"", b"text", b"[   12.000000] text", b"Nov 31 02:12:06 x", b"1969-01-01 00:00:00 x"])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"text",
+        b"[   12.000000] text",
+        b"Nov 31 02:12:06 x",
+        b"1969-01-01 00:00:00 x",
+        b"[Nov24 02:12] x",
+        b"[  +0.000123] x",
+    ],
+)
 def test_what_is_no_date_is_none(raw):
     assert wall_second(raw) is None
 
