@@ -1,9 +1,10 @@
-"""From the lake to the graph of clocks: readings, exchanges of guests and hosts, heartbeats where there are no others.
+"""From the lake to the graph of clocks: readings, heartbeats where there are none, exchanges of guests and hosts.
 
-Where two agents read one machine's clocks, the readings of the one that has more are taken.
+Where two agents read one machine's clocks, the readings of the one that has more are taken. Of heartbeats those are
+taken that no two of these readings stand close around.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
@@ -12,25 +13,23 @@ import duckdb
 import numpy as np
 
 from consumers.clocks import pings, ticks
-from consumers.clocks.edges import MACHINES, PPB, PRINTK, SAME_RATE, SLEWED, TICKS, Kind, Readings
+from consumers.clocks.edges import MACHINES, PPB, PRINTK, SAME_RATE, SLEWED, TICKS, Kind, Readings, joined
 from consumers.clocks.graph import BOOT, MONO, MONO_RAW, REALTIME, TAI, TSC, Graph, Node
 from consumers.clocks.graph import PRINTK as PRINTK_CLOCK
 from consumers.clocks.index import FAR_NS, Ints
 
-#: Of each boot the newest so many readings, and exchanges, are taken.
+#: Of each boot the newest so many readings, heartbeats among them, and exchanges, are taken.
 ROWS_MAX: Final = 100_000
+#: No heartbeat between readings that are no further apart is taken: two of the intervals at which both come by default.
+CLOSE_NS: Final = 20_000_000_000
 #: A rate is known to be steady where it was read so often at least.
 STEADY_NS: Final = 60_000_000_000
 _BRACKET_NS_MAX: Final = 1_000_000_000
 #: A record of the kernel log that came after a long silence says little, and more than nothing.
 _PRINTK_BRACKET_NS_MAX: Final = 60_000_000_000
-#: What a reading has beside CLOCK_MONOTONIC, between the same two reads of it.
-_BESIDE: Final = (
-    ("realtime_ns", REALTIME, SAME_RATE),
-    ("boottime_ns", BOOT, SAME_RATE),
-    ("tai_ns", TAI, SAME_RATE),
-    ("monotonic_raw_ns", MONO_RAW, SLEWED),
-)
+#: What a reading has beside CLOCK_MONOTONIC, between the same two reads of it; the first two are what heartbeats have.
+_WITH_HEARTBEATS: Final = (("realtime_ns", REALTIME, SAME_RATE), ("boottime_ns", BOOT, SAME_RATE))
+_BESIDE: Final = (("tai_ns", TAI, SAME_RATE), ("monotonic_raw_ns", MONO_RAW, SLEWED))
 _READINGS: Final = f"""
 select machine, boot_id, layer, instance, realtime_ns, monotonic_ns, monotonic_raw_ns, boottime_ns, tai_ns,
        bracket_ns, slew_ppb, printk_ns, printk_monotonic_ns, printk_bracket_ns,
@@ -47,17 +46,30 @@ qualify row_number() over (partition by machine, boot_id, layer, instance order 
 order by machine, boot_id, host_machine, host_boot_id, layer, instance, position
 """  # noqa: S608
 # One agent's heartbeats of all its streams have the same reading. In the order of CLOCK_MONOTONIC, because several
-# agents may have watched one machine.
+# agents may have watched one machine. Most of those that are not taken are passed over here, where that costs least:
+# whole pieces of CLOSE_NS by their number. The parameters are columns of `dense` and `first`.
 _HEARTBEATS: Final = f"""
+with dense as (
+    select unnest(?::varchar[]) as machine, unnest(?::varchar[]) as boot_id,
+           unnest(?::bigint[]) as since_ns, unnest(?::bigint[]) as until_ns
+), pieces as (
+    select machine, boot_id, unnest(range(since_ns // {CLOSE_NS} + 1, until_ns // {CLOSE_NS})) as piece from dense
+), first as (
+    select unnest(?::varchar[]) as machine, unnest(?::varchar[]) as boot_id, unnest(?::bigint[]) as first_ns
+)
 select machine, boot_id, monotonic_ns, any_value(realtime_ns) as realtime_ns, any_value(boottime_ns) as boottime_ns,
        any_value(bracket_ns) as bracket_ns
-from coverage anti join clock_readings using (machine, boot_id)
+from coverage as c
+anti join pieces as p on c.machine = p.machine and c.boot_id = p.boot_id and c.monotonic_ns // {CLOSE_NS} = p.piece
+anti join first as f on c.machine = f.machine and c.boot_id = f.boot_id and c.monotonic_ns < f.first_ns
 group by machine, boot_id, monotonic_ns
 qualify row_number() over (partition by machine, boot_id order by monotonic_ns desc) <= {ROWS_MAX}
 order by machine, boot_id, monotonic_ns
 """  # noqa: S608
 
 Columns = dict[str, Any]
+Key = tuple[str, ...]
+Groups = dict[Key, Columns]
 
 
 class _Rates(NamedTuple):
@@ -70,15 +82,20 @@ def read_graph(connection: duckdb.DuckDBPyConnection) -> Graph:
     """Return what the tables `clock_readings`, `clock_pings` and `coverage` of `connection` connect."""
     graph = Graph()
     rates: dict[Node, _Rates] = {}
-    for (machine, boot_id), rows in _fullest(_groups(connection, _READINGS, 4), 2):
+    readings = dict(_fullest(_groups(connection, _READINGS, 4), 2))
+    for (machine, boot_id), rows in readings.items():
         stretch = _stretches(rows)
-        _add_beside(graph, machine, boot_id, rows, stretch)
+        for name, other, kind in _BESIDE:
+            _add(graph, machine, boot_id, other, _beside(rows, name, stretch), kind)
         _add_printk(graph, machine, boot_id, rows, stretch)
         _add_tsc(graph, machine, boot_id, rows, stretch)
         for name, clock in (("monotonic_ns", MONO), ("boottime_ns", BOOT)):
             rates[Node(machine, boot_id, clock)] = _Rates(_ints(rows[name]), stretch)
-    for (machine, boot_id), rows in _fullest(_groups(connection, _HEARTBEATS, 2), 2):
-        _add_beside(graph, machine, boot_id, rows, np.full(len(rows["monotonic_ns"]), -1))
+    beats = _heartbeats(connection, readings)
+    for machine, boot_id in [*readings, *(key for key in beats if key not in readings)]:
+        parts = [each[machine, boot_id] for each in (readings, beats) if (machine, boot_id) in each]
+        for name, clock, kind in _WITH_HEARTBEATS:
+            _add(graph, machine, boot_id, clock, _in_order([_beside(rows, name) for rows in parts]), kind)
     for (machine, boot_id, host, host_boot_id), rows in _fullest(_groups(connection, _PINGS, 6), 4):
         guest, at_host = Node(machine, boot_id, MONO), Node(host, host_boot_id, BOOT)
         if guest.machine != at_host.machine:
@@ -87,8 +104,10 @@ def read_graph(connection: duckdb.DuckDBPyConnection) -> Graph:
 
 
 # Each group of rows that have the first `keys` columns in common.
-def _groups(connection: duckdb.DuckDBPyConnection, sql: str, keys: int) -> Iterator[tuple[tuple[str, ...], Columns]]:
-    table = connection.execute(sql).fetchnumpy()
+def _groups(
+    connection: duckdb.DuckDBPyConnection, sql: str, keys: int, params: Sequence[Any] = ()
+) -> Iterator[tuple[Key, Columns]]:
+    table = connection.execute(sql, params).fetchnumpy()
     names = list(table)
     size = len(table[names[0]])
     if not size:
@@ -107,8 +126,8 @@ def _groups(connection: duckdb.DuckDBPyConnection, sql: str, keys: int) -> Itera
 
 
 # Of the groups that have the first `keys` in common the one with most rows.
-def _fullest(groups: Iterator[tuple[tuple[str, ...], Columns]], keys: int) -> Iterator[tuple[tuple[str, ...], Columns]]:
-    found: dict[tuple[str, ...], Columns] = {}
+def _fullest(groups: Iterator[tuple[Key, Columns]], keys: int) -> Iterator[tuple[Key, Columns]]:
+    found: Groups = {}
     for key, rows in groups:
         known = found.get(key[:keys])
         if known is None or _size(rows) > _size(known):
@@ -120,11 +139,69 @@ def _size(rows: Columns) -> int:
     return len(next(iter(rows.values())))
 
 
-def _add_beside(graph: Graph, machine: str, boot_id: str, rows: Columns, stretch: Ints) -> None:
-    for name, clock, kind in _BESIDE:
-        if name in rows:
-            found = _between(rows["monotonic_ns"], rows["bracket_ns"], rows[name], stretch)
-            _add(graph, machine, boot_id, clock, found, kind)
+# The heartbeats that are taken of each boot: those that no two readings stand close around.
+def _heartbeats(connection: duckdb.DuckDBPyConnection, readings: Groups) -> Groups:
+    read_ns = {key: _read_ns(rows) for key, rows in readings.items()}
+    taken: Groups = {}
+    for key, rows in _groups(connection, _HEARTBEATS, 2, _passed_over(read_ns)):
+        around = read_ns.get(key, np.zeros(0, np.int64))
+        if around is None:
+            continue
+        lone = np.flatnonzero(~_close_around(_ints(rows["monotonic_ns"]), around))
+        if len(lone):
+            taken[key] = {name: column[lone] for name, column in rows.items()}
+    return taken
+
+
+# When the clocks were read, on CLOCK_MONOTONIC. None where that went back: a heartbeat does not say of which of two
+# times it is.
+def _read_ns(rows: Columns) -> Ints | None:
+    names = ("monotonic_ns", "bracket_ns", *(name for name, _, _ in _WITH_HEARTBEATS))
+    good = np.logical_and.reduce([_known(rows[name]) for name in names])
+    good &= _ints(rows["bracket_ns"]) <= _BRACKET_NS_MAX
+    at_ns = _ints(rows["monotonic_ns"])[good]
+    return None if np.any(np.diff(at_ns) <= 0) else at_ns
+
+
+# Whether each time lies between two of `read_ns`, rising, that are no further apart than CLOSE_NS.
+def _close_around(at_ns: Ints, read_ns: Ints) -> Any:
+    behind = np.searchsorted(read_ns, at_ns)
+    close = np.concatenate([[False], np.diff(read_ns) <= CLOSE_NS, [False]])
+    return close[behind]
+
+
+# The parameters of `_HEARTBEATS`: stretches of close readings, and before which time none of a boot are taken.
+def _passed_over(read_ns: dict[Key, Ints | None]) -> list[list[Any]]:
+    dense: list[list[Any]] = [[], [], [], []]
+    first: list[list[Any]] = [[], [], []]
+    for key, at_ns in read_ns.items():
+        if at_ns is None or len(at_ns) >= ROWS_MAX:
+            _append(first, (*key, FAR_NS if at_ns is None else int(at_ns[0])))
+        if at_ns is not None and len(at_ns):
+            ends = np.flatnonzero(np.diff(at_ns) > CLOSE_NS)
+            spans = np.stack([at_ns[[0, *(ends + 1)]], at_ns[[*ends, -1]]], axis=1)
+            # A shorter one has no whole piece.
+            for span in spans[spans[:, 1] - spans[:, 0] > CLOSE_NS].tolist():
+                _append(dense, (*key, *span))
+    return [*dense, *first]
+
+
+def _append(columns: list[list[Any]], row: tuple[Any, ...]) -> None:
+    for column, value in zip(columns, row, strict=True):
+        column.append(value)
+
+
+# Of one part or more the newest, in the order of the first clock.
+def _in_order(parts: list[Readings]) -> Readings:
+    if len(parts) == 1:
+        return parts[0]
+    both = joined(parts)
+    return both.take(np.argsort(both.x0_ns, kind="stable")[-ROWS_MAX:])
+
+
+def _beside(rows: Columns, name: str, stretch: Ints | None = None) -> Readings:
+    stretch = np.full(_size(rows), -1) if stretch is None else stretch
+    return _between(rows["monotonic_ns"], rows["bracket_ns"], rows[name], stretch)
 
 
 def _add_printk(graph: Graph, machine: str, boot_id: str, rows: Columns, stretch: Ints) -> None:

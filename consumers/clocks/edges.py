@@ -75,6 +75,12 @@ class Readings:
         )
 
 
+def joined(parts: list[Readings]) -> Readings:
+    """Return the readings of all parts, one behind the other."""
+    names = Readings.__dataclass_fields__
+    return Readings(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
 class Edge(NamedTuple):
     """Two clocks: `forward` from the first to the second, `backward` the other way.
 

@@ -1,6 +1,9 @@
 """The graph that a lake's tables make: the sample's clocks are known, so is every conversion."""
 
+import random
+
 import duckdb
+import numpy as np
 import pytest
 
 from consumers import clock_graph
@@ -45,6 +48,21 @@ def reading(connection, position, at_ns, ahead_ns, **values):
     add(connection, "clock_readings", **(base | values))
 
 
+def beat(connection, at_ns, ahead_ns, **values):
+    base = {"machine": "m", "boot_id": "b", "bracket_ns": 500, "monotonic_ns": at_ns, "boottime_ns": at_ns}
+    # One agent's heartbeats of all its streams have the same reading.
+    for _ in range(2):
+        add(connection, "coverage", **(base | {"realtime_ns": at_ns + ahead_ns} | values))
+
+
+def real(graph, at_ns):
+    return graph.convert(at_ns, Node("m", "b", "mono"), Node("m", "b", "realtime"))
+
+
+def read(graph, clock="realtime"):
+    return graph.edges()[Node("m", "b", "mono"), Node("m", "b", clock)].readings.x0_ns
+
+
 def guest(clock):
     return Node(_sample.HUNG.machine, _sample.HUNG.boot_id, clock)
 
@@ -77,6 +95,112 @@ def test_heartbeats_connect_clocks_where_nothing_else_does(sample):
     assert found == Converted(_sample.START_NS + 85 * S, found.bound_ns)
     assert found.bound_ns < 1000
     assert isinstance(sample.convert(45 * S, locked, guest("mono")), NotComparable)
+
+
+def test_a_short_run_with_readings_leaves_the_rest_of_its_boot_to_heartbeats(tables):
+    for number in range(31):
+        # Less exact than the readings, as an agent under load may be: by as much as it says.
+        beat(tables, (number * 10 + 3) * S, 7 * S + 40_000, bracket_ns=100_000)
+    for number in range(6):
+        reading(tables, number, (110 + number * 10) * S, 7 * S)
+    graph = read_graph(tables)
+    for at_s in (4, 50, 109, 161, 200, 302):
+        found = real(graph, at_s * S)
+        assert abs(found.ts_ns - (at_s + 7) * S) <= found.bound_ns, at_s
+        assert 49_000 < found.bound_ns < 51_000
+        assert graph.convert(at_s * S, Node("m", "b", "mono"), Node("m", "b", "boot")).bound_ns > 49_000
+    # Between readings that are close no heartbeat is taken, so none makes a time less exact.
+    for at_s in (111, 135, 159):
+        found = real(graph, at_s * S)
+        assert abs(found.ts_ns - (at_s + 7) * S) <= found.bound_ns < 300
+    assert isinstance(real(graph, 304 * S), NotComparable)
+    assert len(read(graph)) == len(read(graph, "boot")) == 6 + 26
+
+
+@pytest.mark.parametrize(("apart_s", "taken"), [(20, 2), (21, 2 + 2)])
+def test_readings_are_close_where_they_are_two_intervals_apart(tables, apart_s, taken):
+    for number in range(2):
+        reading(tables, number, number * apart_s * S, 5)
+    for at_s in (9, 18):
+        beat(tables, at_s * S, 5)
+    assert len(read(read_graph(tables))) == taken
+
+
+def test_a_clock_that_was_set_twice_while_nobody_took_readings_shows_in_heartbeats(tables):
+    for number, at_s in enumerate([0, 10, 20, 110, 120]):
+        reading(tables, number, at_s * S, 100 * S)
+    for at_s in range(25, 110, 10):
+        beat(tables, at_s * S, (107 if 50 < at_s < 80 else 100) * S)
+    graph = read_graph(tables)
+    assert {at_s: real(graph, at_s * S).ts_ns // S - at_s for at_s in (5, 40, 60, 90, 115)} == {
+        5: 100, 40: 100, 60: 107, 90: 100, 115: 100,
+    }  # fmt: skip
+    for at_s in (50, 80):
+        assert "set, stopped or restored" in real(graph, at_s * S).reason
+
+
+def test_the_newest_of_readings_and_heartbeats_together_are_taken(tables, monkeypatch):
+    monkeypatch.setattr(clock_graph, "ROWS_MAX", 10)
+    for number in range(4):
+        reading(tables, number, (100 + number) * S, 5)
+    for at_s in (*range(0, 100, 10), 110, 120):
+        beat(tables, at_s * S, 5)
+    assert (read(read_graph(tables)) // S).tolist() == [59, 69, 79, 89, 99, 100, 101, 102, 109, 119]
+    for number in range(4, 12):
+        reading(tables, number, (100 + number) * S, 5)
+    assert (read(read_graph(tables)) // S).tolist() == [102, 103, 104, 105, 106, 107, 108, 109, 110, 119]
+
+
+def test_heartbeats_stand_for_the_readings_of_an_agent_that_has_less(tables):
+    for number in range(5):
+        reading(tables, number, number * 10 * S, 5)
+    for number in range(3):
+        reading(tables, number, (1000 + number * 10) * S, 5, layer="guest-kernel")
+        beat(tables, (1001 + number * 10) * S, 5)
+    assert real(read_graph(tables), 1010 * S).bound_ns < 1000
+
+
+def test_where_a_machine_went_back_no_heartbeat_says_of_which_of_two_times_it_is(tables):
+    for number, (at_s, ahead_s) in enumerate([(0, 100), (10, 100), (20, 100), (5, 200), (15, 200), (25, 200)]):
+        reading(tables, number, at_s * S, ahead_s * S)
+    alone = read_graph(tables)
+    for at_s, ahead_s in ((9, 100), (12, 200), (60, 100), (70, 200)):
+        beat(tables, at_s * S, ahead_s * S)
+    graph = read_graph(tables)
+    assert [real(graph, at_s * S) for at_s in range(80)] == [real(alone, at_s * S) for at_s in range(80)]
+
+
+def test_the_truth_is_in_every_answer_that_readings_and_heartbeats_give(tables):
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    rng = random.Random(seed)
+    for _ in range(12):
+        tables.execute("delete from coverage")
+        tables.execute("delete from clock_readings")
+        # A clock that is set now and then, always with a heartbeat in between.
+        steps = [(0, 1000 * S)]
+        while steps[-1][0] < 600 * S:
+            steps.append((steps[-1][0] + rng.randrange(45 * S, 200 * S), steps[-1][1] + rng.randrange(-(10**5), 10**5)))
+
+        def ahead_ns(at_ns, steps=steps):
+            return [by for since, by in steps if since <= at_ns][-1]
+
+        runs = [
+            (since, since + rng.randrange(60) * S) for since in (rng.randrange(250) * S, rng.randrange(300, 550) * S)
+        ]
+        known = sorted({at_ns for since, until in runs for at_ns in range(since, until, 10 * S)})
+        for number, at_ns in enumerate(known):
+            reading(tables, number, at_ns, ahead_ns(at_ns))
+        for at_ns in range(S // 3, 600 * S, 10 * S):
+            bracket_ns = rng.randrange(200, 90_000)
+            late_ns = rng.randrange(-(bracket_ns // 2), bracket_ns // 2)
+            beat(tables, at_ns, ahead_ns(at_ns + late_ns) + late_ns, bracket_ns=bracket_ns)
+        asked = np.array([rng.randrange(600 * S) for _ in range(500)], np.int64)
+        found = read_graph(tables).convert_many(asked, Node("m", "b", "mono"), Node("m", "b", "realtime"))
+        truth = asked + np.array([ahead_ns(at_ns) for at_ns in asked.tolist()], np.int64)
+        answered = found.state >= 0
+        assert answered.sum() > 250
+        assert np.all((np.abs(found.ts_ns - truth) <= found.bound_ns)[answered])
 
 
 def test_a_clock_that_was_set_between_two_readings_is_two_segments(tables):
