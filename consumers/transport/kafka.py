@@ -25,6 +25,8 @@ _FETCH_BYTES: Final = 16 << 20
 _PARTITION_FETCH_BYTES: Final = 8 << 20
 _POLL_RECORDS: Final = 1000
 _ADVICE_MS: Final = 1_000
+# A group shares out anew when its members see other topics or partitions: where nothing is assigned nobody else asks.
+_METADATA_MS: Final = 10_000
 # Which topics there are is asked this often, and is to be answered within the other.
 _ASK_AGAIN_S: Final = 1.0
 _ANSWER_S: Final = 10.0
@@ -77,6 +79,7 @@ class KafkaReader:
                 "group_instance_id": instance,
                 "session_timeout_ms": session_timeout_ms,
                 "partition_assignment_strategy": (PerTopicAssignor,),
+                "metadata_max_age_ms": _METADATA_MS,
             }
         kwargs |= {
             "group_id": group,
