@@ -90,10 +90,10 @@ class Books:
             return frame
         if frame.run in book.runs:
             return _moved(frame, book.bases.get(frame.run, 0))
-        start = _start(frame)
-        if start + book.base >= book.next or frame.realtime_ns <= book.cut_ns:
+        # By its own positions: losses may name some that came, where a shipper died before it noted that they had.
+        if frame.first + book.base >= book.next or frame.realtime_ns <= book.cut_ns:
             return _moved(frame, book.base)
-        book.base = book.next - start
+        book.base = book.next - _start(frame)
         reset = Loss(LossKind.RESET, book.next, None, "numbered-anew", _FOUND_BY)
         moved = _moved(frame, book.base)
         return replace(moved, losses=[reset, *moved.losses])

@@ -225,6 +225,15 @@ def test_losses_in_front_of_the_first_frame_lie_behind_what_is_known():
     assert books.streams[PAGES].lost == {"drop": 5}
 
 
+def test_a_loss_that_names_what_had_come_is_no_sign_of_another_log():
+    books = Books()
+    enter(books, pages(0, 10, 0, run="a", at_ns=1))
+    full = Loss("drop", 8, 12, "spool-full", "shipper")
+    placed, decision = enter(books, pages(20, 21, 1, run="b", at_ns=2, losses=[full]))
+    assert (placed.first, decision.losses) == (20, [full._replace(first_position=10, count=10)])
+    assert books.streams[PAGES].unknown_losses == 0
+
+
 def test_the_kernels_own_numbers_never_begin_anew():
     books = Books()
     enter(books, pages(0, 10, 0, run="a", at_ns=1, stream=STREAM))
