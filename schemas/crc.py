@@ -46,8 +46,17 @@ def shifted(crc: int, size_bytes: int) -> int:
 # are no more than six times fifteen of these for the lengths of frames, some 60 KiB.
 @cache
 def _table(place: int, count: int) -> "array[int]":
-    power = _power(place, count)
-    return array("I", [_product(value << 28 - 4 * at, power) for at in range(8) for value in range(16)])
+    # The product of each single bit, the highest first, is a shift of the one before.
+    bits = [_power(place, count)]
+    for _ in range(31):
+        bits.append(_times_x(bits[-1]))
+    table = array("I")
+    for at in range(0, 32, 4):
+        products = [0]
+        for bit in reversed(bits[at : at + 4]):
+            products += [each ^ bit for each in products]
+        table.extend(products)
+    return table
 
 
 # x to the power of 8 * count * 16^place.
@@ -65,5 +74,9 @@ def _product(a: int, b: int) -> int:
         if a & _ONE:
             found ^= b
         a = a << 1 & 0xFFFFFFFF
-        b = b >> 1 ^ _POLYNOMIAL if b & 1 else b >> 1
+        b = _times_x(b)
     return found
+
+
+def _times_x(polynomial: int) -> int:
+    return polynomial >> 1 ^ _POLYNOMIAL if polynomial & 1 else polynomial >> 1
