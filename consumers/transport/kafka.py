@@ -205,6 +205,7 @@ class KafkaReader:
         """
         try:
             with self._reached():
+                self._keep_joining()
                 polled = self._consumer.poll(timeout_ms)
         except OffsetOutOfRangeError as e:
             at, position = next(iter(e.args[0].items()))
@@ -239,6 +240,13 @@ class KafkaReader:
     def close(self) -> None:
         """Leave the cluster."""
         self._consumer.close(autocommit=False)
+
+    # The client joins anew where topics are not as they were shared out. If they are so again while its question is
+    # under way, it never looks at the answer, and the group at it no more: its heartbeats stopped when it asked.
+    def _keep_joining(self) -> None:
+        coordinator = self._consumer._coordinator  # noqa: SLF001
+        if coordinator is not None and coordinator.rebalance_in_progress():
+            coordinator.request_rejoin()
 
     def _out_of_range(self, partition: Partition, position: int) -> None:
         start = self.start_offset(partition)

@@ -69,6 +69,45 @@ class TestKafkaReader(ReaderSuite):
         assert [(each.offset, each.value) for each in read(reader, partition, 1)] == [(0, b"")]
 
 
+class _Told:
+    def __init__(self):
+        self.have = set()
+
+    def assigned(self, partitions):
+        self.have.update(partitions)
+
+    def revoked(self, partitions):
+        self.have.difference_update(partitions)
+
+    lost = revoked
+
+
+@pytest.mark.broker
+def test_a_member_that_asked_to_join_hears_the_answer_though_the_topics_are_again_as_they_were(broker, topics):
+    config, topic = KafkaConfig(broker.bootstrap), topics()
+    create_topics(config, partitions=2, replication=1, names=[topic])
+    reader, told = KafkaReader(config, group=topic, session_timeout_ms=6_000), _Told()
+    reader.listen(told, (topic,))
+    try:
+        _until(lambda: len(told.have) == 2, reader)
+        coordinator = reader._consumer._coordinator
+        before = coordinator._metadata_snapshot
+        coordinator._metadata_snapshot = {topic: set()}  # as if it were gone
+        _until(coordinator.rebalance_in_progress, reader, timeout_ms=0)
+        coordinator._metadata_snapshot = before
+        _until(lambda: not coordinator.rebalance_in_progress(), reader)
+        assert coordinator._heartbeat_enabled
+    finally:
+        reader.close()
+
+
+def _until(done, reader, timeout_ms=50):
+    deadline_s = time.monotonic() + 30
+    while not done():
+        assert time.monotonic() < deadline_s
+        reader.poll(timeout_ms)
+
+
 def test_no_broker_is_one_sentence(monkeypatch):
     monkeypatch.setattr(kafka_start, "_TRIES_MS", (500,))
     with pytest.raises(UnavailableError, match=r"^no broker answers at 127\.0\.0\.1:1: "):
