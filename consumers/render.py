@@ -1,12 +1,14 @@
 """Rows as text: an aligned table for people, JSON lines and CSV for programs.
 
 A table fits the terminal, or 120 columns where there is none (the variable COLUMNS overrides both): long texts are cut
-and end in `…`; rows with too many columns for that are printed one value a line, uncut.
+and end in `…`; rows with too many columns for that are printed one value a line, uncut. Its columns are as wide as the
+rows of the first stretch need, and grow with later ones, so that a long answer begins at once and takes no memory.
 """
 
 import csv
 import datetime as dt
 import decimal
+import itertools
 import json
 import math
 import re
@@ -19,6 +21,8 @@ FORMATS: Final = ("table", "json", "csv")
 _WIDTH: Final = 120
 #: Texts are not cut shorter than this to make a table fit.
 _TEXT_WIDTH_MIN: Final = 12
+#: Rows that are laid out together.
+_STRETCH_ROWS: Final = 10_000
 _SHORT_ID: Final = 8
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d.*")
 _NUMBER: Final = re.compile(r"-?\d{1,3}(,\d{3})*")
@@ -44,7 +48,7 @@ def print_rows(
         writer.writerow(columns)
         writer.writerows([_flat(value) for value in row] for row in rows)
     else:
-        _print_table(columns, list(rows), out, whole)
+        _print_table(columns, iter(rows), out, whole)
 
 
 def print_json(value: Any) -> None:
@@ -132,26 +136,35 @@ def _escape(char: str) -> str:
     )
 
 
-def _print_table(columns: Sequence[str], rows: list[Sequence[Any]], out: TextIO, whole: str) -> None:
-    cells = [[_cell(value) for value in row] for row in rows]
-    numeric = [_numeric([row[i] for row in rows]) for i in range(len(columns))]
-    fixed = [number or all(_TIME.fullmatch(row[i]) for row in cells) for i, number in enumerate(numeric)]
-    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-    fit = _fit(widths, fixed, shutil.get_terminal_size((_WIDTH, 24)).columns)
-    if fit is None and rows:
-        _print_upright(columns, cells, out)
-    else:
-        for line in ([*columns], ["-" * width for width in fit or widths], *cells):
-            parts = [_pad(*cell) for cell in zip(line, fit or widths, numeric, strict=True)]
-            out.write("  ".join(parts).rstrip() + "\n")
-    cut = fit is not None and fit != widths
+def _print_table(columns: Sequence[str], rows: Iterator[Sequence[Any]], out: TextIO, whole: str) -> None:
+    count, cut, upright = 0, False, False
+    widths = [len(name) for name in columns]
+    limit = shutil.get_terminal_size((_WIDTH, 24)).columns
+    while (some := list(itertools.islice(rows, _STRETCH_ROWS))) or not count:
+        cells = [[_cell(value) for value in row] for row in some]
+        numeric = [_numeric([row[i] for row in some]) for i in range(len(columns))]
+        fixed = [number or all(_TIME.fullmatch(row[i]) for row in cells) for i, number in enumerate(numeric)]
+        widths = [max([width, *map(len, column)]) for width, *column in zip(widths, *cells, strict=True)]
+        fit = None if upright else _fit(widths, fixed, limit)
+        upright = fit is None and bool(some)
+        if upright:
+            _print_upright(columns, cells, count + 1, out)
+        else:
+            head = [] if count else [[*columns], ["-" * width for width in fit or widths]]
+            for line in (*head, *cells):
+                parts = [_pad(*cell) for cell in zip(line, fit or widths, numeric, strict=True)]
+                out.write("  ".join(parts).rstrip() + "\n")
+            cut = cut or fit not in (None, widths)
+        count += len(some)
+        if len(some) < _STRETCH_ROWS:
+            break
     note = f"; … is cut text, {whole} has all of it" if cut else ""
-    out.write(f"({len(rows)} row{'' if len(rows) == 1 else 's'}{note})\n")
+    out.write(f"({count} row{'' if count == 1 else 's'}{note})\n")
 
 
-def _print_upright(columns: Sequence[str], cells: list[list[str]], out: TextIO) -> None:
+def _print_upright(columns: Sequence[str], cells: list[list[str]], first: int, out: TextIO) -> None:
     width = max(map(len, columns))
-    for number, row in enumerate(cells, 1):
+    for number, row in enumerate(cells, first):
         out.write(f"--- row {number}\n")
         out.writelines(f"{name.ljust(width)}  {cell}".rstrip() + "\n" for name, cell in zip(columns, row, strict=True))
 

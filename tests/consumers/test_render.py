@@ -2,6 +2,7 @@ import csv
 import datetime as dt
 import decimal
 import io
+import itertools
 import json
 
 import pytest
@@ -79,6 +80,30 @@ def test_too_many_columns_are_printed_one_a_line_uncut():
     assert lines[1] == f"column_0   0{'x' * 150}"
     assert lines[-1] == "(1 row)"
     assert len(lines) == 14
+
+
+def test_the_first_rows_of_a_long_answer_are_printed_before_its_last_one_is_made():
+    out = io.StringIO()
+
+    def made():
+        for number in range(1, 100_001):
+            assert number < 50_000 or out.getvalue().startswith("    n  a\n-----  -\n    1  a\n")
+            yield number, "a" if number < 100_000 else "b" * 200
+
+    render.print_rows(["n", "a"], made(), "table", out)
+    lines = out.getvalue().splitlines()
+    assert lines[2:4] == ["    1  a", "    2  a"]
+    assert lines[-2] == f"100000  {'b' * 111}…"
+    assert lines[-1] == "(100000 rows; … is cut text, --format json has all of it)"
+    assert len(lines) == 100_003
+
+
+def test_rows_that_do_not_fit_behind_many_that_did_are_printed_one_value_a_line():
+    wide = tuple(10**30 + i for i in range(4))
+    lines = printed([*"abcd"], itertools.chain([(1, 2, 3, 4)] * 10_000, [wide, (1, 2, 3, 4)])).splitlines()
+    assert lines[2] == "1  2  3  4"
+    assert lines[10_002:10_005] == ["--- row 10001", f"a  {10**30}", f"b  {10**30 + 1}"]
+    assert lines[-1] == "(10002 rows)"
 
 
 def test_no_rows_of_many_columns_are_still_a_table():
