@@ -25,6 +25,8 @@ _CATALOG: Final = re.compile(
 )
 _ROWS_AT_ONCE: Final = 10_000
 _GROWN: Final = re.compile(r"Table with name (bpf|trace)_\w+ does not exist", re.IGNORECASE)
+#: What DuckDB says of a time that is held against a number.
+_NO_NUMBER: Final = re.compile(r"string '\d{4}-\d\d|compare values of type BIGINT and type (TIMESTAMP|DATE)")
 _READING: Final = (
     duckdb.StatementType.SELECT,
     duckdb.StatementType.EXPLAIN,
@@ -145,4 +147,6 @@ def _readable(text: str) -> str:
     hint = "`describe kmsg` shows a table's columns, `show tables` the tables"
     if _GROWN.search(text):
         hint += "; that of a program or of a kind of event is there when the first of its records is"
+    if _NO_NUMBER.search(text):
+        return "\n  ".join([*lines, "times are whole ns: epoch_ns(timestamptz '2026-03-02 09:00:00+00') is one"])
     return "\n  ".join([*lines, hint] if "Binder Error" in text or "Catalog Error" in text else lines)

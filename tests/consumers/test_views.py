@@ -139,6 +139,10 @@ def test_a_query_command_in_a_document_runs(lake, sql):
         ("selec 1", "syntax error at or near"),
         ("select seqq from kmsg", r'"seqq" not found[\s\S]*Candidate bindings: "seq"[\s\S]*describe kmsg'),
         ("select * from kmgs", r'Did you mean "kmsg"[\s\S]*show tables'),
+        ("select seq from kmsg where captured_ns > '2026-03-02 09:00:00'", "times are whole ns: epoch_ns"),
+        ("select seq from kmsg where captured_ns > '2026-03-02T09:00:00Z'", "times are whole ns: epoch_ns"),
+        ("select seq from kmsg where captured_ns > timestamp '2026-03-02 09:00:00'", "times are whole ns: epoch_ns"),
+        ("select seq from kmsg where captured_ns > now() - interval 1 hour", "times are whole ns: epoch_ns"),
         ("select * from read_csv('https://x.invalid/a')", "httpfs"),
     ],
 )
