@@ -7,11 +7,15 @@ worked queries. Times are integers in ns: `make_timestamp_ns(captured_ns)` shows
 """
 
 import argparse
+from typing import Final
 
 from consumers import render
 from consumers.cli import add_format, add_lake
 from consumers.lake.layout import open_lake
 from consumers.views import answering
+
+#: The columns of a plan, which is a drawing of many lines.
+_PLAN: Final = ["explain_key", "explain_value"]
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
@@ -24,5 +28,9 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the answer."""
     with answering(open_lake(args.lake, create=False), args.sql) as (columns, rows):
-        render.print_rows(columns, rows, args.format)
+        if args.format == "table" and list(columns) == _PLAN:
+            for _, plan in rows:
+                print(*map(render.printable, plan.splitlines()), sep="\n")
+        else:
+            render.print_rows(columns, rows, args.format)
     return 0

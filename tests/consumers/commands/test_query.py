@@ -25,6 +25,14 @@ def test_every_form_gives_the_same_rows(run, sample_lake):
     assert run("query", "--lake", sample_lake, sql, "--format", "csv").out == "seq,device\n183,+acpi:PNP0A08:00\n"
 
 
+@pytest.mark.parametrize("verb", ["explain", "explain analyze"])
+def test_a_plan_is_drawn_line_by_line(run, sample_lake, verb):
+    lines = run("query", "--lake", sample_lake, f"{verb} select seq from kmsg where level < 3").lines
+    assert len(lines) > 4
+    assert any("READ_PARQUET" in line for line in lines)
+    assert not any("\\n" in line or "…" in line for line in lines)
+
+
 def test_every_column_of_every_table_is_valid_json(run, sample_lake):
     for table in ("kmsg", "losses", "coverage", "dead_letters"):
         done = run("query", "--lake", sample_lake, f"select * from {table}", "--format", "json")
