@@ -115,17 +115,18 @@ def messages():
     return sorted([*_hung(), *_locked()], key=lambda message: message[0])
 
 
-def build(path, commits=1, *, trace=False):
+def build(path, commits=1, *, trace=False, calls=False):
     """Make the lake in the directory `path`, in so many commits, and return its storage.
 
     `trace` adds trace events, BPF records, readings of the clocks, what the host saw of the first guest, and what its
-    relay says of it.
+    relay says of it; `calls` adds system calls to these.
     """
     storage = open_lake(path, create=True)
     _collect(storage, TOPIC_LOG, messages(), commits)
     if trace:
         at_ns = START_NS + 6 * _S
         found = [*_sample_trace.frames(HUNG, at_ns), *_sample_bpf.frames(HUNG, at_ns)]
+        found += _sample_trace.call_frames(HUNG, at_ns) if calls else []
         _collect(storage, TOPIC_TRACE, [(at_ns + 1_000_000, each) for each in found], commits)
         states = [(at_ns, each) for each in _sample_clocks.frames(HUNG, START_NS)]
         states += [(at_ns + 1_000_000, each) for each in _sample_hosts.frames(HUNG, at_ns)]

@@ -26,6 +26,16 @@ EVENTS = {
     '\tfield:int target_cpu;\toffset:32;\tsize:4;\tsigned:1;\n\nprint fmt: "comm=%s pid=%d", REC->comm, REC->pid\n',
 }  # fmt: skip
 FORMATS = ftrace.pack_formats(ftrace.Formats(FORM.header_text, "mono", FORM.page_bytes, "little", 8, EVENTS))
+#: Of a set of its own, in which the calls of two threads are told.
+_CALLS = {
+    "raw_syscalls:sys_enter": "name: sys_enter\nID: 21\nformat:\n" + _COMMON + "\tfield:long id;\toffset:8;\tsize:8;\tsigned:1;\n"
+    "\tfield:unsigned long args[6];\toffset:16;\tsize:48;\tsigned:0;\n\n"
+    'print fmt: "NR %ld", REC->id\n',
+    "raw_syscalls:sys_exit": "name: sys_exit\nID: 22\nformat:\n" + _COMMON + "\tfield:long id;\toffset:8;\tsize:8;\tsigned:1;\n"
+    "\tfield:long ret;\toffset:16;\tsize:8;\tsigned:1;\n\n"
+    'print fmt: "NR %ld = %ld", REC->id, REC->ret\n',
+}  # fmt: skip
+_CALL_FORMATS = ftrace.pack_formats(ftrace.Formats(FORM.header_text, "mono", FORM.page_bytes, "little", 8, _CALLS))
 _IDLE, _IDLE_1, _HOLD, _SH, _WORKER = (
     ("swapper/0", 0),
     ("swapper/1", 0),
@@ -92,3 +102,24 @@ def frames(stream, realtime_ns):
         yield encode(
             Frame(*where, "ftrace", 1, body, [lost] if cpu else [], at_ns, at_ns, realtime_ns, descriptor=name)
         )
+
+
+def call_frames(stream, realtime_ns):
+    """Yield the frames of a set `calls` of the same boot: read(2) of `sh`, long and short, and an ioctl(2) without end."""
+    mine = Stream(stream.machine, stream.boot_id, stream.layer, "ftrace", "calls", "mono")
+    run, name, at_ns = "run-4", ftrace.descriptor(_CALL_FORMATS), 5_400_000_000
+    yield encode(Frame(mine, run, 0, 0, 1, 1, ftrace.FORMATS_ENCODING, 1, _CALL_FORMATS, [], realtime_ns=realtime_ns))
+    events = [
+        _call(40, _SH, 21, 0, 3, 0, 1, 0, 0, 0),
+        _call(3, _SH, 22, 0, 1),
+        _call(757, _SH, 21, 0, 3, 0, 1, 0, 0, 0),
+        _call(2400, _HOLD, 21, 16, 4, 1, 0, 0, 0, 0),
+        _call(812, _SH, 22, 0, -4),
+    ]
+    body = ftrace.pack([FORM.page(at_ns, *events)], FORM.page_bytes)
+    where = mine._replace(instance="calls/cpu0"), run, 0, 0, 1, 1
+    yield encode(Frame(*where, "ftrace", 1, body, [], at_ns, at_ns, realtime_ns, descriptor=name))
+
+
+def _call(delta_us, task, number, *values):
+    return event(delta_us * _US, number, b"".join(_int(value, 8) for value in values), pid=task[1])

@@ -21,7 +21,7 @@ DOCUMENT = (ROOT / "consumers" / "TABLES.md").read_text()
 DOCUMENTS = [path for path in ROOT.rglob("*.md") if not {".venv", ".cache", "var"} & set(path.relative_to(ROOT).parts)]
 SPECS = {**TABLES, **{spec.name: spec for spec in registry.tables()}}
 #: Of the family `trace_<event>`, those that the sample has.
-EVENTS = {"trace_sched_switch", "trace_sched_waking"}
+EVENTS = {"trace_sched_switch", "trace_sched_waking", "trace_sys_enter", "trace_sys_exit"}
 #: And of the family `bpf_<program>`.
 PROGRAMS = {"bpf_sched_delay"}
 ALL = {*SPECS, *EVENTS, *PROGRAMS, *(f"{name}_by_time" for name in PROGRAMS)}
@@ -29,7 +29,7 @@ ALL = {*SPECS, *EVENTS, *PROGRAMS, *(f"{name}_by_time" for name in PROGRAMS)}
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory):
-    return _sample.build(tmp_path_factory.mktemp("sample") / "lake", trace=True)
+    return _sample.build(tmp_path_factory.mktemp("sample") / "lake", trace=True, calls=True)
 
 
 @pytest.fixture
@@ -69,6 +69,8 @@ def test_an_event_has_the_columns_of_its_family_and_its_own_behind_them(lake, na
     own = {
         "trace_sched_switch": "prev_comm prev_pid prev_prio prev_state prev_state_name next_comm next_pid next_prio",
         "trace_sched_waking": "comm event_pid prio target_cpu",
+        "trace_sys_enter": "id args",
+        "trace_sys_exit": "id ret",
     }
     assert [column for column, _ in columns[len(rows) :]] == own[name].split()
     never = " or ".join(f'"{row[0]}" is null' for row in rows if row[4] == "never")
