@@ -34,8 +34,14 @@ _CALLS = {
     "raw_syscalls:sys_exit": "name: sys_exit\nID: 22\nformat:\n" + _COMMON + "\tfield:long id;\toffset:8;\tsize:8;\tsigned:1;\n"
     "\tfield:long ret;\toffset:16;\tsize:8;\tsigned:1;\n\n"
     'print fmt: "NR %ld = %ld", REC->id, REC->ret\n',
+    "ftrace:kernel_stack": "name: kernel_stack\nID: 4\nformat:\n" + _COMMON + "\tfield:int size;\toffset:8;\tsize:4;\tsigned:1;\n"
+    "\tfield:unsigned long caller[8];\toffset:16;\tsize:64;\tsigned:0;\n\n"
+    'print fmt: "\\t=> %ps\\n", (void *)REC->caller[0]\n',
 }  # fmt: skip
 _CALL_FORMATS = ftrace.pack_formats(ftrace.Formats(FORM.header_text, "mono", FORM.page_bytes, "little", 8, _CALLS))
+#: Two of its functions, as /proc/kallsyms has them.
+KALLSYMS = "ffffffff81000000 T _stext\nffffffff812a4c10 t hold_write\t[hyplab]\nffffffff812a5000 T vfs_write\n"
+_CALLERS = 0xFFFFFFFF812A4C35, 0xFFFFFFFF812A50F4
 _IDLE, _IDLE_1, _HOLD, _SH, _WORKER = (
     ("swapper/0", 0),
     ("swapper/1", 0),
@@ -105,7 +111,7 @@ def frames(stream, realtime_ns):
 
 
 def call_frames(stream, realtime_ns):
-    """Yield the frames of a set `calls` of the same boot: read(2) of `sh`, long and short, and an ioctl(2) without end."""
+    """Yield the frames of a set `calls` of the same boot: read(2) of `sh`, long and short, an ioctl(2) without end, a stack."""
     mine = Stream(stream.machine, stream.boot_id, stream.layer, "ftrace", "calls", "mono")
     run, name, at_ns = "run-4", ftrace.descriptor(_CALL_FORMATS), 5_400_000_000
     yield encode(Frame(mine, run, 0, 0, 1, 1, ftrace.FORMATS_ENCODING, 1, _CALL_FORMATS, [], realtime_ns=realtime_ns))
@@ -114,7 +120,8 @@ def call_frames(stream, realtime_ns):
         _call(3, _SH, 22, 0, 1),
         _call(757, _SH, 21, 0, 3, 0, 1, 0, 0, 0),
         _call(2400, _HOLD, 21, 16, 4, 1, 0, 0, 0, 0),
-        _call(812, _SH, 22, 0, -4),
+        event(5 * _US, 4, _int(len(_CALLERS), 8) + b"".join(map(_address, _CALLERS)), pid=_HOLD[1]),
+        _call(807, _SH, 22, 0, -4),
     ]
     body = ftrace.pack([FORM.page(at_ns, *events)], FORM.page_bytes)
     where = mine._replace(instance="calls/cpu0"), run, 0, 0, 1, 1
@@ -123,3 +130,7 @@ def call_frames(stream, realtime_ns):
 
 def _call(delta_us, task, number, *values):
     return event(delta_us * _US, number, b"".join(_int(value, 8) for value in values), pid=task[1])
+
+
+def _address(value):
+    return value.to_bytes(8, "little")

@@ -14,14 +14,14 @@ from consumers.lake.tables import TABLES
 from consumers.views import connect, run_query
 from schemas.errors import UsageError
 from schemas.loss import LossKind
-from tests.consumers import _sample
+from tests.consumers import _sample, _sample_trace
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "consumers" / "TABLES.md").read_text()
 DOCUMENTS = [path for path in ROOT.rglob("*.md") if not {".venv", ".cache", "var"} & set(path.relative_to(ROOT).parts)]
 SPECS = {**TABLES, **{spec.name: spec for spec in registry.tables()}}
 #: Of the family `trace_<event>`, those that the sample has.
-EVENTS = {"trace_sched_switch", "trace_sched_waking", "trace_sys_enter", "trace_sys_exit"}
+EVENTS = {"trace_sched_switch", "trace_sched_waking", "trace_sys_enter", "trace_sys_exit", "trace_kernel_stack"}
 #: And of the family `bpf_<program>`.
 PROGRAMS = {"bpf_sched_delay"}
 ALL = {*SPECS, *EVENTS, *PROGRAMS, *(f"{name}_by_time" for name in PROGRAMS)}
@@ -69,6 +69,7 @@ def test_an_event_has_the_columns_of_its_family_and_its_own_behind_them(lake, na
     own = {
         "trace_sched_switch": "prev_comm prev_pid prev_prio prev_state prev_state_name next_comm next_pid next_prio",
         "trace_sched_waking": "comm event_pid prio target_cpu",
+        "trace_kernel_stack": "size caller",
         "trace_sys_enter": "id args",
         "trace_sys_exit": "id ret",
     }
@@ -106,8 +107,10 @@ def statements():
 
 
 @pytest.mark.parametrize(("sql", "answer"), list(statements()))
-def test_a_statement_in_a_document_gives_the_answer_printed(lake, monkeypatch, sql, answer):
+def test_a_statement_in_a_document_gives_the_answer_printed(lake, tmp_path, monkeypatch, sql, answer):
     monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.chdir(tmp_path)
+    Path("kallsyms").write_text(_sample_trace.KALLSYMS)
     out = io.StringIO()
     render.print_rows(*run_query(lake, sql), "table", out)
     assert "(0 rows)" not in out.getvalue()
