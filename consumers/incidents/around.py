@@ -283,8 +283,10 @@ def _vcpus(found: Look, incident: Incident) -> Iterable[Vcpu]:
     rows = found.rows(
         "topology_vcpu",
         "select distinct vcpu, tid from topology_vcpu where machine = ? and boot_id = ? and list_contains(?, vm) "
-        "and list_contains(?, vcpu) order by all",
+        "and (vcpu is null or list_contains(?, vcpu)) order by all",
         *found.there.node[:2], list(found.scope.names), list(incident.cpus),
     )  # fmt: skip
     for row in rows:
-        yield Vcpu(row["vcpu"], row["tid"])
+        # One thread may run all of them.
+        for cpu in incident.cpus if row["vcpu"] is None else (row["vcpu"],):
+            yield Vcpu(cpu, row["tid"])

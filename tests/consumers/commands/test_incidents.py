@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shlex
+from unittest import mock
 
 import pytest
 
@@ -160,6 +161,19 @@ def test_every_command_that_is_printed_runs_and_finds_rows(run, lakes):
         done = run(*shlex.split(command)[1:])
         assert done.code == 0, done.err
         assert not done.out.endswith("(0 rows)\n")
+
+
+def test_a_thread_that_runs_all_cpus_is_named(run, tmp_path):
+    told = _lake._topology
+
+    def topology():
+        for each in told():
+            if each.fields.get("vcpu") != 0:
+                yield each._replace(fields=each.fields | {"vcpu": None}) if "vcpu" in each.fields else each
+
+    with mock.patch.object(_lake, "_topology", topology):
+        lake = _lakes.with_host(tmp_path, _lake.SCENARIOS["frozen"])
+    assert "CPU 1 is thread 4104 of the host" in words(part(shown(run, lake).out, "SEVEN QUESTIONS"))
 
 
 def test_the_seven_questions_are_answered_from_the_lake(run, lakes):
