@@ -207,6 +207,31 @@ def test_what_is_sent_again_is_known_in_both_numberings():
     assert books.streams[PAGES].next == 14
 
 
+def test_a_run_that_goes_on_beside_one_that_numbers_anew_keeps_its_positions():
+    books = Books()
+    enter(books, pages(0, 10, 0, run="a", at_ns=1))
+    enter(books, pages(0, 4, 0, run="b", at_ns=2))
+    placed, _ = enter(books, pages(10, 12, 1, run="a", at_ns=3))
+    assert placed.first == 10
+
+
+def test_of_runs_that_are_forgotten_no_numbering_is_remembered():
+    books = Books()
+    enter(books, pages(0, 10, 0, run="a", at_ns=1))
+    for i in range(8):
+        enter(books, pages(i, i + 1, i, run=f"run {i}", at_ns=10 + i))
+    book = books.streams[PAGES]
+    assert book.bases == dict.fromkeys(book.runs, 10)
+
+
+def test_a_clock_that_is_set_back_makes_no_numbering_anew_of_what_was_cut_before():
+    books = Books()
+    enter(books, pages(0, 10, 0, run="a", at_ns=5))
+    enter(books, pages(10, 12, 1, run="a", at_ns=3))
+    placed, decision = enter(books, pages(0, 4, 0, run="b", at_ns=4))
+    assert (placed.first, decision.losses) == (0, [])
+
+
 def test_a_frame_of_a_run_that_is_long_over_does_not_number_anew():
     books = Books()
     for i in range(6):
@@ -271,3 +296,6 @@ def test_positions_that_no_number_holds_are_not_moved():
     enter(books, pages(0, 4, 0, run="b", at_ns=2))
     placed, _ = enter(books, pages(last - 1, last, 1, run="b", at_ns=3))
     assert placed.next == last
+    # Nor are losses that lie so far.
+    placed, _ = enter(books, pages(4, 5, 2, run="b", at_ns=4, losses=[Loss("drop", last, None, "x", "agent")]))
+    assert placed.losses[0].first_position == last
