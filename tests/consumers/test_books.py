@@ -285,6 +285,9 @@ def test_a_heartbeat_that_is_moved_says_where_its_span_began():
     made = Frame(PAGES, "b", 1, 4, 4, 0, HEARTBEAT_ENCODING, HEARTBEAT_VERSION, beat, [], realtime_ns=3)
     placed, _ = enter(books, made)
     assert (placed.next, heartbeat.unpack(placed.body).first_position) == (14, 13)
+    last = heartbeat.pack(replace(heartbeat.unpack(beat), first_position=limits.INT64_MAX))
+    placed, _ = enter(books, replace(made, number=2, body=last))
+    assert heartbeat.unpack(placed.body).first_position == limits.INT64_MAX
     for body in (b"", b"none"):
         assert enter(books, replace(made, number=made.number + 1, body=body))[0].body == body
 
