@@ -302,3 +302,18 @@ def test_positions_that_no_number_holds_are_not_moved():
     # Nor are losses that lie so far.
     placed, _ = enter(books, pages(4, 5, 2, run="b", at_ns=4, losses=[Loss("drop", last, None, "x", "agent")]))
     assert placed.losses[0].first_position == last
+
+
+def test_books_that_go_on_in_another_chain_count_anew_and_know_what_the_one_before_knew():
+    books = Books()
+    books.offer(replace(frame(0, 10, 0, [Loss("drop", 0, None, "x", "agent")]), realtime_ns=7), 5)
+    books.stored(STREAM, 10, 10)
+    ended = books.take_changed()
+    again = Books()
+    again.reopen(ended)
+    book = again.streams[STREAM]
+    assert (book.first, book.next, book.stored, book.rows, book.unknown_losses) == (10, 10, 0, 0, 0)
+    assert (book.closes(), book.opened_ns, book.seen_ns, book.cut_ns) == (True, 5, 5, 7)
+    assert set(again.take_changed()) == {STREAM}
+    assert again.offer(frame(0, 10, 0)).duplicate
+    assert again.offer(frame(10, 12, 1)) == (10, False, [])
