@@ -142,3 +142,9 @@ def test_one_reading_is_an_edge_and_holds_for_clocks_that_never_step():
     assert state.tolist() == [0, 0]
     assert high[0] - low[0] == 2
     assert 2_004_000 < high[1] - low[1] < 2_004_010
+
+
+def test_a_tighter_reading_takes_no_place_in_which_it_would_overlap_the_one_before():
+    first, loose = (0, 10, -5, 0), (20, 30, -5, 100)
+    assert edge([first, loose, (25, 26, -20, 20)], SLEWED).readings.x0_ns.tolist() == [0, 20]
+    assert edge([first, loose, (25, 26, -5, 20)], SLEWED).readings.x0_ns.tolist() == [0, 25]
