@@ -39,7 +39,6 @@ DATA_BYTES_MAX: Final = limits.BODY_BYTES_MAX - HEAD_BYTES
 #: In the first word of a record's header.
 BUSY: Final = 1 << 31
 DISCARDED: Final = 1 << 30
-LENGTH_MASK: Final = DISCARDED - 1
 #: Whose program fills the ring: one of the agent's, or one that others loaded and pinned.
 OWN: Final = "own"
 PINNED: Final = "pinned"

@@ -9,7 +9,6 @@ from schemas.errors import BadInputError, StorageError
 from schemas.segment import Entry, Header
 
 _WINDOW_BYTES: Final = 4 << 20
-_ENTRY_BYTES_MAX: Final = segment.ENTRY_PREFIX_BYTES + limits.FRAME_BYTES_MAX
 
 
 class Batch(NamedTuple):

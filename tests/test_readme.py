@@ -182,12 +182,39 @@ def test_an_example_that_runs_the_agent_collects_before_it_asks():
         assert "--until-end" in before or re.search(r"^sleep \d+", before, re.MULTILINE), block
 
 
+def documents():
+    return [path for path in ROOT.rglob("*.md") if not {".venv", ".cache", "var"} & set(path.relative_to(ROOT).parts)]
+
+
 def test_every_document_that_is_linked_exists():
-    for path in ROOT.rglob("*.md"):
-        if {".venv", ".cache", "var"} & set(path.relative_to(ROOT).parts):
-            continue
+    for path in documents():
         for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
             assert (path.parent / target).exists(), f"{path}: {target}"
+
+
+def test_every_file_that_a_document_names_is_there():
+    files = [path.relative_to(ROOT) for path in ROOT.rglob("*") if path.is_file()]
+    for document in documents():
+        for name in re.findall(r"`([\w./*-]+\.(?:py|md|c|h|toml|yml|sh))`", document.read_text()):
+            if "NAME" in name or name.startswith("/"):
+                continue
+            assert any(path.match(name) for path in files), f"{document}: {name}"
+
+
+def test_every_heading_that_a_document_links_to_is_there():
+    for document in documents():
+        text = document.read_text()
+        titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+        anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+        assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= anchors, document
+
+
+def test_the_architecture_names_every_room():
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    for package in ("producers", "consumers"):
+        for path in (ROOT / package).iterdir():
+            if path.is_dir() and path.name != "__pycache__":
+                assert f"`{package}/{path.name}/`" in text
 
 
 def test_the_verbs_are_those_of_the_table():

@@ -5,8 +5,8 @@ would raise again what the other has ended. So an owner creates a term exclusive
 lives; whoever sees that unchanged for the lease's length creates the next term, and who sees a later term steps back.
 No clocks of two machines are compared. An owner on the same machine whose process is gone is replaced at once.
 
-    LAKE/alerts/<topic>/<partition>/term-<n:012d>.json    created exclusively
-    LAKE/alerts/<topic>/<partition>/beat.json             {term, beat, owner, released}
+    LAKE/alerts/<log id>/<topic>/<partition>/term-<n:012d>.json    created exclusively
+    LAKE/alerts/<log id>/<topic>/<partition>/beat.json             {term, beat, owner, released}
 """
 
 import os

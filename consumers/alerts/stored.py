@@ -155,7 +155,7 @@ def _others(incident: _Value) -> None:
 
 # Lines beside reports.
 def _around(assembled: _Value) -> None:
-    assembled |= {"context": [], "recent": [], "near": []}
+    assembled["recent"] = []
 
 
 def _stacks(incident: _Value) -> None:

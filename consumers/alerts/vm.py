@@ -30,7 +30,6 @@ _STOPPED: Final = frozenset(
 _NEW: Final = frozenset(("prelaunch", "preconfig", "inmigrate"))
 #: In which it has ended here, or its guest has gone to sleep by itself.
 _OVER: Final = frozenset(("postmigrate", "shutdown", "suspended"))
-_PANICS: Final = ("GUEST_PANICKED", "GUEST_CRASHLOADED")
 _S: Final = 10**9
 #: After so long without a word it is stale, and what has ended may come again as the same.
 _STALE_NS: Final = 180 * _S

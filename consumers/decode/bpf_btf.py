@@ -26,7 +26,6 @@ _TYPE_BYTES: Final = 12
 _LONGS: Final = (b"long\0", b"unsigned long\0", b"long int\0", b"long unsigned int\0", b"unsigned long int\0")
 _INT_SIZES: Final = (1, 2, 4, 8, 16)
 _ENUM_SIZES: Final = (1, 2, 4, 8)
-_VOID: Final = 0
 
 
 class Kind(IntEnum):

@@ -180,12 +180,17 @@ class LogScan:
     # A line that stands there twice, as two consoles print it, opens nothing the second time; it is a start line too.
     def _note_again(self, line: Line, kind: Kind) -> None:
         for incident in reversed(self._log.incidents.incidents):
+            if any((each.place, each.kind) == (line.place, kind) for each in incident.reports):
+                return
             if any(each == (line.place, kind) for each in incident.start_lines[-_JOINED_MAX:]):
                 return
             for report in reversed(incident.reports):
                 same = report.kind is kind and report.ts_ns == line.ts_ns and report.lines
                 if same and line.text.startswith(report.lines[0].text):
-                    insort(incident.start_lines, StartLine(line.place, kind))
+                    if len(incident.start_lines) < _LIMITS.start_lines_max:
+                        insort(incident.start_lines, StartLine(line.place, kind))
+                    else:
+                        incident.dropped_start_lines += 1
                     return
 
     def _lines_of(self, raw: bytes, place: int) -> Iterator[Line]:

@@ -73,11 +73,7 @@ class Folded:
         return cls(set(value["cpus"]), list(value["victims"]), printed, measured, *later)
 
 
-def root_of(reports: list[Report]) -> Report:
-    """Return the report whose stall began first; without times the first that does not wait for others."""
-    return _root(reports, [since_ns(each) for each in reports])
-
-
+# The report whose stall began first; without times the first that does not wait for others.
 def _root(reports: list[Report], starts: list[int | None]) -> Report:
     stalls = [pair for pair in zip(starts, reports, strict=True) if pair[1].kind not in _NO_STALLS]
     stalls = stalls or list(zip(starts, reports, strict=True))

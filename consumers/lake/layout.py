@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from consumers.lake.storage import LocalStorage
+from consumers.lake.storage import LocalStorage, Storage
 from schemas.errors import StorageError, UsageError
 
 LAKE: Final = "lake.json"
@@ -56,6 +56,22 @@ def open_lake(path: Path, *, create: bool) -> LocalStorage:
 def chain_dir(topic: str, partition: int, generation: int) -> str:
     """Return the folder of one chain; generation 0 has no suffix."""
     return f"{COMMITS}{topic}/{partition}{f'.{generation}' if generation else ''}/"
+
+
+def chain_folders(storage: Storage) -> list[str]:
+    """Return the folder of every chain, in order.
+
+    Raises:
+        StorageError: the disk refuses, or a chain has lost its genesis: all that it holds would be in no query.
+    """
+    keys = list(storage.list(COMMITS))
+    found = dict.fromkeys(key.removesuffix(GENESIS) for key in keys if key.endswith(f"/{GENESIS}"))
+    for folder in dict.fromkeys(f"{key.rpartition('/')[0]}/" for key in keys):
+        # Of one that is just made a listing may have the commit alone.
+        if folder not in found and not storage.exists(folder + GENESIS):
+            raise StorageError(f"{folder}: damaged, its {GENESIS} is missing")
+        found[folder] = None
+    return list(found)
 
 
 def has_books(folder: str) -> bool:

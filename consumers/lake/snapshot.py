@@ -64,9 +64,9 @@ def _taken(storage: Storage) -> Snapshot:
         taken.number = taken.manifest["n"]
         taken.chains = dict(taken.manifest["frontiers"])
         taken.add(taken.manifest["files"])
-    for key in [key for key in storage.list(layout.COMMITS) if key.endswith(layout.GENESIS)]:
-        folder = key.removesuffix(layout.GENESIS)
+    for folder in layout.chain_folders(storage):
         if folder not in taken.chains:
+            key = folder + layout.GENESIS
             taken.chains[folder] = int(parse(key, _read(storage, key))["first_offset"])
         _follow(storage, folder, taken)
     return taken

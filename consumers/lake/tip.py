@@ -35,8 +35,7 @@ def tips(storage: Storage) -> list[Tip]:
     Raises:
         StorageError: the disk refuses, or an object is damaged.
     """
-    keys = [key for key in storage.list(layout.COMMITS) if key.endswith(layout.GENESIS)]
-    return [_tip(storage, key) for key in keys]
+    return [_tip(storage, folder + layout.GENESIS) for folder in layout.chain_folders(storage)]
 
 
 def all_streams(storage: Storage) -> list[Stream]:
@@ -51,8 +50,8 @@ def all_books(storage: Storage) -> dict[Stream, list[dict[str, Any]]]:
         StorageError: the disk refuses, or an object is damaged.
     """
     found: dict[Stream, list[dict[str, Any]]] = {}
-    for key in [key for key in storage.list(layout.COMMITS) if key.endswith(layout.GENESIS)]:
-        folder = key.removesuffix(layout.GENESIS)
+    for folder in layout.chain_folders(storage):
+        key = folder + layout.GENESIS
         if not layout.has_books(folder):
             continue
         try:

@@ -34,9 +34,6 @@ OPEN_MAX: Final = 16
 #: Closed reports for which the kernel prints an end, and how long one is waited for.
 ENDING_MAX: Final = 4
 ENDING_NS: Final = 600 * S
-#: Context lines and near misses kept until they are taken.
-CONTEXT_MAX: Final = 64
-NEAR_MAX: Final = 32
 #: How long before a report context still is its context.
 CONTEXT_NS: Final = 60 * S
 #: Callers of one report: the one that began it, and CPUs that answered it.
@@ -70,20 +67,13 @@ class ReportAssembler:
         self._seen = remembered.Seen()
         self._stalls: dict[str, tuple[int, int]] = {}  # of a grace period: jiffies and time of its newest report
         self._release = ""
-        self._context: deque[Line] = deque(maxlen=CONTEXT_MAX)  # not yet taken
         self._recent: deque[Line] = deque(maxlen=opened.NOTES_MAX)
-        self._near: deque[Line] = deque(maxlen=NEAR_MAX)
         self._place = 0
 
     @property
     def open_reports(self) -> tuple[Report, ...]:
         """The reports that are open, oldest first; after `restore` these are new objects."""
         return tuple(each.report for each in self._open)
-
-    @property
-    def ending_reports(self) -> tuple[Report, ...]:
-        """The closed reports that a late end line may still change."""
-        return tuple(self._ending)
 
     def feed(self, lines: Iterable[Line]) -> list[Change]:
         """Take the next lines in the order of the log and return what changed; each report is changed in place."""
@@ -113,18 +103,6 @@ class ReportAssembler:
             self._close(each, changes)
         return changes
 
-    def take_context(self) -> list[Line]:
-        """Return the lines that are evidence and no report, since the last call; the newest `CONTEXT_MAX`."""
-        taken = list(self._context)
-        self._context.clear()
-        return taken
-
-    def take_near_misses(self) -> list[Line]:
-        """Return lines that look like a report and are in no row, since the last call; the newest `NEAR_MAX`."""
-        taken = list(self._near)
-        self._near.clear()
-        return taken
-
     def state(self) -> dict[str, Any]:
         """Return all of this as JSON values."""
         return {
@@ -137,10 +115,10 @@ class ReportAssembler:
             "seen": self._seen.to_json(),
             "stalls": {key: list(value) for key, value in self._stalls.items()},
             "release": self._release,
-            "context": [list(line) for line in self._context],
             "recent": [list(line) for line in self._recent],
-            "near": [list(line) for line in self._near],
             "place": self._place,
+            "context": [],  # as is the next: earlier programs want them
+            "near": [],
         }
 
     @classmethod
@@ -154,8 +132,7 @@ class ReportAssembler:
         self._seen = remembered.Seen.from_json(state["seen"])
         self._stalls = {key: (length, ts_ns) for key, (length, ts_ns) in state["stalls"].items()}
         self._release, self._place = state["release"], state["place"]
-        for kept, lines in ((self._context, "context"), (self._recent, "recent"), (self._near, "near")):
-            kept.extend(Line(*each) for each in state[lines])
+        self._recent.extend(Line(*each) for each in state["recent"])
         return self
 
     def _take(self, line: Line, changes: list[Change], touched: dict[int, Report]) -> None:
@@ -183,7 +160,6 @@ class ReportAssembler:
             self._boot(found)
         elif found.row.role is Role.NEAR:
             self.near_misses += 1
-            self._near.append(opened.note_of(line))
         elif found.row.role is Role.LOSS:
             self._lose(found, line, touched)
         else:
@@ -320,7 +296,6 @@ class ReportAssembler:
 
     def _beside(self, line: Line, touched: dict[int, Report]) -> None:
         line = opened.note_of(line)
-        self._context.append(line)
         self._recent.append(line)
         for each in self._open:
             each.note(line.text.strip())

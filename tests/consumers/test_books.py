@@ -207,6 +207,31 @@ def test_what_is_sent_again_is_known_in_both_numberings():
     assert books.streams[PAGES].next == 14
 
 
+def test_a_run_that_goes_on_beside_one_that_numbers_anew_keeps_its_positions():
+    books = Books()
+    enter(books, pages(0, 10, 0, run="a", at_ns=1))
+    enter(books, pages(0, 4, 0, run="b", at_ns=2))
+    placed, _ = enter(books, pages(10, 12, 1, run="a", at_ns=3))
+    assert placed.first == 10
+
+
+def test_of_runs_that_are_forgotten_no_numbering_is_remembered():
+    books = Books()
+    enter(books, pages(0, 10, 0, run="a", at_ns=1))
+    for i in range(8):
+        enter(books, pages(i, i + 1, i, run=f"run {i}", at_ns=10 + i))
+    book = books.streams[PAGES]
+    assert book.bases == dict.fromkeys(book.runs, 10)
+
+
+def test_a_clock_that_is_set_back_makes_no_numbering_anew_of_what_was_cut_before():
+    books = Books()
+    enter(books, pages(0, 10, 0, run="a", at_ns=5))
+    enter(books, pages(10, 12, 1, run="a", at_ns=3))
+    placed, decision = enter(books, pages(0, 4, 0, run="b", at_ns=4))
+    assert (placed.first, decision.losses) == (0, [])
+
+
 def test_a_frame_of_a_run_that_is_long_over_does_not_number_anew():
     books = Books()
     for i in range(6):
@@ -260,6 +285,9 @@ def test_a_heartbeat_that_is_moved_says_where_its_span_began():
     made = Frame(PAGES, "b", 1, 4, 4, 0, HEARTBEAT_ENCODING, HEARTBEAT_VERSION, beat, [], realtime_ns=3)
     placed, _ = enter(books, made)
     assert (placed.next, heartbeat.unpack(placed.body).first_position) == (14, 13)
+    last = heartbeat.pack(replace(heartbeat.unpack(beat), first_position=limits.INT64_MAX))
+    placed, _ = enter(books, replace(made, number=2, body=last))
+    assert heartbeat.unpack(placed.body).first_position == limits.INT64_MAX
     for body in (b"", b"none"):
         assert enter(books, replace(made, number=made.number + 1, body=body))[0].body == body
 
@@ -271,3 +299,21 @@ def test_positions_that_no_number_holds_are_not_moved():
     enter(books, pages(0, 4, 0, run="b", at_ns=2))
     placed, _ = enter(books, pages(last - 1, last, 1, run="b", at_ns=3))
     assert placed.next == last
+    # Nor are losses that lie so far.
+    placed, _ = enter(books, pages(4, 5, 2, run="b", at_ns=4, losses=[Loss("drop", last, None, "x", "agent")]))
+    assert placed.losses[0].first_position == last
+
+
+def test_books_that_go_on_in_another_chain_count_anew_and_know_what_the_one_before_knew():
+    books = Books()
+    books.offer(replace(frame(0, 10, 0, [Loss("drop", 0, None, "x", "agent")]), realtime_ns=7), 5)
+    books.stored(STREAM, 10, 10)
+    ended = books.take_changed()
+    again = Books()
+    again.reopen(ended)
+    book = again.streams[STREAM]
+    assert (book.first, book.next, book.stored, book.rows, book.unknown_losses) == (10, 10, 0, 0, 0)
+    assert (book.closes(), book.opened_ns, book.seen_ns, book.cut_ns) == (True, 5, 5, 7)
+    assert set(again.take_changed()) == {STREAM}
+    assert again.offer(frame(0, 10, 0)).duplicate
+    assert again.offer(frame(10, 12, 1)) == (10, False, [])

@@ -1,6 +1,8 @@
 """The graph that a lake's tables make: the sample's clocks are known, so is every conversion."""
 
 import random
+import re
+from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -9,7 +11,8 @@ import pytest
 from consumers import clock_graph
 from consumers.clock_graph import read_graph
 from consumers.clocks.graph import Converted, Node, NotComparable
-from consumers.views import connect
+from consumers.lake.layout import open_lake
+from consumers.views import connect, run_query
 from tests.consumers import _sample, _sample_clocks
 
 S = 10**9
@@ -22,9 +25,21 @@ COLUMNS = {
 TEXTS = {"machine", "layer", "boot_id", "instance", "host_machine", "host_boot_id"}
 
 
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
 @pytest.fixture(scope="module")
-def sample(tmp_path_factory):
-    return read_graph(connect(_sample.build(tmp_path_factory.mktemp("sample") / "lake", trace=True)))
+def folder(tmp_path_factory):
+    """Return the folder whose var/lake is the sample."""
+    path = tmp_path_factory.mktemp("sample")
+    (path / "var").mkdir()
+    _sample.build(path / "var" / "lake", trace=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def sample(folder):
+    return read_graph(connect(open_lake(folder / "var" / "lake", create=False)))
 
 
 @pytest.fixture
@@ -293,3 +308,15 @@ def test_another_generation_is_another_segment(tables):
 def test_a_lake_without_clocks_connects_nothing(tables):
     assert read_graph(tables).edges() == {}
     assert clock_graph.ROWS_MAX > 0
+
+
+def test_the_readme_converts_as_it_says(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    lake = open_lake(folder / "var" / "lake", create=False)
+    ((machine, boot_id),) = run_query(lake, "select machine, boot_id from clock_readings limit 1")[1]
+    names = {"machine": machine, "boot_id": boot_id, "ts_ns": np.array([30 * S])}
+    exec(compile(code, "README.md", "exec"), names)
+    found = names["found"]
+    assert found.state[0] >= 0
+    assert abs(found.ts_ns[0] + _sample_clocks.PRINTK_AHEAD_NS - 30 * S) <= found.bound_ns[0]

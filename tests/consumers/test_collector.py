@@ -76,8 +76,21 @@ def test_a_restarted_collector_goes_on_where_the_chain_ends(lake):
     lake.collect(message_bytes(0, 3, 0))
     again = lake.new_collector()
     assert again.position == 1
-    lake.collect(message_bytes(0, 3, 0), message_bytes(3, 5, 1), at=0, collector=again)
+    report = lake.collect(message_bytes(0, 3, 0), message_bytes(3, 5, 1), at=0, collector=again)
     assert lake.seqs() == [0, 1, 2, 3, 4]
+    assert report.books[0].duplicates == 0
+
+
+def test_what_a_commit_held_is_told_and_nothing_counted_twice(lake):
+    told, collecting = [], lake.new_collector()
+    collecting._on_commit = told.append
+    for message in (message_bytes(0, 4, 0), message_bytes(0, 4, 0), message_bytes(2, 6, 0, run="other", text="other")):
+        lake.collect(message, collector=collecting)
+    assert [(each.offsets, each.rows.get("kmsg", 0), each.duplicates, each.dead) for each in told] == [
+        (1, 4, 0, []),
+        (1, 0, 4, []),
+        (1, 2, 0, ["content-differs"]),
+    ]
 
 
 def test_a_frame_sent_again_under_a_new_offset_is_a_duplicate_and_no_loss(lake):

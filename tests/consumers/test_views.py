@@ -1,5 +1,6 @@
 """Queries over a lake; and the documents: every column is listed as it is, every statement gives the answer printed."""
 
+import ast
 import io
 import re
 import shlex
@@ -58,6 +59,23 @@ def test_the_document_has_no_other_table_and_every_kind_of_loss():
     assert set(re.findall(r"^## (\w+): one row", DOCUMENT, re.MULTILINE)) == set(SPECS)
     kinds = re.search(r"\| kind \| reason .*?\n\n", DOCUMENT, re.DOTALL)[0]
     assert set(re.findall(r"^\| ([a-z-]+) \|", kinds, re.MULTILINE)) - {"kind"} == set(LossKind)
+
+
+def written_reasons():
+    for path in [*(ROOT / "producers").glob("*.py"), *(ROOT / "consumers").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Loss":
+                reason = node.args[3] if len(node.args) > 3 else None
+                if isinstance(reason, ast.Constant):
+                    yield reason.value
+
+
+def test_the_document_has_every_reason_of_a_loss():
+    kinds = re.search(r"\| kind \| reason .*?\n\n", DOCUMENT, re.DOTALL)[0]
+    said = {word for cell in re.findall(r"^\| [a-z-]+ \| ([^|]+) \|", kinds, re.MULTILINE) for word in cell.split(", ")}
+    written = set(written_reasons())
+    assert len(written) > 10
+    assert written <= said
 
 
 @pytest.mark.parametrize("name", sorted(EVENTS))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from producers.log_partition import PartitionWriter
 from schemas.errors import StorageError
 from schemas.frame import encode
 from schemas.log_cursor import LogCursor
@@ -253,3 +254,17 @@ def test_a_clock_that_was_once_ahead_is_told_once_until_it_is_right_again(tmp_pa
     ]
     assert "until the clock is there (1970-01-12 15:46:40 UTC)" in told[0]
     assert [ts_ns // 10**9 for _, ts_ns, _ in read_all(tmp_path)] == [1_000_000, *[1_007_200] * 9]
+
+
+def test_a_segment_behind_a_damaged_header_is_never_older_than_the_one_before(tmp_path):
+    made = PartitionWriter(tmp_path / "p", 560, lambda: 5)
+    for n in range(10):
+        made.append(frame(n))
+    made.sync()
+    first, second, _ = sorted((tmp_path / "p").glob("*.seg"))
+    data = bytearray(second.read_bytes())
+    data[12] ^= 1
+    second.write_bytes(data)
+    os.utime(first, ns=(10**18, 10**18))
+    assert [each.closed_ns for each in made.closed_segments()] == [10**18, 10**18]
+    made.close()

@@ -60,7 +60,7 @@ def test_a_name_says_boot_and_epoch():
     assert split_boot("a+b") == ("a+b", 0)
 
 
-def test_a_log_says_what_it_holds_of_each_guest(tmp_path):
+def test_a_log_says_what_it_holds_of_each_guest(tmp_path, monkeypatch):
     log = LogWriter(tmp_path / "log", retention_bytes=1 << 40, retention_ms=None, segment_bytes=700)
     before = History()
     for boot in ("boot", "boot+1"):
@@ -72,6 +72,13 @@ def test_a_log_says_what_it_holds_of_each_guest(tmp_path):
             log.append_encoded(TOPIC, stamp(data, mark, named), named, StreamPosition(n * 10 + 10, n))
     stands = log.positions
     log.close()
+    read = []
+    monkeypatch.setattr("producers.relay_history._RECALL_BYTES", 100)
+    monkeypatch.setattr(History, "recall", lambda _, mark, content: read.append(mark.number))
+    assert recalled(tmp_path / "log", stands)["vm"].epoch("boot") == 1
+    assert 0 < len(read) < 8
+    assert read[-1] == 7
+    monkeypatch.undo()
     history = recalled(tmp_path / "log", stands)["vm"]
     assert history.epoch("boot") == 1
     for n in range(3, 8):

@@ -64,6 +64,16 @@ def test_what_is_released_is_taken_at_once(storage):
     assert second.acquire(0)
 
 
+def test_that_one_released_it_says_nothing_of_the_next_who_has_no_beat_yet(storage, monkeypatch):
+    first, second, third = lease(storage, ELSEWHERE), lease(storage, ELSEWHERE), lease(storage)
+    first.acquire(0)
+    first.release()
+    monkeypatch.setattr(second, "renew", lambda: False)
+    assert second.acquire(0)
+    assert not third.acquire(0)
+    assert third.acquire(15 * S)
+
+
 def test_a_group_takes_it_from_whoever_has_it(storage):
     first, second = lease(storage), lease(storage)
     first.acquire(0)

@@ -142,3 +142,17 @@ def test_one_reading_is_an_edge_and_holds_for_clocks_that_never_step():
     assert state.tolist() == [0, 0]
     assert high[0] - low[0] == 2
     assert 2_004_000 < high[1] - low[1] < 2_004_010
+
+
+def test_a_tighter_reading_takes_no_place_in_which_it_would_overlap_the_one_before():
+    first, loose = (0, 10, -5, 0), (20, 30, -5, 100)
+    assert edge([first, loose, (25, 26, -20, 20)], SLEWED).readings.x0_ns.tolist() == [0, 20]
+    assert edge([first, loose, (25, 26, -5, 20)], SLEWED).readings.x0_ns.tolist() == [0, 25]
+
+
+def test_a_machine_that_was_taken_back_may_have_shown_the_time_behind_its_last_reading_before():
+    seconds = [*range(80, 101, 10), *range(50, 201, 10)]
+    made = edge([(t * S, t * S + 10, 0, 10) for t in seconds], MACHINES, part=[0] * 3 + [1] * 16)
+    at = np.array([60, 90, 110, 159, 170, 190]) * S
+    for track in (made.forward, made.backward):
+        assert (track.apply(at, at)[2] >= 0).tolist() == [True, False, False, False, True, True]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from consumers.incidents import page
+from consumers.incidents import page, scan
 from consumers.reports.report import Kind, Report, Seconds, Shape
 from consumers.verdict.verdict import Confidence, Evidence, Missing, Owner, Rejected, Verdict
 from tests.consumers.incidents._reports import hung, play, report, soft, stack
@@ -54,6 +54,7 @@ def test_the_object_has_every_key_that_the_page_about_it_names_and_no_other():
     rows = [row.split("|")[1] for row in text.splitlines() if row.startswith("| `")]
     described = {name for row in rows for name in re.findall(r"`(\w+)`", row)} | {"start_lines_dropped"}
     assert set(made) == described
+    assert f"beyond {scan._LIMITS.start_lines_max:,} " in text
     again = json.loads(json.dumps(made))
     assert again["start_lines"] == [{"line": 144, "kind": "soft_lockup"}, {"line": 204, "kind": "soft_lockup"}]
     assert (again["cpu"], again["duration_s"], again["owner"], again["row"]) == (1, 14.0, "undetermined", "-")

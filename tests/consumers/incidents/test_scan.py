@@ -360,3 +360,15 @@ def test_copies_add_no_more_start_lines_than_an_incident_has(monkeypatch):
     (found,), log = scan([each for _ in range(10) for each in (again, line)])
     assert log.copies == 9
     assert (len(found.incident.start_lines), found.incident.dropped_start_lines) == (3, 7)
+
+
+@pytest.mark.parametrize("consoles", [1, 2])
+def test_an_incident_has_no_more_start_lines_than_its_limit_and_counts_each_beyond_once(monkeypatch, consoles):
+    monkeypatch.setattr(module, "_LIMITS", module._LIMITS._replace(start_lines_max=100))
+    again = [
+        b"[%5d.000000] watchdog: BUG: soft lockup - CPU#1 stuck for %ds! [sh:137]\n" % (1000 + 20 * n, 22 + 20 * n)
+        for n in range(150)
+    ]
+    (found,), _ = scan([line for line in again for _ in range(consoles)])
+    assert len(found.incident.start_lines) == 100
+    assert found.incident.dropped_start_lines == 150 * consoles - 100

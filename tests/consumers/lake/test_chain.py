@@ -4,6 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from consumers.lake.audit import audit
+from consumers.lake.chain import Commit
 from consumers.lake.compact import compact, expire
 from consumers.lake.snapshot import snapshot
 from consumers.lake.tip import tips
@@ -60,6 +61,46 @@ def test_a_zombie_behind_expired_commits_cannot_commit(memory):
     assert chain(memory).state.frontier == 600
     assert offsets(memory) == list(range(600))
     assert audit(memory, deep=True).closes
+
+
+def test_a_commit_of_files_that_were_cleared_away_meanwhile_does_not_count(memory):
+    owner = chain(memory)
+    CommitWriter(memory).commit(chain(memory), batch(0, 1))
+    (entry,) = snapshot(memory).files["kmsg"]
+    owner.load()
+    memory.delete(entry.key)
+    assert not owner.commit(Commit(1, 2, [entry], {}, {}, "attempt", "writer", 1))
+    assert chain(memory).state.frontier == 1
+
+
+def test_a_commit_whose_answer_was_lost_is_known_as_ones_own(memory, monkeypatch):
+    owner, put = chain(memory), memory.put_exclusive
+    monkeypatch.setattr(memory, "put_exclusive", lambda key, data: put(key, data) and "genesis" in key)
+    assert owner.commit(Commit(0, 2, [], {}, {}, "attempt", "writer", 1))
+    assert owner.state.frontier == 2
+    late = chain(memory)
+    late.state = type(late.state)(0)
+    assert not late.commit(Commit(0, 3, [], {}, {}, "another", "writer", 1))
+
+
+def test_without_the_name_of_the_newest_checkpoint_it_is_looked_for(memory):
+    writer, owner = CommitWriter(memory), chain(memory)
+    for i in range(600):
+        assert writer.commit(owner, batch(i, i + 1)._replace(tables={}))
+    for start in range(300):
+        memory.delete(f"commits/topic/0/{start:020d}.json")
+    memory.delete("commits/topic/0/latest.json")
+    memory.reads = 0
+    assert chain(memory).state.frontier == 600
+    assert memory.reads < 256
+
+
+def test_a_stream_that_is_over_is_in_no_state_any_more(memory):
+    writer, owner = CommitWriter(memory), chain(memory)
+    assert writer.commit(owner, batch(0, 5))
+    assert list(chain(memory).state.streams) == [STREAM]
+    assert owner.commit(Commit(5, 6, [], {STREAM: None}, {}, "attempt", "writer", 1))
+    assert owner.state.streams == chain(memory).state.streams == {}
 
 
 def test_a_recreated_topic_opens_a_new_generation(memory):

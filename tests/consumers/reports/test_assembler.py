@@ -90,7 +90,8 @@ def test_the_body_of_a_real_report_is_read():
 def test_a_panic_that_is_no_lockup_is_context():
     assembler = ReportAssembler()
     assert assembler.feed(text((CAPTURES / "panic.dmesg-ramoops-0.txt").read_text())) == []
-    assert [line.text for line in assembler.take_context()] == ["Kernel panic - not syncing: hyplab: requested panic"]
+    (opened,) = assembler.feed(text("[   15.000000] " + SOFT.format(1, 22, "one", 11)))
+    assert opened.report.notes == ("Kernel panic - not syncing: hyplab: requested panic",)
 
 
 def test_a_backtrace_that_comes_seconds_later_still_belongs():
@@ -356,7 +357,7 @@ def test_the_kernels_own_end_is_kept_however_late_it_comes():
     assert assembler.feed([record(8, 59.0, end.text.replace("#1", "#2"))]) == []
     assert assembler.feed([end]) == [("updated", report)]
     assert (report.ended, report.last_place) == (True, 9)
-    assert assembler.ending_reports == ()
+    assert assembler.state()["ending"] == []
 
 
 def test_every_report_again_is_a_report_of_its_own_and_two_give_hz():
@@ -479,20 +480,16 @@ def test_context_is_evidence_and_never_a_report():
     after = record(3, 10.5, "INFO: Future hung task reports are suppressed, see sysctl kernel.hung_task_warnings")
     (opened,) = assembler.feed([before, record(2, 10.0, SOFT.format(1, 22, "one", 11)), after])
     assert opened.report.notes == (before.text, after.text)
-    assert assembler.take_context() == [before, after]
-    assert assembler.take_context() == []
     # What was long ago is no context.
     (opened, _) = assembler.feed([record(4, 100.0, SOFT.format(2, 22, "one", 11))])[::-1]
     assert opened.report.notes == ()
 
 
-def test_a_near_miss_is_counted_and_given_out_and_opens_nothing():
+def test_a_near_miss_is_counted_and_opens_nothing():
     assembler = ReportAssembler()
     lines = records([(1.0 + i, f"watchdog: CPU{i} soft lockup of a new kind") for i in range(100)])
     assert assembler.feed(lines) == []
     assert assembler.near_misses == 100
-    assert assembler.take_near_misses() == lines[-module.NEAR_MAX :]
-    assert assembler.take_near_misses() == []
 
 
 def test_what_only_sounds_like_a_report_opens_none():
@@ -561,8 +558,6 @@ def test_state_is_small_and_stands_still_when_it_is_quiet():
         biggest = max(biggest, len(json.dumps(assembler.state())))
     assert biggest < 64 << 10
     assembler.tick(lines[-1].ts_ns + 1000 * S)
-    assembler.take_context()
-    assembler.take_near_misses()
     assert len(json.dumps(assembler.state())) < 800
 
 

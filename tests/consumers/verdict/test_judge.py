@@ -135,6 +135,13 @@ def test_what_high_needs_and_is_not_there_is_told(short, lacks):
     assert [each.id for each in found.missing] == [lacks]
 
 
+@pytest.mark.parametrize(("known_share", "confidence"), [(0.05, Confidence.HIGH), (0.04, Confidence.MEDIUM)])
+def test_of_a_thread_that_convicts_most_of_the_time_must_be_known_for_high(known_share, confidence):
+    (case,) = (each for each in _rows.CASES if each.name == "vhost starved")
+    found = judge(case.incident, facts(vhost=times(W=0.9, X=known_share, GXWSTH=0.1 - known_share)))
+    assert (found.owner, found.confidence) == (Owner.HOST_CPU, confidence)
+
+
 def test_an_incident_of_which_lines_were_left_out_is_never_high():
     found = judge(replace(incident(), skipped=12), facts(times(T=0.96, GX=0.04)))
     assert (found.owner, found.confidence) == (Owner.VMM_PAUSE, Confidence.MEDIUM)

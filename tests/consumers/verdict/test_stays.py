@@ -168,3 +168,9 @@ def test_a_real_pause_by_the_monitor_convicts_a_report_that_the_guest_did_not_pr
     assert (found.row, found.owner, found.confidence) == ("C1", Owner.VMM_PAUSE, Confidence.HIGH)
     facts.vcpus = dict.fromkeys(facts.vcpus, unknown("withheld"))
     assert judge(incident, facts).owner is Owner.UNDETERMINED
+
+
+def test_a_wait_that_is_known_exactly_is_taken_out_of_what_was_counted_as_waiting_and_not_of_the_rest():
+    one, two = Sample(0, "R", False, 0, 0, 5), Sample(10 * S, "R", False, S, 3 * S, 5)
+    found = account([one, two], [Stay(0, 3 * S, "W")], Monitor(), Span(0, 10 * S), 0)
+    assert (found.at_least("W"), found.at_least("GX")) == (pytest.approx(0.3), pytest.approx(0.1))
