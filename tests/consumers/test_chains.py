@@ -194,14 +194,16 @@ class KafkaLog:
 
 
 @pytest.mark.broker
-@pytest.mark.parametrize("count", [30, 250])
-def test_a_topic_of_kafka_made_anew_is_read_from_its_start(broker, topics, storage, monkeypatch, count):
+@pytest.mark.parametrize(("group", "count"), [(None, 30), (None, 250), ("g", 30), ("g", 250)])
+def test_a_topic_of_kafka_made_anew_is_read_from_its_start(broker, topics, storage, monkeypatch, group, count):
     log = KafkaLog(broker, topics())
     monkeypatch.setattr("consumers.follow.FRAME_TOPICS", (log.partition.topic,))
     monkeypatch.setattr("consumers.follow._RELIST_S", 0.5)
     log.fill(100)
-    reader = KafkaReader(log.config)
-    each = Follower(reader, storage, CollectConfig(cut_age_s=0.2))
+    reader = KafkaReader(log.config, group=group and f"{group}.{log.partition.topic}")
+    each = Follower(reader, storage, CollectConfig(cut_age_s=0.2, group=group))
+    if group:
+        reader.listen(each, (log.partition.topic,))
     with contextlib.closing(reader):
         with Running(each):
             until(lambda: len(seqs(storage)) == 100, 30)

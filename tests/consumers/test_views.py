@@ -149,19 +149,6 @@ def test_a_query_command_in_a_document_runs(lake, sql):
         run_query(lake, sql)
 
 
-def test_the_python_in_the_readme_converts_times(lake, tmp_path, monkeypatch):
-    (tmp_path / "var").mkdir()
-    (tmp_path / "var" / "lake").symlink_to(Path(lake.local_path("")))
-    monkeypatch.chdir(tmp_path)
-    [(machine, boot_id, ts_ns)] = run_query(
-        lake, f"select machine, boot_id, list(ts_ns) from kmsg where machine = '{_sample.HUNG.machine}' group by all"
-    )[1]
-    given = {"machine": machine, "boot_id": boot_id, "ts_ns": ts_ns}
-    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    exec(code, given)
-    assert len(given["found"].ts_ns) == len(ts_ns)
-
-
 @pytest.mark.parametrize(
     ("sql", "message"),
     [
