@@ -15,6 +15,7 @@ from consumers.books import Books
 from consumers.decode import registry
 from consumers.decode.base import BadRecord, Decoder, FrameIn
 from consumers.descriptors import Descriptors
+from consumers.kinds import Kinds
 from consumers.lake import rows
 from consumers.lake.chain import Chain
 from consumers.lake.retire import retired_before_ns
@@ -88,6 +89,7 @@ class PartitionCollector:
         state = self._chain.load()
         self.position = self._committed = state.frontier
         self._books = Books.from_json(state.streams, state.notes)
+        self._kinds = Kinds(state.kinds)
         if self._chain.before is not None:
             self._books.reopen(self._chain.before.streams)
         #: Streams whose book, as committed, does not close.
@@ -174,7 +176,8 @@ class PartitionCollector:
         if self._chain.state.number % _FORGET_COMMITS == 0:
             self._books.forget(retired_before_ns(self._writer.storage))
         changed = self._books.take_changed()
-        batch = Batch(self._committed, self.position, tables, changed, self._books.partition_json())
+        notes, kinds = self._books.partition_json(), self._kinds.take_new()
+        batch = Batch(self._committed, self.position, tables, changed, notes, kinds)
         if not self._writer.commit(self._chain, batch):
             log.warning("%s: another collector committed offset %d; following it", self.partition, self._committed)
             self.reload()
@@ -261,7 +264,8 @@ class PartitionCollector:
 
     # The same positions again: silent when the content is the stored one, an overwrite and a dead letter when not.
     def _contradict(self) -> None:
-        for item, _ in differing(self._suspects, self._frames, self._writer.storage, self._descriptors):
+        known = (self._descriptors, self._kinds.has_room)
+        for item, _ in differing(self._suspects, self._frames, self._writer.storage, *known):
             frame, where = item.frame, Message(item.offset, item.arrival_ns, b"")
             count = frame.next - frame.first
             loss = Loss(LossKind.OVERWRITE, frame.first, count, "content-differs", _FOUND_BY)
@@ -281,7 +285,7 @@ class PartitionCollector:
     def _decode(self) -> dict[str, pa.Table]:
         tables: dict[str, list[pa.Table]] = {}
         for decoder, frames in _by_decoder(self._frames):
-            decoded = decoder.decode_many(frames, self._descriptors)
+            decoded = decoder.decode_many(frames, self._descriptors, self._kinds.admit)
             for name, table in decoded.tables.items():
                 tables.setdefault(name, []).append(table)
             for stream, count in decoded.rows.items():
