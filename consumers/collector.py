@@ -32,8 +32,12 @@ from schemas.stream import Stream
 
 log = logging.getLogger(__name__)
 _RECENT_MAX: Final = 1024
-#: Streams of one partition; whoever invents more has its frames buried, because every checkpoint holds all of them.
+#: Streams of one partition, because every checkpoint holds all of them, and of one machine in it, because a hostile one
+#: can invent some. Those silent for a day make room for new ones; where there is none, these are buried.
 STREAMS_MAX: Final = 1 << 18
+STREAMS_OF_MACHINE_MAX: Final = STREAMS_MAX // 16
+#: To look for them takes a while: each so many ns of the log's time.
+_LOOK_NS: Final = 3_600_000_000_000
 _FOUND_BY: Final = "collector"
 # Every so many commits the books are closed of streams whose rows have all left the lake.
 _FORGET_COMMITS: Final = 256
@@ -90,6 +94,7 @@ class PartitionCollector:
         self.position = self._committed = state.frontier
         self._books = Books.from_json(state.streams, state.notes)
         self._kinds = Kinds(state.kinds)
+        self._full_until_ns: dict[str | None, int] = {}
         if self._chain.before is not None:
             self._books.reopen(self._chain.before.streams)
         #: Streams whose book, as committed, does not close.
@@ -216,7 +221,7 @@ class PartitionCollector:
     def _add(self, message: Message) -> None:
         self._rows += 1
         try:
-            frame = self._books.placed(self._known(decode(message.value)))
+            frame = self._books.placed(self._known(decode(message.value), message.ts_ns))
         except BadInputError as e:
             self._books.unreadable += 1
             self._bury(message, e, None, None, message.value)
@@ -236,10 +241,31 @@ class PartitionCollector:
             self._books.dead(frame.stream, frame.next - decision.store_from)
             self._bury(message, e, frame.stream, decision.store_from, frame.body)
 
-    def _known(self, frame: Frame) -> Frame:
-        if frame.stream not in self._books.streams and len(self._books.streams) >= STREAMS_MAX:
-            raise BadInputError("too-many-streams", f"this partition has {STREAMS_MAX} streams already")
+    def _known(self, frame: Frame, now_ns: int) -> Frame:
+        if frame.stream not in self._books.streams:
+            machine = frame.stream.machine
+            if not self._has_room(machine, STREAMS_OF_MACHINE_MAX, now_ns):
+                raise BadInputError("too-many-streams", f"its machine has {STREAMS_OF_MACHINE_MAX} streams already")
+            if not self._has_room(None, STREAMS_MAX, now_ns):
+                raise BadInputError("too-many-streams", f"this partition has {STREAMS_MAX} streams already")
         return frame
+
+    def _has_room(self, machine: str | None, most: int, now_ns: int) -> bool:
+        books = self._books
+
+        def count() -> int:
+            return len(books.streams) if machine is None else books.machines[machine]
+
+        before = count()
+        if before >= most and now_ns >= self._full_until_ns.get(machine, 0):
+            books.make_room(most, now_ns, machine)
+            if before - count() < most // 16:
+                self._full_until_ns[machine] = now_ns + _LOOK_NS
+            log.warning(
+                "%s: %s has %d streams; of those silent for a day %d have no book from now on, so that new ones have",
+                self.partition, "it" if machine is None else f"machine {machine}", before, before - count(),
+            )  # fmt: skip
+        return count() < most
 
     def _keep(self, message: Message, whole: Frame, frame: Frame) -> None:
         if frame is whole:  # of another one not all positions are what is stored

@@ -12,7 +12,7 @@ from consumers.books import forgotten_rows
 from consumers.decode import registry
 from consumers.lake import layout
 from consumers.lake.chain import ChainState, FileEntry, from_checkpoint, parse
-from consumers.lake.counts import lost, stored_positions
+from consumers.lake.counts import Counted, lost, stored_positions
 from consumers.lake.damage import known
 from consumers.lake.parquet import file_sha256
 from consumers.lake.retire import Retired, Sums, Uncounted
@@ -135,7 +135,7 @@ def audit(storage: Storage, *, deep: bool = False) -> AuditReport:
     _files(storage, taken, report, deep=deep)
     _sums(report, totals, streams, forgotten)
     try:
-        _streams(storage, taken, report, streams, retired, deep=deep)
+        _streams(storage, taken, report, streams, retired, forgotten, deep=deep)
         if deep:
             found = mismatches(storage, taken, streams, retired.before_ns)
             report.problems += [f"{_name(stream)}: {what}" for stream, what in found]
@@ -259,51 +259,67 @@ def _sums(
             report.problems.append(f"surface {surface}: {committed} rows committed, {booked} in the books")
 
 
-# The books against the rows: what the table of losses says, and with `deep` how many positions are really there. Where
-# rows left uncounted, streams of that time may have fewer, those of a surface not more fewer than had left so.
+# The books against the rows: what the table of losses says, and with `deep` how many positions are really there.
 def _streams(
     storage: Storage,
     taken: Snapshot,
     report: AuditReport,
     streams: dict[Stream, list[dict[str, Any]]],
     retired: Retired,
+    forgotten: Counter[str],
     *,
     deep: bool,
 ) -> None:
     sums = lost(storage, taken)
-    counted = stored_positions(storage, taken) if deep else {}
-    decoders = registry.record_decoders()
-    room = {
-        surface: {table: told for table, told in retired.damaged.items() if decoder.owns(table)}
-        for surface, decoder in decoders.items()
-    }
-    fewer: dict[str, list[tuple[int, str]]] = {}
     for stream, books in streams.items():
         booked = sum(sum(book["lost"].values()) + book["contradicted"] for book in books)
         events = sum(book["lost_events"] for book in books)
-        gone = retired.streams.get(stream, Sums())
-        gone = gone if gone.within(books) else Sums()
+        gone = _gone(stream, books, retired)
         for unit, count, before in ((LossUnit.POSITION, booked, gone.lost), (LossUnit.EVENT, events, gone.lost_events)):
             found = sums.get((stream, unit), 0) + before
-            if found != count and not (found < count and _left(books, retired.damaged, "losses")):
+            known = forgotten[stream.surface] if found > count else _left(books, retired.damaged, "losses")
+            if found != count and not known:
                 report.problems.append(f"{_name(stream)}: {count} {unit}s lost in the books, {found} in its rows")
-        if not deep:
-            continue
-        rows, positions = counted.get(stream, (0, 0))
-        missing = sum(book["rows"] for book in books) - rows - gone.rows
-        if missing:
-            told = f"{_name(stream)}: {rows + gone.rows} rows, {rows + gone.rows + missing} in the books"
-            if missing > 0 and _left(books, retired.damaged, *room.get(stream.surface, ())):
-                fewer.setdefault(stream.surface, []).append((missing, told))
-            else:
+    if deep:
+        _positions(stored_positions(storage, taken), report, streams, retired, forgotten)
+
+
+# Where rows left uncounted, streams of that time may have fewer, those of a surface not more fewer than had left so.
+# Where a stream came again after its book was closed, though its rows are there, it may have more.
+def _positions(
+    counted: dict[Stream, Counted],
+    report: AuditReport,
+    streams: dict[Stream, list[dict[str, Any]]],
+    retired: Retired,
+    forgotten: Counter[str],
+) -> None:
+    for surface, decoder in registry.record_decoders().items():
+        uncounted = {table: told for table, told in retired.damaged.items() if decoder.owns(table)}
+        fewer_max, more_max = sum(told.rows for told in uncounted.values()), forgotten[surface]
+        fewer: list[tuple[int, str]] = []
+        more: list[tuple[int, str]] = []
+        for stream, books in ((stream, books) for stream, books in streams.items() if stream.surface == surface):
+            rows, positions = counted.get(stream, (0, 0))
+            booked = sum(book["rows"] for book in books)
+            there = rows + _gone(stream, books, retired).rows
+            told = f"{_name(stream)}: {there} rows, {booked} in the books"
+            if there > booked:
+                more.append((there - booked, told))
+            elif there < booked and _left(books, uncounted, *uncounted):
+                fewer.append((booked - there, told))
+            elif there < booked:
                 report.problems.append(told)
-        # Through two logs the same record comes twice, and each chain knows its own.
-        one_row_each = stream.surface in decoders and decoders[stream.surface].ONE_ROW_EACH
-        if len(books) == 1 and one_row_each and positions != rows:
-            report.problems.append(f"{_name(stream)}: {rows} rows at only {positions} positions")
-    for surface, those in fewer.items():
-        if sum(missing for missing, _ in those) > sum(told.rows for told in room[surface].values()):
-            report.problems += [told for _, told in those]
+            # Through two logs the same record comes twice, and each chain knows its own.
+            if len(books) == 1 and decoder.ONE_ROW_EACH and positions != rows:
+                report.problems.append(f"{_name(stream)}: {rows} rows at only {positions} positions")
+        for those, most in ((fewer, fewer_max), (more, more_max)):
+            if sum(rows for rows, _ in those) > most:
+                report.problems += [told for _, told in those]
+
+
+def _gone(stream: Stream, books: list[dict[str, Any]], retired: Retired) -> Sums:
+    gone = retired.streams.get(stream, Sums())
+    return gone if gone.within(books) else Sums()
 
 
 def _left(books: list[dict[str, Any]], damaged: dict[str, Uncounted], *tables: str) -> bool:

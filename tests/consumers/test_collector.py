@@ -275,6 +275,50 @@ def test_streams_beyond_the_limit_are_buried_and_known_ones_go_on(lake, monkeypa
     assert lake.seqs() == [0, 1]
 
 
+DAY_NS = 24 * 3_600_000_000_000
+
+
+def invented_streams(lake, machine, count, at_ns, collector):
+    values = [message_bytes(0, 1, 0, stream=STREAM._replace(machine=machine, boot_id=f"b{i}")) for i in range(count)]
+    collector.add([Message(collector.position + i, at_ns + i, value) for i, value in enumerate(values)], 0)
+    assert collector.commit()
+    report = audit(lake.storage, deep=True)
+    assert report.closes, report.problems
+    return report
+
+
+def test_a_machine_that_invents_streams_takes_no_room_from_others(lake, monkeypatch):
+    monkeypatch.setattr("consumers.collector.STREAMS_MAX", 16)
+    monkeypatch.setattr("consumers.collector.STREAMS_OF_MACHINE_MAX", 8)
+    invented_streams(lake, "evil", 20, DAY_NS, lake.collector)
+    invented_streams(lake, "good", 3, DAY_NS, lake.collector)
+    assert lake.query("select machine, count(*) from kmsg group by all order by all") == [("evil", 8), ("good", 3)]
+    assert lake.query("select distinct machine, reason from dead_letters") == [(None, "too-many-streams")]
+
+
+def test_streams_that_are_long_silent_make_room_for_new_ones_and_may_come_again(lake, monkeypatch, caplog):
+    monkeypatch.setattr("consumers.collector.STREAMS_MAX", 8)
+    monkeypatch.setattr("consumers.collector.STREAMS_OF_MACHINE_MAX", 8)
+    for number in range(5):
+        report = invented_streams(lake, f"guest{number}", 3, (1 + 2 * number) * DAY_NS, lake.new_collector())
+    assert lake.query("select count(*), count(distinct machine) from kmsg") == [(15, 5)]
+    assert lake.query("select count(*) from dead_letters") == [(0,)]
+    assert len(report.books) <= 8
+    assert "of those silent for a day 1 have no book from now on" in caplog.text
+    # One of them goes on after all: in a book of its own, with its rows of before beside.
+    value = message_bytes(1, 3, 1, stream=STREAM._replace(machine="guest0", boot_id="b0"))
+    lake.collector.reload()
+    lake.collector.add([Message(lake.collector.position, 12 * DAY_NS, value)], 0)
+    assert lake.collector.commit()
+    report = audit(lake.storage, deep=True)
+    assert report.closes, report.problems
+    assert lake.query("select seq from kmsg where machine = 'guest0' and boot_id = 'b0' order by seq") == [
+        (0,),
+        (1,),
+        (2,),
+    ]
+
+
 def test_pages_that_come_again_cost_a_read_of_the_files_that_have_them(lake, monkeypatch):
     lake.collect(encode(described()))
     for i in range(5):
