@@ -38,6 +38,8 @@ STREAMS_MAX: Final = 1 << 18
 STREAMS_OF_MACHINE_MAX: Final = STREAMS_MAX // 16
 #: To look for them takes a while: each so many ns of the log's time.
 _LOOK_NS: Final = 3_600_000_000_000
+#: What a loss or a dead letter takes of memory until it is a row; on the wire a loss has some twenty bytes.
+_ROW_BYTES: Final = 1 << 10
 _FOUND_BY: Final = "collector"
 # Every so many commits the books are closed of streams whose rows have all left the lake.
 _FORGET_COMMITS: Final = 256
@@ -123,7 +125,7 @@ class PartitionCollector:
 
     @property
     def buffered_bytes(self) -> int:
-        """Return the bytes of frame bodies that wait for a commit."""
+        """Return the bytes of frame bodies that wait for a commit, and of losses and dead letters."""
         return self._bytes
 
     def add(self, messages: list[Message], now_ns: int) -> int:
@@ -231,6 +233,7 @@ class PartitionCollector:
         self._duplicates += decision.store_from - frame.first
         self._losses += [rows.LossRow(frame.stream, loss, message.offset, message.ts_ns) for loss in decision.losses]
         self._rows += len(decision.losses)
+        self._bytes += _ROW_BYTES * len(decision.losses)
         try:
             decoder = registry.decoder_of(frame)
             decoder.check(frame)
@@ -304,6 +307,7 @@ class PartitionCollector:
     def _bury(
         self, message: Message, error: BadInputError, stream: Stream | None, position: int | None, data: bytes
     ) -> None:
+        self._bytes += _ROW_BYTES
         head = data[: limits.DEAD_LETTER_BYTES_MAX]
         where = (message.offset, message.ts_ns)
         self._dead.append(rows.DeadRow(stream, position, error.reason, error.detail, len(data), head, *where))

@@ -267,6 +267,14 @@ def test_a_flood_of_garbage_is_cut_like_rows(lake):
     assert collector.due(0)
 
 
+def test_a_flood_of_losses_is_cut_by_what_they_take_of_memory(lake):
+    flooded = lake.new_collector(Cut(1 << 20, 1 << 60, 1 << 60))
+    values = [encode(heartbeat(0, i, losses=[Loss("drop", 0, 1, "r", "agent", "event")] * 500)) for i in range(5)]
+    taken = flooded.add([Message(i, 1000 + i, value) for i, value in enumerate(values)], 0)
+    assert (taken, flooded.due(0)) == (3, True)
+    assert flooded.buffered_bytes >= 1500 << 10
+
+
 def test_streams_beyond_the_limit_are_buried_and_known_ones_go_on(lake, monkeypatch):
     monkeypatch.setattr("consumers.collector.STREAMS_MAX", 1)
     other = STREAM._replace(machine="invented")
