@@ -75,6 +75,7 @@ class Books:
 
     def __init__(self) -> None:
         self.streams: dict[Stream, StreamBook] = {}
+        self.machines: Counter[str] = Counter()  # how many of them each machine has
         self.retentions = 0  # times that the log's retention overtook us
         self.unreadable = 0  # messages that did not even name their stream
         self.forgotten: Counter[str] = Counter()  # rows of streams that have no book any more, by surface
@@ -151,10 +152,27 @@ class Books:
         newest_ns = max((book.seen_ns for book in self.streams.values()), default=0)
         before_ns = min(before_ns, newest_ns - _SILENT_NS)
         for stream in [stream for stream, book in self.streams.items() if 0 < book.seen_ns < before_ns]:
-            book = self.streams.pop(stream)
-            if book.rows:
-                self.forgotten[stream.surface] += book.rows
-            self.changed.add(stream)
+            self._close(stream)
+
+    def make_room(self, most: int, now_ns: int, machine: str | None = None) -> None:
+        """Close books of streams of `machine`, or of all, that were silent for a day at `now_ns`, for good.
+
+        Of `most` an eighth is free then, if so many were silent; those that were for longest go, though their rows are
+        there. Of what is not committed none goes.
+        """
+        mine = {stream: book for stream, book in self.streams.items() if machine in (None, stream.machine)}
+        silent = [stream for stream, book in mine.items() if 0 < book.seen_ns < now_ns - _SILENT_NS]
+        silent = [stream for stream in silent if stream not in self.changed]
+        silent.sort(key=lambda stream: mine[stream].seen_ns)
+        for stream in silent[: len(mine) - most * 7 // 8]:
+            self._close(stream)
+
+    def _close(self, stream: Stream) -> None:
+        book = self.streams.pop(stream)
+        self.machines[stream.machine] -= 1
+        if book.rows:
+            self.forgotten[stream.surface] += book.rows
+        self.changed.add(stream)
 
     def take_changed(self) -> dict[Stream, dict[str, Any] | None]:
         """Return the books changed since the last call, as JSON values; None for those that were forgotten."""
@@ -172,6 +190,7 @@ class Books:
             old = StreamBook(**values)
             known = {name: getattr(old, name) for name in _KNOWN}
             self.streams[stream] = StreamBook(old.next, old.next, **known)
+        self.machines = Counter(stream.machine for stream in self.streams)
         self.changed.update(streams)
 
     @classmethod
@@ -179,6 +198,7 @@ class Books:
         """Return the books as a commit holds them."""
         books = cls()
         books.streams = {stream: StreamBook(**values) for stream, values in streams.items()}
+        books.machines = Counter(stream.machine for stream in streams)
         books.retentions = partition.get("retentions", 0)
         books.unreadable = partition.get("unreadable", 0)
         books.forgotten = forgotten_rows(partition)
@@ -190,6 +210,7 @@ class Books:
         seen = (self.retentions, self.unreadable)
         book = StreamBook(first, first, retention_seen=seen[0], unreadable_seen=seen[1], opened_ns=arrival_ns)
         self.streams[frame.stream] = book
+        self.machines[frame.stream.machine] += 1
         return book
 
     def _remember_run(self, book: StreamBook, frame: Frame) -> None:

@@ -15,6 +15,7 @@ from consumers.books import Books
 from consumers.decode import registry
 from consumers.decode.base import BadRecord, Decoder, FrameIn
 from consumers.descriptors import Descriptors
+from consumers.kinds import Kinds
 from consumers.lake import rows
 from consumers.lake.chain import Chain
 from consumers.lake.retire import retired_before_ns
@@ -31,8 +32,14 @@ from schemas.stream import Stream
 
 log = logging.getLogger(__name__)
 _RECENT_MAX: Final = 1024
-#: Streams of one partition; whoever invents more has its frames buried, because every checkpoint holds all of them.
+#: Streams of one partition, because every checkpoint holds all of them, and of one machine in it, because a hostile one
+#: can invent some. Those silent for a day make room for new ones; where there is none, these are buried.
 STREAMS_MAX: Final = 1 << 18
+STREAMS_OF_MACHINE_MAX: Final = STREAMS_MAX // 16
+#: To look for them takes a while: each so many ns of the log's time.
+_LOOK_NS: Final = 3_600_000_000_000
+#: What a loss or a dead letter takes of memory until it is a row; on the wire a loss has some twenty bytes.
+_ROW_BYTES: Final = 1 << 10
 _FOUND_BY: Final = "collector"
 # Every so many commits the books are closed of streams whose rows have all left the lake.
 _FORGET_COMMITS: Final = 256
@@ -88,6 +95,8 @@ class PartitionCollector:
         state = self._chain.load()
         self.position = self._committed = state.frontier
         self._books = Books.from_json(state.streams, state.notes)
+        self._kinds = Kinds(state.kinds)
+        self._full_until_ns: dict[str | None, int] = {}
         if self._chain.before is not None:
             self._books.reopen(self._chain.before.streams)
         #: Streams whose book, as committed, does not close.
@@ -116,7 +125,7 @@ class PartitionCollector:
 
     @property
     def buffered_bytes(self) -> int:
-        """Return the bytes of frame bodies that wait for a commit."""
+        """Return the bytes of frame bodies that wait for a commit, and of losses and dead letters."""
         return self._bytes
 
     def add(self, messages: list[Message], now_ns: int) -> int:
@@ -174,7 +183,8 @@ class PartitionCollector:
         if self._chain.state.number % _FORGET_COMMITS == 0:
             self._books.forget(retired_before_ns(self._writer.storage))
         changed = self._books.take_changed()
-        batch = Batch(self._committed, self.position, tables, changed, self._books.partition_json())
+        notes, kinds = self._books.partition_json(), self._kinds.take_new()
+        batch = Batch(self._committed, self.position, tables, changed, notes, kinds)
         if not self._writer.commit(self._chain, batch):
             log.warning("%s: another collector committed offset %d; following it", self.partition, self._committed)
             self.reload()
@@ -213,7 +223,7 @@ class PartitionCollector:
     def _add(self, message: Message) -> None:
         self._rows += 1
         try:
-            frame = self._books.placed(self._known(decode(message.value)))
+            frame = self._books.placed(self._known(decode(message.value), message.ts_ns))
         except BadInputError as e:
             self._books.unreadable += 1
             self._bury(message, e, None, None, message.value)
@@ -223,6 +233,7 @@ class PartitionCollector:
         self._duplicates += decision.store_from - frame.first
         self._losses += [rows.LossRow(frame.stream, loss, message.offset, message.ts_ns) for loss in decision.losses]
         self._rows += len(decision.losses)
+        self._bytes += _ROW_BYTES * len(decision.losses)
         try:
             decoder = registry.decoder_of(frame)
             decoder.check(frame)
@@ -233,10 +244,31 @@ class PartitionCollector:
             self._books.dead(frame.stream, frame.next - decision.store_from)
             self._bury(message, e, frame.stream, decision.store_from, frame.body)
 
-    def _known(self, frame: Frame) -> Frame:
-        if frame.stream not in self._books.streams and len(self._books.streams) >= STREAMS_MAX:
-            raise BadInputError("too-many-streams", f"this partition has {STREAMS_MAX} streams already")
+    def _known(self, frame: Frame, now_ns: int) -> Frame:
+        if frame.stream not in self._books.streams:
+            machine = frame.stream.machine
+            if not self._has_room(machine, STREAMS_OF_MACHINE_MAX, now_ns):
+                raise BadInputError("too-many-streams", f"its machine has {STREAMS_OF_MACHINE_MAX} streams already")
+            if not self._has_room(None, STREAMS_MAX, now_ns):
+                raise BadInputError("too-many-streams", f"this partition has {STREAMS_MAX} streams already")
         return frame
+
+    def _has_room(self, machine: str | None, most: int, now_ns: int) -> bool:
+        books = self._books
+
+        def count() -> int:
+            return len(books.streams) if machine is None else books.machines[machine]
+
+        before = count()
+        if before >= most and now_ns >= self._full_until_ns.get(machine, 0):
+            books.make_room(most, now_ns, machine)
+            if before - count() < most // 16:
+                self._full_until_ns[machine] = now_ns + _LOOK_NS
+            log.warning(
+                "%s: %s has %d streams; of those silent for a day %d have no book from now on, so that new ones have",
+                self.partition, "it" if machine is None else f"machine {machine}", before, before - count(),
+            )  # fmt: skip
+        return count() < most
 
     def _keep(self, message: Message, whole: Frame, frame: Frame) -> None:
         if frame is whole:  # of another one not all positions are what is stored
@@ -261,7 +293,8 @@ class PartitionCollector:
 
     # The same positions again: silent when the content is the stored one, an overwrite and a dead letter when not.
     def _contradict(self) -> None:
-        for item, _ in differing(self._suspects, self._frames, self._writer.storage, self._descriptors):
+        known = (self._descriptors, self._kinds.has_room)
+        for item, _ in differing(self._suspects, self._frames, self._writer.storage, *known):
             frame, where = item.frame, Message(item.offset, item.arrival_ns, b"")
             count = frame.next - frame.first
             loss = Loss(LossKind.OVERWRITE, frame.first, count, "content-differs", _FOUND_BY)
@@ -274,6 +307,7 @@ class PartitionCollector:
     def _bury(
         self, message: Message, error: BadInputError, stream: Stream | None, position: int | None, data: bytes
     ) -> None:
+        self._bytes += _ROW_BYTES
         head = data[: limits.DEAD_LETTER_BYTES_MAX]
         where = (message.offset, message.ts_ns)
         self._dead.append(rows.DeadRow(stream, position, error.reason, error.detail, len(data), head, *where))
@@ -281,7 +315,7 @@ class PartitionCollector:
     def _decode(self) -> dict[str, pa.Table]:
         tables: dict[str, list[pa.Table]] = {}
         for decoder, frames in _by_decoder(self._frames):
-            decoded = decoder.decode_many(frames, self._descriptors)
+            decoded = decoder.decode_many(frames, self._descriptors, self._kinds.admit)
             for name, table in decoded.tables.items():
                 tables.setdefault(name, []).append(table)
             for stream, count in decoded.rows.items():

@@ -34,7 +34,11 @@ LAG_S = Family(
     "How old the oldest message is that was read and is in no commit; 0 when none is.",
     _PARTITION,
 )
-BUFFERED = Family("hypocenter_collector_buffered_bytes", _GAUGE, "Frame bodies in memory that wait for a commit.")
+BUFFERED = Family(
+    "hypocenter_collector_buffered_bytes",
+    _GAUGE,
+    "Bytes in memory that wait for a commit: of frame bodies, and 1 KiB for each loss and dead letter.",
+)
 OFFSETS = Family("hypocenter_collector_offsets_total", _COUNTER, "Messages of the log that are in a commit.")
 ROWS = Family("hypocenter_collector_rows_total", _COUNTER, "Rows committed.", ("table",))
 COMMITS = Family("hypocenter_collector_commits_total", _COUNTER, "Commits made.")

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from consumers.decode.base import Decoder, FrameIn
+from consumers.decode.base import Admit, Decoder, FrameIn, every_kind
 from consumers.lake.snapshot import Snapshot, snapshot
 from consumers.lake.storage import Storage
 from consumers.lake.tables import TABLES as LAKE_TABLES
@@ -33,7 +33,11 @@ class Suspect(NamedTuple):
 
 
 def differing(
-    suspects: Sequence[Suspect], buffered: Sequence[FrameIn], storage: Storage, descriptors: Mapping[bytes, bytes]
+    suspects: Sequence[Suspect],
+    buffered: Sequence[FrameIn],
+    storage: Storage,
+    descriptors: Mapping[bytes, bytes],
+    admit: Admit = every_kind,
 ) -> list[Suspect]:
     """Return those of `suspects` whose rows differ from the rows stored at the same positions.
 
@@ -49,7 +53,7 @@ def differing(
     for suspect in suspects:
         frame, decode = suspect.item.frame, suspect.decoder.decode_many
         near = [item for item in buffered if _overlaps(item.frame, frame)]
-        arrived, waiting = decode([suspect.item], descriptors).tables, decode(near, descriptors).tables
+        arrived, waiting = (decode(items, descriptors, admit).tables for items in ([suspect.item], near))
         if not _same(suspect, arrived, waiting, files):
             found.append(suspect)
     return found

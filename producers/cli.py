@@ -10,7 +10,7 @@ from typing import Any
 from producers import identity, registry, relay_cli, relay_port
 from producers.agent import run_agent
 from producers.children import relay_command, shipper_command
-from producers.targets import broker, default_spool, open_log
+from producers.targets import broker, default_spool, open_log, open_own_log
 from schemas import logs, toml_config
 from schemas.command_line import Parser, add_version, ended, open_streams
 from schemas.config import (
@@ -163,7 +163,7 @@ def _run(args: argparse.Namespace) -> int:
             )
         if args.spool:
             raise UsageError("--spool is where frames wait for Kafka; with --log there is none")
-        run_agent(config, me, open_log(where, config.log), None)
+        run_agent(config, me, open_own_log(where, config.log, me.machine), None)
     else:
         where = args.spool or config.spool.dir or default_spool()
         command = shipper_command(where, json.dumps(dataclasses.asdict(kafka)))

@@ -44,6 +44,27 @@ def open_log(path: Path, config: LogConfig) -> LogWriter:
     )
 
 
+def open_own_log(path: Path, config: LogConfig, machine: str) -> LogWriter:
+    """Return the writer of the log in `path` that readers take for the one of `machine`.
+
+    A copy of a log is the same log to who reads both: up to the offset to which one is stored the other is not read.
+
+    Raises:
+        UsageError: also where all in it is of other machines, as in a copy.
+        LockedError, StorageError: as `LogWriter`.
+    """
+    writer = open_log(path, config)
+    machines = {stream.machine for stream in writer.positions}
+    if machines and machine not in machines:
+        writer.close()
+        raise UsageError(
+            f"{path} holds the log of machine {min(machines)}, and this is {machine}. If it came with a copy of that"
+            " machine's disk, delete it: a collector takes both for one log, and leaves out what is in one alone. If"
+            " this machine was renamed, give it another directory"
+        )
+    return writer
+
+
 def default_spool() -> Path:
     """Return where the spool lies when nobody says so."""
     if os.geteuid() == 0:

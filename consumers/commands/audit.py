@@ -60,7 +60,9 @@ def print_books(report: AuditReport) -> None:
     render.print_rows(list(columns), list(zip(*columns.values(), strict=True)), "table", whole="--json")
     if report.retired:
         rows, before = sum(report.retired.values()), hour_text(report.retired_before_ns // HOUR_NS)
-        print(f"retired: {rows:,} rows of what came before {before}")
+        damaged = sum(report.retired_damaged.values())
+        nobody = f", {damaged:,} of them in damaged files: of which streams nobody can say" if damaged else ""
+        print(f"retired: {rows:,} rows of what came before {before}{nobody}")
     for problem in report.problems:
         print(f"problem: {problem}")
     verdict = "every book closes" if books else "no stream is stored here yet"

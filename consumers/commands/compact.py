@@ -3,8 +3,8 @@
 With a retention whole hours leave the lake first, the oldest ones of all tables; descriptions (`artifacts`,
 `topology_*`) and `incidents` stay. What has left is in no query any more; its files go as those that were replaced.
 
-Refuses to replace files unless row counts and an order-independent digest of the rows agree. Files that would be merged
-with a damaged one stay as they are, and the exit code is 74.
+Refuses to replace files unless row counts and an order-independent digest of the rows agree. A damaged file stays as it
+is, until its time is over, and the exit code is 74.
 """
 
 import argparse
@@ -61,31 +61,32 @@ def run(args: argparse.Namespace) -> int:
     retired = retire(storage, time.time_ns(), retention)
     if retention != UNLIMITED:
         print(_retired(retired))
-    merged = compact(storage, time.time_ns(), lateness_ms=int(args.lateness_s * 1000))
+    merged = compact(storage, time.time_ns(), lateness_ms=int(args.lateness_s * 1000), again=True)
     print(_merged(merged))
     expired = expire(storage, time.time_ns(), grace_ms=int(args.grace_s * 1000))
     deleted = {name: count for name, count in dataclasses.asdict(expired).items() if count}
     print("deleted: " + (", ".join(f"{count} {name}" for name, count in deleted.items()) or "nothing is old enough"))
-    return DamagedError.exit_code if merged.damaged or retired.damaged else 0
+    return DamagedError.exit_code if merged.damaged or retired.staying else 0
 
 
 def _retired(report: RetireReport) -> str:
     if not report.manifest:
         return "retired: nothing, " + (
-            "files are left out, the log says which" if report.damaged else "no past hour is over the retention"
+            "files cannot be read, the log says which" if report.staying else "no past hour is over the retention"
         )
+    damaged = f", {report.damaged:,} of them damaged" if report.damaged else ""
     return (
         f"retired: what came before {hour_text(report.before_ns // HOUR_NS)}: {report.rows:,} rows in "
-        f"{report.files:,} files, {report.size_bytes:,} bytes; manifest {report.manifest}"
+        f"{report.files:,} files{damaged}, {report.size_bytes:,} bytes; manifest {report.manifest}"
     )
 
 
 def _merged(report: CompactReport) -> str:
-    if not report.manifest:
-        return "merged: nothing, " + (
-            "files are left out, the log says which" if report.damaged else "no past hour has several small files"
-        )
+    left_out = f"damaged files left out: {report.damaged:,}, `hypocenter audit` says which" if report.damaged else ""
+    if not report.files_out:
+        return "merged: nothing, " + (left_out or "no past hour has several small files")
     return (
         f"merged: {report.files_in:,} files into {report.files_out:,}, {report.rows:,} rows, "
         f"{report.bytes_in:,} bytes into {report.bytes_out:,}; manifest {report.manifest}"
+        + (f"; {left_out}" if left_out else "")
     )

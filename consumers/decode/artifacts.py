@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from consumers.decode.base import BadRecord, Decoded, FrameIn, bad_frame
+from consumers.decode.base import Admit, BadRecord, Decoded, FrameIn, bad_frame, every_kind
 from consumers.lake.tables import TABLES as LAKE_TABLES
 from consumers.lake.tables import TableSpec
 from schemas.errors import BadInputError
@@ -72,10 +72,14 @@ def checked(read: Callable[[bytes], object]) -> Callable[[Frame], None]:
     return check
 
 
-def decoding(check: Callable[[Frame], None]) -> Callable[[list[FrameIn], Mapping[bytes, bytes]], Decoded]:
+def decoding(check: Callable[[Frame], None]) -> Callable[..., Decoded]:
     """Return a decoder's `decode_many`, by its `check`."""
 
-    def decode_many(frames: list[FrameIn], descriptors: Mapping[bytes, bytes]) -> Decoded:  # noqa: ARG001
+    def decode_many(
+        frames: list[FrameIn],
+        descriptors: Mapping[bytes, bytes],  # noqa: ARG001 - every decoder has this signature
+        admit: Admit = every_kind,  # noqa: ARG001
+    ) -> Decoded:
         """Return one row of `artifacts` for each descriptor; they are no rows of the surface's tables."""
         rows: list[dict[str, Any]] = []
         bad: list[BadRecord] = []

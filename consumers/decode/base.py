@@ -4,7 +4,7 @@ A decoder is a module `consumers/decode/NAME.py` for the encoding NAME, with
 the attributes and functions of `Decoder`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import pyarrow as pa
@@ -13,6 +13,14 @@ from consumers.lake.tables import TableSpec
 from consumers.transport.base import Partition
 from schemas.frame import Frame
 from schemas.stream import Stream
+
+#: Whether rows of some machines may be rows of a table with columns of this name (`unify.columns_id`).
+Admit = Callable[[Collection[str], str, str], bool]
+
+
+def every_kind(machines: Collection[str], table: str, columns: str) -> bool:  # noqa: ARG001 - it is an `Admit`
+    """Return that they may."""
+    return True
 
 
 class FrameIn(NamedTuple):
@@ -112,10 +120,13 @@ class Decoder(Protocol):
         """
         ...
 
-    def decode_many(self, frames: list[FrameIn], descriptors: Mapping[bytes, bytes]) -> Decoded:
+    def decode_many(
+        self, frames: list[FrameIn], descriptors: Mapping[bytes, bytes], admit: Admit = every_kind
+    ) -> Decoded:
         """Return the rows of `frames`, of any number of streams. A frame that `check` refuses is one bad record.
 
-        `descriptors` has the bodies of descriptor frames by the hash that frames name them with.
+        `descriptors` has the bodies of descriptor frames by the hash that frames name them with. What `admit` refuses
+        of tables that the observed machine names is kept raw.
         """
         ...
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import pyarrow as pa
 
 from consumers.decode import bpf_counts, bpf_layout, bpf_records, bpf_rows, bpf_text
-from consumers.decode.base import BadRecord, Decoded, FrameIn, bad_frame
+from consumers.decode.base import Admit, BadRecord, Decoded, FrameIn, bad_frame, every_kind
 from consumers.decode.bpf_btf import Btf
 from consumers.decode.bpf_layout import Layout
 from consumers.decode.bpf_rows import Run
@@ -91,8 +91,11 @@ def trim(frame: Frame, start: int) -> Frame:
     return frame if start <= frame.first else _cut(frame, start, frame.next)
 
 
-def decode_many(frames: list[FrameIn], descriptors: Mapping[bytes, bytes]) -> Decoded:
-    """Return the tables of `frames`; a frame whose descriptor nobody has, or that is none, is a bad record."""
+def decode_many(frames: list[FrameIn], descriptors: Mapping[bytes, bytes], admit: Admit = every_kind) -> Decoded:
+    """Return the tables of `frames`; a frame whose descriptor nobody has, or that is none, is a bad record.
+
+    So is one of a table that `admit` refuses; where it refuses only its columns, its rows are raw.
+    """
     bad: list[BadRecord] = []
     tables: dict[str, list[pa.Table]] = {}
     rows: Counter[Stream] = Counter()
@@ -110,7 +113,16 @@ def decode_many(frames: list[FrameIn], descriptors: Mapping[bytes, bytes]) -> De
                 bad_frame(items[0], "type", f"{table} has raw rows: {known.why}")._replace(data=b"", positions=0)
             )
         kept, runs = _runs(items, known, bad)
-        found = bpf_rows.decode(runs, known.layout)
+        layout, machines = known.layout, {item.frame.stream.machine for item in kept}
+        if kept and layout and not admit(machines, table, bpf_rows.columns(layout)):
+            what = f"{table} has raw rows: it has too many sorts of columns, or its machine has brought too many kinds"
+            bad.append(bad_frame(kept[0], "too-many-kinds", what)._replace(data=b"", positions=0))
+            layout = None
+        if kept and not layout and not admit(machines, table, bpf_rows.columns(None)):
+            what = f"no table {table}: too many kinds of rows are known"
+            bad += [bad_frame(item, "too-many-kinds", what) for item in kept]
+            continue
+        found = bpf_rows.decode(runs, layout)
         bad += _short(found.short, kept)
         rows += found.by_stream
         if found.table.num_rows:

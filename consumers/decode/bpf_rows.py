@@ -19,6 +19,7 @@ from consumers.decode.bpf_records import Found
 from consumers.decode.slice_columns import Slices, Words
 from consumers.decode.slices import Bytes, Ints
 from consumers.lake.tables import STREAM_COLUMNS, WORD, TableSpec
+from consumers.lake.unify import columns_id
 from schemas import bpf
 from schemas.stream import Stream
 
@@ -99,6 +100,11 @@ def spec(table: str, schema: pa.Schema) -> TableSpec:
     numbers = [each.name for each in schema if pa.types.is_integer(each.type) and each.name not in TAKEN]
     few = (*(each.name for each in schema if each.type == WORD), *(name for name in numbers if name in named))
     return TableSpec(table, schema, _SORT_KEYS, few, _DELTA, tuple(name for name in numbers if name not in named))
+
+
+def columns(layout: Layout | None) -> str:
+    """Return what the columns of rows of `layout` are called, raw ones without (`unify.columns_id`)."""
+    return columns_id(_schema(bpf_columns.named(layout, TAKEN) if layout else [], typed=layout is not None))
 
 
 def decode(runs: list[Run], layout: Layout | None) -> Rows:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 
 from consumers.decode import ftrace_columns, ftrace_events, ftrace_format, ftrace_pages, ftrace_text
-from consumers.decode.base import BadRecord, Decoded, FrameIn, bad_frame
+from consumers.decode.base import Admit, BadRecord, Decoded, FrameIn, bad_frame, every_kind
 from consumers.decode.ftrace_events import UNKNOWN, Events, PageRun
 from consumers.decode.ftrace_format import Formats
 from consumers.decode.ftrace_print import printk_texts
@@ -96,8 +96,11 @@ def trim(frame: Frame, start: int) -> Frame:
     return frame if start <= frame.first else _cut(frame, start, frame.next)
 
 
-def decode_many(frames: list[FrameIn], descriptors: Mapping[bytes, bytes]) -> Decoded:
-    """Return the tables of `frames`; a frame whose descriptor nobody has, or that is none, is a bad record."""
+def decode_many(frames: list[FrameIn], descriptors: Mapping[bytes, bytes], admit: Admit = every_kind) -> Decoded:
+    """Return the tables of `frames`; a frame whose descriptor nobody has, or that is none, is a bad record.
+
+    Events of a kind that `admit` refuses are rows of `trace_unknown`, and a dead letter of no position says so.
+    """
     bad: list[BadRecord] = []
     tables: dict[str, list[pa.Table]] = {}
     rows: Counter[Stream] = Counter()
@@ -116,11 +119,13 @@ def decode_many(frames: list[FrameIn], descriptors: Mapping[bytes, bytes]) -> De
             bad_frame(item, "descriptor", f"the formats {name.hex()} are of pages of {page_bytes} bytes")
             for item in other
         ]
-        found = ftrace_events.decode([run for run in runs if run.page_bytes == page_bytes], formats)
+        found = ftrace_events.decode([run for run in runs if run.page_bytes == page_bytes], formats, admit)
         for table, part in found.tables.items():
             tables.setdefault(table, []).append(part)
         rows += found.by_stream
         bad += _faults(found, items)
+        if found.refused:
+            bad.append(_refused(found.refused, items[0]))
     return Decoded({table: concatenated(parts) for table, parts in tables.items()}, bad, rows)
 
 
@@ -180,6 +185,12 @@ def _cut(frame: Frame, start: int, end: int) -> Frame:
     first, last = ((at - frame.first) * pages.page_bytes for at in (start, end))
     body = ftrace.head(end - start, pages.page_bytes) + bytes(pages.data[first:last])
     return dataclasses.replace(frame, first=start, next=end, count=end - start, body=body)
+
+
+# A dead letter of no position: the events are rows.
+def _refused(refused: Counter[str], item: FrameIn) -> BadRecord:
+    what = f"{refused.total()} events of {len(refused)} kinds, as {min(refused)}, are rows of {UNKNOWN.name}"
+    return bad_frame(item, "too-many-kinds", what)._replace(data=b"", positions=0)
 
 
 # A dead letter beside the page's rows: its position is not given up.

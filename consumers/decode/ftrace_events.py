@@ -6,7 +6,7 @@ kernel's order within a CPU; across CPUs only times compare, and only where the 
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -15,12 +15,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from consumers.decode import ftrace_columns, ftrace_cut, ftrace_names, ftrace_pages, memory, slice_columns
+from consumers.decode.base import Admit, every_kind
 from consumers.decode.ftrace_cut import Part, Texts, Wanted
 from consumers.decode.ftrace_format import UNKNOWN_TABLE, Format, Formats
 from consumers.decode.ftrace_pages import Fault, Walked
 from consumers.decode.slice_columns import Slices
 from consumers.decode.slices import Bytes, Ints
 from consumers.lake.tables import WORD, TableSpec
+from consumers.lake.unify import columns_id
 from schemas.stream import Stream
 
 _PLACE: Final = (
@@ -38,7 +40,7 @@ _ARRIVAL: Final = pa.field("arrival_ns", pa.int64(), nullable=False)
 FRONT: Final = (*_PLACE, _ARRIVAL, *ftrace_columns.CONTEXT_FIELDS)
 #: Names that no column of a field has: those in front, and those that the view adds.
 TAKEN: Final = frozenset((*(each.name for each in FRONT), *ftrace_columns.CONTEXT_SQL))
-#: The table of events whose id has no format, or that are shorter than their format says.
+#: The table of events whose id has no format, that are shorter than their format says, or that may have no table.
 UNKNOWN: Final = TableSpec(
     UNKNOWN_TABLE,
     pa.schema(
@@ -101,9 +103,9 @@ class PageFault(NamedTuple):
 class Events:
     """What `decode` found.
 
-    `tables` by name, `pages` and `events` read in all and `by_stream`, among them those `unknown` by id and `short` by
-    table (both kept raw in `trace_unknown`); `dangling` counts fields that point outside their event, by table and
-    column.
+    `tables` by name, `pages` and `events` read in all and `by_stream`, among them those `unknown` by id, and by table
+    those `short` and those `refused`, which are to have no table (all three kept raw in `trace_unknown`); `dangling`
+    counts fields that point outside their event, by table and column.
     """
 
     tables: dict[str, pa.Table] = field(default_factory=dict)
@@ -114,6 +116,7 @@ class Events:
     faults: list[PageFault] = field(default_factory=list)
     unknown: Counter[int] = field(default_factory=Counter)
     short: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
     dangling: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
@@ -136,11 +139,16 @@ class _Group(NamedTuple):
 
 
 class _Kinds:
-    """What is wanted of the events of each kind that came, the texts in them so far, and by id their least bytes."""
+    """What is wanted of the events of each kind that came, the texts in them so far, and by id their least bytes.
 
-    def __init__(self, formats: Formats) -> None:
+    Those `refused` are to have no table, so nothing is.
+    """
+
+    def __init__(self, formats: Formats, machines: Collection[str], admit: Admit) -> None:
         self.formats = formats
         self.wanted: dict[int, Wanted] = {}
+        self.refused: set[int] = set()
+        self._machines, self._admit = machines, admit
         self.texts: Texts = {}
         # What no format describes is never whole.
         self.least_bytes = np.full(ftrace_pages.IDS, np.iinfo(np.int32).max, np.int32)
@@ -149,8 +157,18 @@ class _Kinds:
     def come(self, counts: Ints) -> None:
         """Take note of the kinds of which there are some, as `counts` says by id."""
         for number in np.flatnonzero(counts).tolist():
-            if number not in self.wanted:
+            if number in self.wanted or number in self.refused:
+                continue
+            if self._admit(self._machines, self.formats.table_names[number], self._columns_id(number)):
                 self.wanted[number] = ftrace_columns.wanted(self.formats.events[number])
+            else:
+                self.refused.add(number)
+
+    def _columns_id(self, number: int) -> str:
+        known = self.formats.columns_ids
+        if number not in known:
+            known[number] = columns_id(schema(self.formats.events[number]))
+        return known[number]
 
 
 class _Table:
@@ -209,10 +227,11 @@ def spec(table: str, schema: pa.Schema) -> TableSpec:
     return TableSpec(table, schema, _SORT_KEYS, words, _DELTA, tuple(numbers))
 
 
-def decode(runs: list[PageRun], formats: Formats) -> Events:
+def decode(runs: list[PageRun], formats: Formats, admit: Admit = every_kind) -> Events:
     """Return the events of `runs`, which may be of any number of streams for which `formats` hold, in any order.
 
-    A run that does not end with a whole page has a fault there. No bytes raise an error.
+    Those of a kind that `admit` refuses, which is asked once for each, are raw in `trace_unknown`. A run that does not
+    end with a whole page has a fault there. No bytes raise an error.
     """
     found = Events()
     tables: dict[str, _Table] = {}
@@ -226,7 +245,8 @@ def decode(runs: list[PageRun], formats: Formats) -> Events:
             tables[name].words |= dict(zip(Stream._fields, tags, strict=True))
         return tables[name]
 
-    for group in _groups(runs, tags, formats, found):
+    kinds = _Kinds(formats, {run.stream.machine for run in runs}, admit)
+    for group in _groups(runs, tags, kinds, found):
         _report(group, found)
         for number, part in group.parts.items():
             table = table_of(formats.table_names[number], formats.events[number])
@@ -236,13 +256,12 @@ def decode(runs: list[PageRun], formats: Formats) -> Events:
             table.add(arrays)
             _dangling(arrays, formats.table_names[number], table.own, found)
         if len(group.others):
-            _unknown(group, formats, same, table_of(UNKNOWN_TABLE, None), found)
+            _unknown(group, kinds, same, table_of(UNKNOWN_TABLE, None), found)
     found.tables = {name: tables[name].table() for name in sorted(tables)}
     return found
 
 
-def _groups(runs: list[PageRun], tags: list[dict[str, int]], formats: Formats, found: Events) -> Iterator[_Group]:
-    kinds = _Kinds(formats)
+def _groups(runs: list[PageRun], tags: list[dict[str, int]], kinds: _Kinds, found: Events) -> Iterator[_Group]:
     kept: list[PageRun] = []
     size_bytes = 0
     for run in runs:
@@ -334,23 +353,27 @@ def _dangling(arrays: dict[str, pa.Array], table: str, own: list[ftrace_columns.
             found.dangling[table, column.name] += arrays[column.name].null_count
 
 
-def _unknown(group: _Group, formats: Formats, same: _Same, table: _Table, found: Events) -> None:
+def _unknown(group: _Group, kinds: _Kinds, same: _Same, table: _Table, found: Events) -> None:
+    formats = kinds.formats
     walked, rows = group.walked, group.others
     ids, page = walked.event_id[rows], walked.page[rows]
-    described = np.zeros(ftrace_pages.IDS, np.bool_)
+    words = table.words["reason"]
+    short, refused, unknown = (words.setdefault(reason, len(words)) for reason in ("short", "too many", "unknown id"))
+    reasons = np.full(ftrace_pages.IDS, unknown, np.int32)
     for number, count in Counter(ids.tolist()).items():
-        if number in formats.events:
-            described[number] = True
+        if number in kinds.refused:
+            reasons[number] = refused
+            found.refused[formats.table_names[number]] += count
+        elif number in formats.events:
+            reasons[number] = short
             found.short[formats.table_names[number]] += count
         else:
             found.unknown[number] += count
-    words = table.words["reason"]
-    short, unknown = (words.setdefault(reason, len(words)) for reason in ("short", "unknown id"))
     arrays = _tags(group, page, len(rows), same)
     arrays["page"], arrays["position"] = pa.array(group.number[page]), pa.array(walked.position[rows])
     arrays["ts_ns"], arrays["arrival_ns"] = pa.array(walked.ts[rows]), pa.array(group.arrival_ns[page])
     arrays["event_id"] = pa.array(ids.astype(np.int32))
-    arrays["reason"] = pa.array(np.where(described[ids], short, unknown).astype(np.int32))
+    arrays["reason"] = pa.array(reasons[ids])
     starts, lengths = walked.start[rows], walked.length[rows].astype(np.int64)
     arrays["data"] = slice_columns.binaries(Slices(group.octets, starts, lengths))
     table.add(arrays)

@@ -138,11 +138,16 @@ class PageHeader:
 
 @dataclass(slots=True)
 class Formats:
-    """All that decoding the pages of one boot needs. `table_names` gives the table of each event id."""
+    """All that decoding the pages of one boot needs.
+
+    `table_names` gives the table of each event id, `columns_ids` a name for its columns (`unify.columns_id`) where
+    somebody has asked for it.
+    """
 
     header: PageHeader
     events: dict[int, Format]
     table_names: dict[int, str] = field(default_factory=dict)
+    columns_ids: dict[int, str] = field(default_factory=dict)
 
 
 def formats(header: PageHeader, events: Iterable[Format]) -> Formats:

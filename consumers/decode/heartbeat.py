@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from consumers.decode.base import BadRecord, Decoded, FrameIn, bad_frame
+from consumers.decode.base import Admit, BadRecord, Decoded, FrameIn, bad_frame, every_kind
 from consumers.lake.tables import TABLES as LAKE_TABLES
 from consumers.lake.tables import TableSpec
 from schemas import heartbeat
@@ -62,7 +62,11 @@ def trim(frame: Frame, start: int) -> Frame:  # noqa: ARG001 - every decoder has
     return frame
 
 
-def decode_many(frames: list[FrameIn], descriptors: Mapping[bytes, bytes] = _NONE) -> Decoded:  # noqa: ARG001
+def decode_many(
+    frames: list[FrameIn],
+    descriptors: Mapping[bytes, bytes] = _NONE,  # noqa: ARG001 - every decoder has this signature
+    admit: Admit = every_kind,  # noqa: ARG001
+) -> Decoded:
     """Return one row of `coverage` for each heartbeat that is not empty; they are no rows of the stream's book."""
     rows: list[dict[str, Any]] = []
     bad: list[BadRecord] = []

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from consumers.decode import kmsg_fields, kmsg_header, kmsg_text
-from consumers.decode.base import BadRecord, Decoded, FrameIn
+from consumers.decode.base import Admit, BadRecord, Decoded, FrameIn, every_kind
 from consumers.decode.slices import Bytes, Ints, Mask, between, firsts, spread
 from consumers.lake.tables import WORD, TableSpec
 from schemas import kmsg
@@ -135,7 +135,11 @@ def trim(frame: Frame, start: int) -> Frame:
     return frame if start <= frame.first else _cut(frame, start - frame.first, frame.next - frame.first)
 
 
-def decode_many(frames: list[FrameIn], descriptors: Mapping[bytes, bytes] = _NONE) -> Decoded:  # noqa: ARG001
+def decode_many(
+    frames: list[FrameIn],
+    descriptors: Mapping[bytes, bytes] = _NONE,  # noqa: ARG001 - every decoder has this signature
+    admit: Admit = every_kind,  # noqa: ARG001
+) -> Decoded:
     """Return the table `kmsg` of `frames`; `fields` is null for a record without dictionary lines."""
     tags = [list(dict.fromkeys(item.frame.stream[i] for item in frames)) for i in range(len(Stream._fields))]
     bad: list[BadRecord] = []

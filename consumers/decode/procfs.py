@@ -7,7 +7,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from consumers.decode import procfs_text, state
-from consumers.decode.base import Decoded, FrameIn
+from consumers.decode.base import Admit, Decoded, FrameIn, every_kind
 from consumers.lake.tables import WORD
 from schemas.stream import Stream
 
@@ -73,9 +73,9 @@ check, head, trim = _STATE.check, _STATE.head, _STATE.trim
 text_lines = _SENT.text_lines
 
 
-def decode_many(frames: list[FrameIn], descriptors: Mapping[bytes, bytes]) -> Decoded:
+def decode_many(frames: list[FrameIn], descriptors: Mapping[bytes, bytes], admit: Admit = every_kind) -> Decoded:
     """Return the rows of `frames`: a text is one, and so is each line of it that is known."""
-    sent = _SENT.decode_many(frames, descriptors)
+    sent = _SENT.decode_many(frames, descriptors, admit)
     made: dict[str, list[dict[str, Any]]] = {}
     counts = Counter(sent.rows)
     for row in sent.tables[_TEXT.name].to_pylist() if _TEXT.name in sent.tables else ():

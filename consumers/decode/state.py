@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from consumers.decode.base import BadRecord, Decoded, FrameIn, bad_frame
+from consumers.decode.base import Admit, BadRecord, Decoded, FrameIn, bad_frame, every_kind
 from consumers.decode.row_text import shown
 from consumers.lake.tables import WORD, TableSpec
 from schemas import state
@@ -96,7 +96,12 @@ class State:
         """
         return frame if start <= frame.first else _cut(frame, start, frame.next)
 
-    def decode_many(self, frames: list[FrameIn], descriptors: Mapping[bytes, bytes]) -> Decoded:  # noqa: ARG002
+    def decode_many(
+        self,
+        frames: list[FrameIn],
+        descriptors: Mapping[bytes, bytes],  # noqa: ARG002 - every decoder has this signature
+        admit: Admit = every_kind,  # noqa: ARG002
+    ) -> Decoded:
         """Return the tables of `frames`; a record of a kind that has no table is a bad one."""
         bad: list[BadRecord] = []
         rows: dict[str, list[dict[str, Any]]] = {}

@@ -12,9 +12,10 @@ from consumers.books import forgotten_rows
 from consumers.decode import registry
 from consumers.lake import layout
 from consumers.lake.chain import ChainState, FileEntry, from_checkpoint, parse
-from consumers.lake.counts import lost, stored_positions
+from consumers.lake.counts import Counted, lost, stored_positions
+from consumers.lake.damage import known
 from consumers.lake.parquet import file_sha256
-from consumers.lake.retire import Retired, Sums
+from consumers.lake.retire import Retired, Sums, Uncounted
 from consumers.lake.rings import mismatches
 from consumers.lake.snapshot import Snapshot, snapshot
 from consumers.lake.storage import Storage
@@ -58,12 +59,16 @@ class Book:
 
 @dataclass(slots=True)
 class AuditReport:
-    """The books, what is wrong with the lake, and by table the rows that are there and those that were `retired`."""
+    """The books, what is wrong with the lake, and by table the rows that are there and those that were `retired`.
+
+    `retired_damaged` are those of the latter that left in damaged files: whose they were nobody can say.
+    """
 
     books: list[Book] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     rows: dict[str, int] = field(default_factory=dict)
     retired: dict[str, int] = field(default_factory=dict)
+    retired_damaged: dict[str, int] = field(default_factory=dict)
     retired_before_ns: int = 0
     files: int = 0
 
@@ -84,6 +89,7 @@ class AuditReport:
             "problems": self.problems,
             "rows": self.rows,
             "retired": self.retired,
+            "retired_damaged": self.retired_damaged,
             "retired_before_ns": self.retired_before_ns or None,
             "files": self.files,
         }
@@ -105,6 +111,7 @@ def audit(storage: Storage, *, deep: bool = False) -> AuditReport:
         return report
     retired = Retired.of(taken.manifest)
     report.retired, report.retired_before_ns = dict(sorted(retired.tables.items())), retired.before_ns
+    report.retired_damaged = {table: told.rows for table, told in sorted(retired.damaged.items())}
     totals: Counter[str] = Counter()
     forgotten: Counter[str] = Counter()
     streams: dict[Stream, list[dict[str, Any]]] = {}
@@ -128,7 +135,7 @@ def audit(storage: Storage, *, deep: bool = False) -> AuditReport:
     _files(storage, taken, report, deep=deep)
     _sums(report, totals, streams, forgotten)
     try:
-        _streams(storage, taken, report, streams, retired, deep=deep)
+        _streams(storage, taken, report, streams, retired, forgotten, deep=deep)
         if deep:
             found = mismatches(storage, taken, streams, retired.before_ns)
             report.problems += [f"{_name(stream)}: {what}" for stream, what in found]
@@ -203,11 +210,12 @@ def _add_books(folder: str, state: ChainState, report: AuditReport) -> None:
 def _files(storage: Storage, taken: Snapshot, report: AuditReport, *, deep: bool) -> None:
     named = Counter(entry.key for entries in taken.files.values() for entry in entries)
     report.problems += [f"{key}: named {times} times" for key, times in named.items() if times > 1]
+    damaged = known(taken.manifest)
     for table, entries in taken.files.items():
         report.rows[table] = sum(entry.rows for entry in entries)
         report.files += len(entries)
         for entry in entries:
-            problem = _file(storage, entry, deep=deep)
+            problem = _file(storage, entry, deep=deep or entry.key in damaged)
             if problem:
                 report.problems.append(f"{entry.key}: {problem}")
 
@@ -258,30 +266,65 @@ def _streams(
     report: AuditReport,
     streams: dict[Stream, list[dict[str, Any]]],
     retired: Retired,
+    forgotten: Counter[str],
     *,
     deep: bool,
 ) -> None:
     sums = lost(storage, taken)
-    counted = stored_positions(storage, taken) if deep else {}
-    one_row_each = {surface: decoder.ONE_ROW_EACH for surface, decoder in registry.record_decoders().items()}
     for stream, books in streams.items():
         booked = sum(sum(book["lost"].values()) + book["contradicted"] for book in books)
         events = sum(book["lost_events"] for book in books)
-        gone = retired.streams.get(stream, Sums())
-        gone = gone if gone.within(books) else Sums()
+        gone = _gone(stream, books, retired)
         for unit, count, before in ((LossUnit.POSITION, booked, gone.lost), (LossUnit.EVENT, events, gone.lost_events)):
             found = sums.get((stream, unit), 0) + before
-            if found != count:
+            known = forgotten[stream.surface] if found > count else _left(books, retired.damaged, "losses")
+            if found != count and not known:
                 report.problems.append(f"{_name(stream)}: {count} {unit}s lost in the books, {found} in its rows")
-        if not deep:
-            continue
-        rows, positions = counted.get(stream, (0, 0))
-        if rows + gone.rows != sum(book["rows"] for book in books):
-            told = f"{rows + gone.rows} rows, {sum(book['rows'] for book in books)} in the books"
-            report.problems.append(f"{_name(stream)}: {told}")
-        # Through two logs the same record comes twice, and each chain knows its own.
-        if len(books) == 1 and one_row_each.get(stream.surface) and positions != rows:
-            report.problems.append(f"{_name(stream)}: {rows} rows at only {positions} positions")
+    if deep:
+        _positions(stored_positions(storage, taken), report, streams, retired, forgotten)
+
+
+# Where rows left uncounted, streams of that time may have fewer, those of a surface not more fewer than had left so.
+# Where a stream came again after its book was closed, though its rows are there, it may have more.
+def _positions(
+    counted: dict[Stream, Counted],
+    report: AuditReport,
+    streams: dict[Stream, list[dict[str, Any]]],
+    retired: Retired,
+    forgotten: Counter[str],
+) -> None:
+    for surface, decoder in registry.record_decoders().items():
+        uncounted = {table: told for table, told in retired.damaged.items() if decoder.owns(table)}
+        fewer_max, more_max = sum(told.rows for told in uncounted.values()), forgotten[surface]
+        fewer: list[tuple[int, str]] = []
+        more: list[tuple[int, str]] = []
+        for stream, books in ((stream, books) for stream, books in streams.items() if stream.surface == surface):
+            rows, positions = counted.get(stream, (0, 0))
+            booked = sum(book["rows"] for book in books)
+            there = rows + _gone(stream, books, retired).rows
+            told = f"{_name(stream)}: {there} rows, {booked} in the books"
+            if there > booked:
+                more.append((there - booked, told))
+            elif there < booked and _left(books, uncounted, *uncounted):
+                fewer.append((booked - there, told))
+            elif there < booked:
+                report.problems.append(told)
+            # Through two logs the same record comes twice, and each chain knows its own.
+            if len(books) == 1 and decoder.ONE_ROW_EACH and positions != rows:
+                report.problems.append(f"{_name(stream)}: {rows} rows at only {positions} positions")
+        for those, most in ((fewer, fewer_max), (more, more_max)):
+            if sum(rows for rows, _ in those) > most:
+                report.problems += [told for _, told in those]
+
+
+def _gone(stream: Stream, books: list[dict[str, Any]], retired: Retired) -> Sums:
+    gone = retired.streams.get(stream, Sums())
+    return gone if gone.within(books) else Sums()
+
+
+def _left(books: list[dict[str, Any]], damaged: dict[str, Uncounted], *tables: str) -> bool:
+    until_ns = max((damaged[table].until_ns for table in tables if table in damaged), default=0)
+    return any(book.get("opened_ns", 0) < until_ns for book in books)
 
 
 def _name(stream: Stream) -> str:

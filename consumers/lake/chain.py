@@ -1,9 +1,10 @@
 """The commits of one partition: each created exclusively under its start offset, so two owners can never both win.
 
 A commit is JSON: {v, n, topic, partition, start, end, prev_sha256, attempt, writer, wall_ns, files, streams, totals,
-notes}.
+notes, kinds}.
 `streams` holds the streams that changed, [six names, state] each, the state null where it is over; a checkpoint holds
-all that are not. A commit with `closed` ends its chain: the log went back, and is followed in the next generation.
+all that are not. `kinds` holds those of rows that are new, a checkpoint all. A commit with `closed` ends its chain: the
+log went back, and is followed in the next generation.
 """
 
 import hashlib
@@ -42,7 +43,7 @@ Changes = Mapping[Stream, dict[str, Any] | None]
 
 
 class Commit(NamedTuple):
-    """What one commit adds; `streams` has the states that changed, None for one that is over."""
+    """What one commit adds; `streams` has the states that changed, None for one that is over; `kinds` what is new."""
 
     start: int
     end: int
@@ -52,11 +53,15 @@ class Commit(NamedTuple):
     attempt: str
     writer: str
     wall_ns: int
+    kinds: Mapping[str, str] = {}
 
 
 @dataclass(slots=True)
 class ChainState:
-    """Where a chain ends: next offset, hash and number of the last commit, states of all streams, rows by table."""
+    """Where a chain ends: next offset, hash and number of the last commit, states of all streams, rows by table.
+
+    `kinds` maps each kind of rows to the machine that brought it (`consumers.kinds`).
+    """
 
     frontier: int
     prev_sha: str = ""
@@ -65,6 +70,7 @@ class ChainState:
     streams: dict[Stream, dict[str, Any]] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=dict)
     notes: dict[str, int] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
     closed: bool = False
 
     def apply(self, commit: dict[str, Any], data: bytes) -> None:
@@ -80,6 +86,7 @@ class ChainState:
                 self.streams[stream] = state
         self.totals = dict(commit["totals"])
         self.notes = dict(commit["notes"])
+        self.kinds.update(commit.get("kinds", {}))
         self.closed = bool(commit.get("closed"))
 
 
@@ -117,7 +124,8 @@ def from_checkpoint(value: dict[str, Any]) -> ChainState:
     """Return the state that a checkpoint holds."""
     streams = decode_streams(value["streams"])
     totals, notes = dict(value["totals"]), dict(value["notes"])
-    return ChainState(value["end"], value["sha256"], value["n"], value["last_start"], streams, totals, notes)
+    kinds = dict(value.get("kinds", {}))
+    return ChainState(value["end"], value["sha256"], value["n"], value["last_start"], streams, totals, notes, kinds)
 
 
 def read_state(storage: Storage, folder: str, first: int) -> tuple[ChainState, int]:
@@ -280,6 +288,7 @@ class Chain:
             "streams": encode_streams(commit.streams),
             "totals": totals,
             "notes": commit.notes,
+            "kinds": dict(commit.kinds),
         }
 
     def _write_checkpoint(self) -> None:
@@ -293,6 +302,7 @@ class Chain:
             "streams": encode_streams(state.streams),
             "totals": state.totals,
             "notes": state.notes,
+            "kinds": state.kinds,
         }
         self._storage.put_exclusive(layout.checkpoint_key(self.folder, state.frontier), encode(value))
         crash_point("chain:checkpoint")

@@ -2,6 +2,7 @@
 
 import logging
 import uuid
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,8 +13,8 @@ import pyarrow as pa
 
 from consumers.lake import layout
 from consumers.lake.chain import FileEntry, encode
+from consumers.lake.damage import damage, known
 from consumers.lake.merge import merge_files
-from consumers.lake.parquet import file_sha256
 from consumers.lake.snapshot import Snapshot, next_manifest, snapshot
 from consumers.lake.storage import Storage
 from consumers.lake.unify import Source, union_sql
@@ -29,7 +30,7 @@ _ALONE_BYTES_LEAST: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class CompactReport:
-    """What `compact` did; `manifest` is 0 when nothing was merged. `damaged` counts merges left out."""
+    """What `compact` did; `manifest` is 0 when nothing was merged or found damaged. `damaged` counts files left out."""
 
     manifest: int = 0
     files_in: int = 0
@@ -59,12 +60,14 @@ def compact(
     *,
     lateness_ms: int = 600_000,
     rows_max: int = 4_000_000,
+    again: bool = False,
 ) -> CompactReport:
     """Merge files of hours that ended `lateness_ms` before `now_ns`, at most `rows_max` rows each.
 
     Hours that begin so long after it are merged as well: a log whose clock was once ahead fills one of them for years.
     A large one that a commit wrote is written anew also where it is alone, or has more rows than half of that.
-    Files beside one that is damaged stay as they are, and what no merge keeps as it was; it is named in the log.
+    A file that is damaged stays as it is, and so do files that no merge keeps as they were. Both are named in the log
+    and in the manifest, and left alone from then on, unless `again` says to look at them once more.
 
     Raises:
         StorageError: the disk refuses; nothing is replaced.
@@ -73,26 +76,28 @@ def compact(
     growing = range(sealed, ahead + 1)
     for lost in range(_ATTEMPTS_MAX):
         taken = snapshot(storage)
-        merges = _plan(taken, growing, rows_max)
-        if not merges:
-            return CompactReport(races_lost=lost)
-        number, attempt, merged, damaged = taken.number + 1, uuid.uuid4().hex, [], 0
+        before = known(taken.manifest)
+        damaged = _still(storage, taken, before) if again else dict(before)
+        merges = _plan(taken, growing, rows_max, damaged)
+        number, attempt, merged = taken.number + 1, uuid.uuid4().hex, []
         try:
             for k, (table, hour, entries) in enumerate(merges):
                 key = layout.compact_key(table, hour, number, k, attempt)
+                wrong = {entry.key: why for entry in entries if (why := damage(storage, entry))}
+                whole = [entry for entry in entries if entry.key not in wrong]
                 try:
-                    merged.append((_merge(storage, key, table, entries), entries))
+                    if _is_worth(whole):
+                        merged.append((_merge(storage, key, table, whole), whole))
                 except DamagedError as e:
-                    log.error("%d files of %s stay as they are: %s", len(entries), table, e)  # noqa: TRY400
-                    damaged += 1
-                    continue
+                    wrong |= {entry.key: str(e) for entry in whole}
+                damaged |= wrong
                 crash_point("compact:file")
             crash_point("compact:files")
-            if not merged:
-                return CompactReport(races_lost=lost, damaged=damaged)
+            if not merged and damaged == before:
+                return CompactReport(races_lost=lost, damaged=len(damaged))
             added, replaced = [entry for entry, _ in merged], [entry for _, entries in merged for entry in entries]
             _verify_there(storage, added)
-            manifest = next_manifest(taken, added, replaced, now_ns)
+            manifest = next_manifest(taken, added, replaced, now_ns, damaged)
             won = storage.put_exclusive(layout.manifest_key(number), encode(manifest))
         except StorageError:
             # The manifest may stand in spite of the error; what nothing names is an orphan for `expire`.
@@ -101,6 +106,7 @@ def compact(
             raise
         if won:
             crash_point("compact:manifest")
+            _tell(taken, damaged.keys() - before.keys(), damaged)
             return CompactReport(
                 number,
                 len(replaced),
@@ -109,10 +115,10 @@ def compact(
                 sum(entry.size_bytes for entry in replaced),
                 sum(entry.size_bytes for entry in added),
                 lost,
-                damaged,
+                len(damaged),
             )
         _drop(storage, added)
-    return CompactReport(races_lost=_ATTEMPTS_MAX, damaged=damaged)
+    return CompactReport(races_lost=_ATTEMPTS_MAX)
 
 
 def expire(storage: Storage, now_ns: int, grace_ms: int = 3_600_000) -> ExpireReport:
@@ -191,13 +197,15 @@ def _since_ns(storage: Storage, key: str, replaced: dict[str, int]) -> int:
         return 0
 
 
-def _plan(taken: Snapshot, growing: range, rows_max: int) -> list[tuple[str, int, list[FileEntry]]]:
+def _plan(
+    taken: Snapshot, growing: range, rows_max: int, damaged: Container[str]
+) -> list[tuple[str, int, list[FileEntry]]]:
     hours: dict[tuple[str, int], list[FileEntry]] = {}
     merges: list[tuple[str, int, list[FileEntry]]] = []
     for table, entries in taken.files.items():
         for entry in entries:
             hour = layout.hour_of(entry.key)
-            if hour in growing:
+            if hour in growing or entry.key in damaged:
                 continue
             if entry.rows > rows_max // 2:
                 merges.append((table, hour, [entry]))
@@ -213,18 +221,35 @@ def _plan(taken: Snapshot, growing: range, rows_max: int) -> list[tuple[str, int
             group.append(entry)
             rows += entry.rows
         merges.append((table, hour, group))
-    return [merge for merge in merges if len(merge[2]) > 1 or _is_sparse(merge[2][0])]
+    return [merge for merge in merges if _is_worth(merge[2])]
 
 
-def _is_sparse(entry: FileEntry) -> bool:
-    return entry.size_bytes >= _ALONE_BYTES_LEAST and not layout.is_compacted(entry.key)
+def _is_worth(entries: list[FileEntry]) -> bool:
+    return len(entries) > 1 or any(
+        entry.size_bytes >= _ALONE_BYTES_LEAST and not layout.is_compacted(entry.key) for entry in entries
+    )
 
 
+# Of what was damaged what still is; files that no merge kept as they were are tried once more.
+def _still(storage: Storage, taken: Snapshot, before: Container[str]) -> dict[str, str]:
+    entries = [entry for entries in taken.files.values() for entry in entries if entry.key in before]
+    return {entry.key: why for entry in entries if (why := damage(storage, entry))}
+
+
+def _tell(taken: Snapshot, found: Iterable[str], damaged: dict[str, str]) -> None:
+    rows = {entry.key: entry.rows for entries in taken.files.values() for entry in entries}
+    for key in sorted(found):
+        log.error(
+            "%s, with %d rows, stays as it is, and is not merged: %s; `hypocenter compact` looks at it again",
+            key, rows[key], damaged[key],
+        )  # fmt: skip
+
+
+# Of files that are what their commits say: nothing that a disk has changed is to become a row for good.
 def _merge(storage: Storage, key: str, name: str, entries: list[FileEntry]) -> FileEntry:
     local = storage.scratch() / Path(key).name
     sources = [storage.local_path(entry.key) for entry in entries]
     try:
-        _verify(sources, entries)
         stats = merge_files(sources, name, local)
         before, after = _digest(sources), _digest([str(local)])
         expected = sum(entry.rows for entry in entries)
@@ -238,13 +263,6 @@ def _merge(storage: Storage, key: str, name: str, entries: list[FileEntry]) -> F
     finally:
         local.unlink(missing_ok=True)
     return FileEntry(name, key, *stats)
-
-
-# Nothing that a disk has changed, wherever in a file, is to become a row for good.
-def _verify(sources: list[str], entries: list[FileEntry]) -> None:
-    for source, entry in zip(sources, entries, strict=True):
-        if file_sha256(Path(source)) != entry.sha256:
-            raise DamagedError(f"{source}: it is not what its commit says")
 
 
 # To whoever expires meanwhile they are orphans, and a long run may outlast the grace that these have.

@@ -15,6 +15,7 @@ from consumers.decode import registry
 from consumers.lake import layout
 from consumers.lake.chain import FileEntry, encode
 from consumers.lake.counts import lost, stored_rows
+from consumers.lake.damage import damage
 from consumers.lake.snapshot import Snapshot, newest_manifest, next_manifest, snapshot
 from consumers.lake.storage import Storage
 from consumers.lake.tip import all_books
@@ -35,6 +36,13 @@ class Retention(NamedTuple):
 
 
 UNLIMITED: Final = Retention()
+
+
+class Uncounted(NamedTuple):
+    """Rows of one table that left in damaged files: whose they were nobody can say, but all came before `until_ns`."""
+
+    rows: int
+    until_ns: int
 
 
 class Sums(NamedTuple):
@@ -64,23 +72,29 @@ class Sums(NamedTuple):
 
 @dataclass(slots=True)
 class Retired:
-    """What has left the lake in all: hours before `before_ns` (0: none), rows by table, and sums by stream."""
+    """What has left the lake in all: hours before `before_ns` (0: none), rows by table, and sums by stream.
+
+    `damaged` are those of the rows, by table, that are in no stream's sum.
+    """
 
     before_ns: int = 0
     tables: Counter[str] = field(default_factory=Counter)
     streams: dict[Stream, Sums] = field(default_factory=dict)
+    damaged: dict[str, Uncounted] = field(default_factory=dict)
 
     @classmethod
     def of(cls, manifest: dict[str, Any]) -> "Retired":
         """Return what a manifest says of it."""
         value = manifest.get("retired", {})
         streams = {Stream(*names): Sums(*sums) for names, sums in value.get("streams", [])}
-        return cls(value.get("before_ns", 0), Counter(value.get("tables", {})), streams)
+        damaged = {table: Uncounted(*told) for table, told in value.get("damaged", {}).items()}
+        return cls(value.get("before_ns", 0), Counter(value.get("tables", {})), streams, damaged)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
         streams = [[list(stream), list(sums)] for stream, sums in sorted(self.streams.items())]
-        return {"before_ns": self.before_ns, "tables": dict(sorted(self.tables.items())), "streams": streams}
+        value = {"before_ns": self.before_ns, "tables": dict(sorted(self.tables.items())), "streams": streams}
+        return value | {"damaged": self.damaged} if self.damaged else value
 
     def drop(self, books: dict[Stream, list[dict[str, Any]]]) -> None:
         """Drop the sums of streams whose books were closed for good: nobody compares them any more."""
@@ -95,7 +109,8 @@ class Retired:
 class RetireReport:
     """What `retire` did; `manifest` is 0 when nothing was old enough.
 
-    `damaged` counts files that stay because nobody can say what is in them.
+    `damaged` counts those of the files of which nobody can say whose rows they had, `staying` others that the disk
+    refused to read.
     """
 
     manifest: int = 0
@@ -104,6 +119,7 @@ class RetireReport:
     rows: int = 0
     size_bytes: int = 0
     damaged: int = 0
+    staying: int = 0
 
 
 def retired_before_ns(storage: Storage) -> int:
@@ -131,15 +147,17 @@ def retire(storage: Storage, now_ns: int, retention: Retention) -> RetireReport:
             return RetireReport()
         total = Retired.of(taken.manifest)
         total.drop(all_books(storage))
-        gone, damaged = _count(storage, leaving, total)
+        gone, damaged, staying = _count(storage, leaving, total)
         if not gone:
-            return RetireReport(damaged=damaged)
+            return RetireReport(staying=staying)
         total.before_ns = max(total.before_ns, before * layout.HOUR_NS)
         value = next_manifest(taken, [], gone, now_ns) | {"retired": total.to_json()}
         if storage.put_exclusive(layout.manifest_key(taken.number + 1), encode(value)):
             crash_point("retire:manifest")
+            for entry, why in damaged:
+                log.error("%s has left, %d rows of streams that nobody can name: %s", entry.key, entry.rows, why)
             rows, size_bytes = sum(entry.rows for entry in gone), sum(entry.size_bytes for entry in gone)
-            return RetireReport(taken.number + 1, total.before_ns, len(gone), rows, size_bytes, damaged)
+            return RetireReport(taken.number + 1, total.before_ns, len(gone), rows, size_bytes, len(damaged), staying)
     return RetireReport()
 
 
@@ -171,18 +189,24 @@ def _passing(taken: Snapshot) -> Iterator[FileEntry]:
             yield from entries
 
 
-# Enter what `leaving` holds into `total`, a table's hour at a time; what cannot be read stays, and the rest does not.
-def _count(storage: Storage, leaving: Iterable[FileEntry], total: Retired) -> tuple[list[FileEntry], int]:
+# Enter what `leaving` holds into `total`, a table's hour at a time; of what is damaged only how many rows it had. What
+# the disk refuses to read stays, and the rest does not.
+def _count(
+    storage: Storage, leaving: Iterable[FileEntry], total: Retired
+) -> tuple[list[FileEntry], list[tuple[FileEntry, str]], int]:
     gone: list[FileEntry] = []
-    damaged = 0
+    damaged: list[tuple[FileEntry, str]] = []
+    staying = 0
     for (table, hour), group in groupby(sorted(leaving, key=_table_and_hour), key=_table_and_hour):
         entries = list(group)
-        part = Snapshot({table: entries})
         try:
+            wrong = [(entry, why) for entry in entries if (why := damage(storage, entry))]
+            lacking = {entry for entry, _ in wrong}
+            part = Snapshot({table: [entry for entry in entries if entry not in lacking]})
             rows, losses = stored_rows(storage, part), lost(storage, part)
         except StorageError as e:
             log.error("%d files of %s of hour %d stay: %s", len(entries), table, hour, e)  # noqa: TRY400
-            damaged += len(entries)
+            staying += len(entries)
             continue
         until_ns = (hour + 1) * layout.HOUR_NS
         for stream, count in rows.items():
@@ -191,10 +215,13 @@ def _count(storage: Storage, leaving: Iterable[FileEntry], total: Retired) -> tu
             if unit in (LossUnit.POSITION, LossUnit.EVENT):
                 sums = Sums(lost_events=count) if unit == LossUnit.EVENT else Sums(lost=count)
                 total.add(stream, sums._replace(until_ns=until_ns))
-        for entry in entries:
-            total.tables[table] += entry.rows
+        total.tables[table] += sum(entry.rows for entry in entries)
+        if uncounted := sum(entry.rows for entry, _ in wrong):
+            before = total.damaged.get(table, Uncounted(0, 0))
+            total.damaged[table] = Uncounted(before.rows + uncounted, max(before.until_ns, until_ns))
         gone += entries
-    return gone, damaged
+        damaged += wrong
+    return gone, damaged, staying
 
 
 def _table_and_hour(entry: FileEntry) -> tuple[str, int]:

@@ -18,7 +18,8 @@ from schemas.stream import Stream
 _SURFACE: Final = "ftrace"
 _NAMES: Final = ", ".join(Stream._fields)
 _RUNS: Final = f"""
-select {_NAMES}, max("offset") as latest, arg_max(counters, number) from read_parquet(?, hive_partitioning=false)
+select {_NAMES}, max("offset") as latest, arg_max(counters, number), min(arrival_ns)
+from read_parquet(?, hive_partitioning=false)
 where surface = '{_SURFACE}' and instance like '%/cpu%' and counters is not null group by {_NAMES}, run order by latest
 """  # noqa: S608
 # Events that were read and are no rows, or were not read by this kernel's count: nobody knows how many.
@@ -50,13 +51,18 @@ def mismatches(
     unsure = {Stream(*row) for table, sql in (("losses", _UNSURE), ("dead_letters", _FAULTY))
               for row in rows_of(storage, taken, table, sql)}  # fmt: skip
     runs: dict[Stream, list[_Run]] = {}
-    for *names, _, counters in rows_of(storage, taken, "coverage", _RUNS):
+    heard_ns: dict[Stream, int] = {}
+    for *names, _, counters, first_ns in rows_of(storage, taken, "coverage", _RUNS):
         run = _Run(counters.get("read_events", 0), counters.get("left_over_read_events"), counters.get("final") == 1)
-        runs.setdefault(Stream(*names), []).append(run)
+        stream = Stream(*names)
+        runs.setdefault(stream, []).append(run)
+        heard_ns[stream] = min(heard_ns.get(stream, first_ns), first_ns)
     for stream, lives in sorted(runs.items()):
         known = books.get(stream, [])
         if stream in unsure or len(known) != 1 or not _whole(known[0], retired_before_ns):
             continue
+        if heard_ns[stream] < known[0].get("opened_ns", 0):
+            continue  # it had a book before, which was closed
         counted, rows = _counted(lives), known[0]["rows"]
         if counted is not None and counted != rows:
             why = "somebody else has read the ring" if rows < counted else "the ring was emptied, with what was in it"

@@ -1,10 +1,10 @@
 """What the lake holds now: the newest manifest's files and those of the commits after its frontiers.
 
 A manifest is JSON: {v, n, wall_ns, frontiers: {chain folder: next offset}, files, replaced: [[key, wall_ns], ...],
-retired}; the last is `retire.Retired`, where hours have left the lake.
+damaged: [[key, what is wrong], ...], retired}; the last is `retire.Retired`, where hours have left the lake.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -83,8 +83,17 @@ def newest_manifest(storage: Storage) -> dict[str, Any]:
     return parse(key, _read(storage, key)) if number else {}
 
 
-def next_manifest(taken: Snapshot, added: list[FileEntry], gone: Iterable[FileEntry], now_ns: int) -> dict[str, Any]:
-    """Return the manifest that follows `taken`: with the files `added`, without those that are `gone`."""
+def next_manifest(
+    taken: Snapshot,
+    added: list[FileEntry],
+    gone: Iterable[FileEntry],
+    now_ns: int,
+    damaged: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Return the manifest that follows `taken`: with the files `added`, without those that are `gone`.
+
+    `damaged` is what is wrong with files, by key; None: what was.
+    """
     keys = {entry.key for entry in gone}
     live = [entry for entries in taken.files.values() for entry in entries if entry.key not in keys]
     kept = [item for item in taken.manifest.get("replaced", []) if item[1] > now_ns - _REPLACED_NS]
@@ -96,6 +105,9 @@ def next_manifest(taken: Snapshot, added: list[FileEntry], gone: Iterable[FileEn
         "files": [entry._asdict() for entry in [*live, *added]],
         "replaced": [*kept, *([key, now_ns] for key in sorted(keys))],
     }
+    known = dict(taken.manifest.get("damaged", [])) if damaged is None else damaged
+    if found := sorted((key, why) for key, why in known.items() if key not in keys):
+        value["damaged"] = found
     if "retired" in taken.manifest:
         value["retired"] = taken.manifest["retired"]
     return value

@@ -4,6 +4,7 @@ import os
 import socket
 import time
 import uuid
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -19,13 +20,17 @@ from schemas.errors import StorageError
 
 
 class Batch(NamedTuple):
-    """The offsets from `start` to `end` as rows by table, the stream states that changed, and the partition's notes."""
+    """The offsets from `start` to `end` as rows by table, the stream states that changed, and the partition's notes.
+
+    `kinds` are those of rows that nobody had brought before.
+    """
 
     start: int
     end: int
     tables: dict[str, pa.Table]
     streams: Changes
     notes: dict[str, int]
+    kinds: Mapping[str, str] = {}
 
 
 class CommitWriter:
@@ -50,7 +55,17 @@ class CommitWriter:
                 crash_point("writer:file")
             crash_point("writer:files")
             won = chain.commit(
-                Commit(batch.start, batch.end, files, batch.streams, batch.notes, attempt, self._writer, time.time_ns())
+                Commit(
+                    batch.start,
+                    batch.end,
+                    files,
+                    batch.streams,
+                    batch.notes,
+                    attempt,
+                    self._writer,
+                    time.time_ns(),
+                    batch.kinds,
+                )
             )
         except StorageError:
             self._drop(chain, batch, attempt, files)

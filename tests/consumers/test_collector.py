@@ -6,11 +6,13 @@ import struct
 import pyarrow.parquet as pq
 import pytest
 
-from consumers import collector, stored
+from consumers import collector, kinds, stored
 from consumers.collector import Cut, PartitionCollector
+from consumers.decode import bpf_rows
+from consumers.lake import chain
 from consumers.lake.audit import audit
 from consumers.lake.chain import Chain
-from consumers.lake.compact import compact
+from consumers.lake.compact import compact, expire
 from consumers.lake.retire import Retention, retire
 from consumers.lake.storage import MemoryStorage
 from consumers.lake.writer import CommitWriter
@@ -265,12 +267,64 @@ def test_a_flood_of_garbage_is_cut_like_rows(lake):
     assert collector.due(0)
 
 
+def test_a_flood_of_losses_is_cut_by_what_they_take_of_memory(lake):
+    flooded = lake.new_collector(Cut(1 << 20, 1 << 60, 1 << 60))
+    values = [encode(heartbeat(0, i, losses=[Loss("drop", 0, 1, "r", "agent", "event")] * 500)) for i in range(5)]
+    taken = flooded.add([Message(i, 1000 + i, value) for i, value in enumerate(values)], 0)
+    assert (taken, flooded.due(0)) == (3, True)
+    assert flooded.buffered_bytes >= 1500 << 10
+
+
 def test_streams_beyond_the_limit_are_buried_and_known_ones_go_on(lake, monkeypatch):
     monkeypatch.setattr("consumers.collector.STREAMS_MAX", 1)
     other = STREAM._replace(machine="invented")
     lake.collect(message_bytes(0, 1, 0), message_bytes(0, 1, 0, stream=other), message_bytes(1, 2, 1))
     assert lake.query("select reason from dead_letters") == [("too-many-streams",)]
     assert lake.seqs() == [0, 1]
+
+
+DAY_NS = 24 * 3_600_000_000_000
+
+
+def invented_streams(lake, machine, count, at_ns, collector):
+    values = [message_bytes(0, 1, 0, stream=STREAM._replace(machine=machine, boot_id=f"b{i}")) for i in range(count)]
+    collector.add([Message(collector.position + i, at_ns + i, value) for i, value in enumerate(values)], 0)
+    assert collector.commit()
+    report = audit(lake.storage, deep=True)
+    assert report.closes, report.problems
+    return report
+
+
+def test_a_machine_that_invents_streams_takes_no_room_from_others(lake, monkeypatch):
+    monkeypatch.setattr("consumers.collector.STREAMS_MAX", 16)
+    monkeypatch.setattr("consumers.collector.STREAMS_OF_MACHINE_MAX", 8)
+    invented_streams(lake, "evil", 20, DAY_NS, lake.collector)
+    invented_streams(lake, "good", 3, DAY_NS, lake.collector)
+    assert lake.query("select machine, count(*) from kmsg group by all order by all") == [("evil", 8), ("good", 3)]
+    assert lake.query("select distinct machine, reason from dead_letters") == [(None, "too-many-streams")]
+
+
+def test_streams_that_are_long_silent_make_room_for_new_ones_and_may_come_again(lake, monkeypatch, caplog):
+    monkeypatch.setattr("consumers.collector.STREAMS_MAX", 8)
+    monkeypatch.setattr("consumers.collector.STREAMS_OF_MACHINE_MAX", 8)
+    for number in range(5):
+        report = invented_streams(lake, f"guest{number}", 3, (1 + 2 * number) * DAY_NS, lake.new_collector())
+    assert lake.query("select count(*), count(distinct machine) from kmsg") == [(15, 5)]
+    assert lake.query("select count(*) from dead_letters") == [(0,)]
+    assert len(report.books) <= 8
+    assert "of those silent for a day 1 have no book from now on" in caplog.text
+    # One of them goes on after all: in a book of its own, with its rows of before beside.
+    value = message_bytes(1, 3, 1, stream=STREAM._replace(machine="guest0", boot_id="b0"))
+    lake.collector.reload()
+    lake.collector.add([Message(lake.collector.position, 12 * DAY_NS, value)], 0)
+    assert lake.collector.commit()
+    report = audit(lake.storage, deep=True)
+    assert report.closes, report.problems
+    assert lake.query("select seq from kmsg where machine = 'guest0' and boot_id = 'b0' order by seq") == [
+        (0,),
+        (1,),
+        (2,),
+    ]
 
 
 def test_pages_that_come_again_cost_a_read_of_the_files_that_have_them(lake, monkeypatch):
@@ -456,6 +510,66 @@ def test_an_event_of_an_unknown_kind_is_counted_with_its_stream(lake):
     assert lake.query("select event_id, reason from trace_unknown") == [(99, "unknown id")]
 
 
+def invented(i, own=7):
+    """Return a description with one event of its own, and a page of its records beside those of `tick`."""
+    event = _pages.event_text(f"e{i}", 100 + i, ("int own", 4, 1))
+    body = _pages.formats({"sys:tick": _pages.TICK, f"sys:e{i}": event})
+    return body, _pages.FORM.page(_pages.T, _pages.tick(i), _pages.tick(own, number=100 + i))
+
+
+def test_a_machine_makes_so_many_tables_and_what_is_over_is_raw_told_and_in_the_books(lake, monkeypatch):
+    monkeypatch.setattr(kinds, "OF_MACHINE_MAX", 3)
+    sent = [invented(i) for i in range(5)]
+    for i, (body, one) in enumerate(sent):
+        report = lake.collect(
+            *_pages.encoded(described(i, i, body), paged(i, [one], i, body=body)), collector=lake.new_collector()
+        )
+    assert report.rows == {"trace_tick": 5, "trace_e0": 1, "trace_e1": 1, "trace_unknown": 3, "artifacts": 5, "dead_letters": 3}  # fmt: skip
+    assert (book(report, CPU).stored, book(report, CPU).rows, book(report, CPU).dead) == (5, 10, 0)
+    assert values(lake) == list(range(5))
+    raw = lake.query("select page, event_id, reason, data from trace_unknown order by page")
+    assert raw == [(i, 100 + i, "too many", _pages.payload(100 + i, (7).to_bytes(4, "little"))) for i in (2, 3, 4)]
+    told = lake.query("select reason, machine, position, size_bytes, detail from dead_letters order by position")
+    assert told[0] == ("too-many-kinds", "m", 2, 0, "1 events of 1 kinds, as trace_e2, are rows of trace_unknown")
+    # What comes again is compared with what is stored, here as rows and there raw.
+    again = _pages.encoded(*(paged(i, [one], i, run="x", body=body) for i, (body, one) in enumerate(sent)))
+    report = lake.collect(*again, collector=lake.new_collector())
+    assert (book(report, CPU).duplicates, book(report, CPU).contradicted) == (5, 0)
+    # Another machine has room of its own, and then it is there for all.
+    body, one = sent[4]
+    theirs = [each._replace(machine="other") for each in (SET, CPU)]
+    new = lake.new_collector()
+    frames = [described(0, 0, body, stream=theirs[0]), paged(0, [one], stream=theirs[1], body=body)]
+    lake.collect(*_pages.encoded(*frames), collector=new)
+    lake.collect(*_pages.encoded(paged(5, [one], 5, body=body)), collector=new)
+    assert lake.query("select machine, own from trace_e4 order by machine") == [("m", 7), ("other", 7)]
+
+
+def test_what_was_brought_is_known_behind_a_checkpoint(lake, monkeypatch):
+    monkeypatch.setattr(kinds, "OF_MACHINE_MAX", 3)
+    monkeypatch.setattr(chain, "CHECKPOINT_COMMITS", 2)
+    for i in range(5):
+        body, one = invented(i)
+        lake.collect(*_pages.encoded(described(i, i, body), paged(i, [one], i, body=body)))
+    assert expire(lake.storage, 10**18, grace_ms=0).commits == 0
+    body, one = invented(5)
+    again = lake.new_collector()
+    report = lake.collect(*_pages.encoded(described(5, 5, body), paged(5, [one], 5, body=body)), collector=again)
+    assert report.rows["trace_unknown"] == 4
+
+
+def test_columns_of_a_known_table_are_bounded_too(lake, monkeypatch):
+    monkeypatch.setattr(kinds, "OF_TABLE_AND_MACHINE_MAX", 2)
+    for i in range(4):
+        event = _pages.event_text("tick", 7, ("int value", 4, 1), (f"int junk{i}", 4, 1))
+        body = _pages.formats({"sys:tick": event})
+        one = _pages.FORM.page(_pages.T, _pages.FORM.event(1, _pages.payload(7, bytes(8))))
+        report = lake.collect(*_pages.encoded(described(i, i, body), paged(i, [one], i, body=body)))
+    assert (report.rows["trace_tick"], report.rows["trace_unknown"]) == (2, 2)
+    columns = [name for name, *_ in lake.query("describe trace_tick")]
+    assert [name for name in columns if name.startswith("junk")] == ["junk0", "junk1"]
+
+
 # Records of BPF rings
 
 
@@ -487,6 +601,34 @@ def test_a_short_record_takes_its_position_with_it(lake):
     assert (records.stored, records.dead, records.rows) == (2, 1, 2)
     assert lake.query("select reason, position, head from dead_letters") == [("record", 1, b"short")]
     assert audit(lake.storage, deep=True).problems == []
+
+
+def test_a_program_without_room_for_its_columns_is_raw_and_without_any_dead(lake, monkeypatch):
+    monkeypatch.setattr(kinds, "OF_TABLE_AND_MACHINE_MAX", 2)
+    bodies = [_records.TYPES, *(_records.types(_records.sched_delay(**{f"more{i}": 4})) for i in range(2))]
+    more = [delay(i) + bytes(4) * (i > 0) for i in range(3)]
+    for i, (body, data) in enumerate(zip(bodies, more, strict=True)):
+        if i == 2:
+            # Of its two sorts of columns one is left for raw rows.
+            monkeypatch.setattr(kinds, "OF_TABLE_AND_MACHINE_MAX", 3)
+            monkeypatch.setattr(kinds, "OF_MACHINE_MAX", 2)
+        frames = [_records.described(i, i, body=body), recorded(i, [data], i, body=body)]
+        report = lake.collect(*map(encode, frames))
+    assert (book(report, _records.RING).stored, book(report, _records.RING).dead) == (2, 1)
+    told = lake.query("select reason, position, size_bytes > 0 from dead_letters order by size_bytes")
+    assert told == [("too-many-kinds", 2, False), ("too-many-kinds", 2, True)]
+
+
+def test_rows_of_a_program_without_room_for_its_columns_alone_are_raw(lake, monkeypatch):
+    real = kinds.Kinds.admit
+    raw = bpf_rows.columns(None)
+    monkeypatch.setattr(
+        kinds.Kinds, "admit", lambda self, who, table, name: name == raw and real(self, who, table, raw)
+    )
+    report = lake.collect(*map(encode, [_records.described(), recorded(0, [delay(0)])]))
+    assert (book(report, _records.RING).stored, book(report, _records.RING).dead) == (1, 0)
+    assert lake.query("select position, data from bpf_sched_delay") == [(0, delay(0))]
+    assert lake.query("select reason, position from dead_letters") == [("too-many-kinds", 0)]
 
 
 @pytest.mark.parametrize("restarted", [False, True], ids=["buffered", "in the lake"])

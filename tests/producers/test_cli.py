@@ -16,6 +16,7 @@ from producers.identity import boot_id, kernel_layer, machine_id
 from schemas import errors
 from schemas.errors import AccessError
 from schemas.frame import decode
+from tests._logs import write
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
@@ -190,6 +191,14 @@ def test_a_run_leaves_a_log_with_its_tags_and_ends_with_0(readable, tmp_path):
     assert {(each.stream.machine, each.stream.layer) for each in frames} == {("web-1", "host")}
     assert sum(each.encoding == "heartbeat" for each in frames) >= 4
     assert messages[-1] == f"stopped after {sum(each.count for each in frames)} records"
+
+
+def test_the_log_of_another_machine_is_refused_before_anything_is_read(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(kmsg, "check", lambda: "readable")
+    write(tmp_path, range(1))
+    for _ in range(2):  # and the directory is free again
+        assert cli.main(["run", "--log", str(tmp_path), "--machine", "web-1", "--for", "1"]) == 2
+        assert f"{tmp_path} holds the log of machine machine, and this is web-1. If" in capsys.readouterr().err
 
 
 @pytest.mark.kernel

@@ -13,7 +13,7 @@ from consumers.views import run_query
 from schemas.stream import Stream
 from schemas.surfaces import TOPIC_LOG
 from tests.consumers import _sample
-from tests.consumers._frames import frame, record
+from tests.consumers._frames import STREAM, frame, record
 
 
 @pytest.fixture
@@ -36,6 +36,18 @@ def test_a_log_is_stored_to_its_end_and_a_second_run_adds_nothing(run, sample_lo
     before = commits(lake)
     assert run("collect", "--lake", lake, "--log", sample_log, "--until-end").code == 0
     assert commits(lake) == before
+    assert run("audit", "--lake", lake, "--deep").code == 0
+
+
+def test_logs_of_two_machines_name_their_partitions_alike_and_have_a_chain_each(run, lake, tmp_path):
+    for at, last in ((0, 3), (3, 5)):
+        for machine in ("one", "two"):
+            writer = _sample.LogWriter(tmp_path / machine, retention_bytes=1 << 30, retention_ms=None, segment_bytes=1 << 20)  # fmt: skip
+            writer.append(TOPIC_LOG, frame(at, last, at, stream=STREAM._replace(machine=machine)))
+            writer.close()
+            assert run("collect", "--lake", lake, "--log", tmp_path / machine, "--until-end").code == 0
+    found = run("query", "--lake", lake, "--format", "csv", "select machine, count(*), max(seq) from kmsg group by all order by all")  # fmt: skip
+    assert found.out.splitlines()[1:] == ["one,5,4", "two,5,4"]
     assert run("audit", "--lake", lake, "--deep").code == 0
 
 

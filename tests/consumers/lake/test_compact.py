@@ -110,21 +110,34 @@ def test_what_a_commit_wrote_is_told_from_what_a_manifest_added_whatever_its_top
     assert layout.is_compacted(layout.compact_key("kmsg", 5, 7, 1, attempt))
 
 
-def test_a_damaged_file_holds_up_its_own_hour_alone(tmp_path, caplog):
+def test_a_damaged_file_holds_up_nothing_else_is_told_once_and_read_once(tmp_path, caplog, monkeypatch):
     storage = open_lake(tmp_path / "lake", create=True)
     owner = chain(storage)
     for i in range(6):
         CommitWriter(storage).commit(owner, batch(i, i + 1, ARRIVAL_NS + i // 3 * HOUR_NS))
     first = min(storage.list("data/"))
     file = Path(storage.local_path(first))
-    file.write_bytes(file.read_bytes().replace(b"PAR1", b"LOST"))
+    content = file.read_bytes()
+    file.write_bytes(content.replace(b"PAR1", b"LOST"))
     report = compact(storage, LATER_NS)
-    assert (report.files_in, report.files_out, report.rows, report.damaged) == (3, 1, 3, 1)
-    assert f"3 files of kmsg stay as they are: {file}" in caplog.text
-    assert expire(storage, LATER_NS + 10**14).replaced == 3
-    assert len(list(storage.list("data/"))) == 4
-    assert compact(storage, LATER_NS).damaged == 1
-    assert any(first in problem for problem in audit(storage, deep=True).problems)
+    assert (report.files_in, report.files_out, report.rows, report.damaged) == (5, 2, 5, 1)
+    assert f"{first}, with 1 rows, stays as it is, and is not merged: it is not what its commit says" in caplog.text
+    assert expire(storage, LATER_NS + 10**14).replaced == 5
+    assert len(list(storage.list("data/"))) == 3
+    caplog.clear()
+    read = []
+    monkeypatch.setattr(module, "damage", lambda *_: read.append(1))
+    assert compact(storage, LATER_NS) == module.CompactReport(damaged=1)
+    assert (read, caplog.text, snapshot(storage).number) == ([], "", 1)
+    assert any(first in problem for problem in audit(storage).problems)
+    monkeypatch.undo()
+    # Looked at again it is damaged still; brought back from a copy it is not any more, and merged.
+    assert compact(storage, LATER_NS, again=True) == module.CompactReport(damaged=1)
+    file.write_bytes(content)
+    assert audit(storage, deep=True).closes
+    report = compact(storage, LATER_NS, again=True)
+    assert (report.files_in, report.files_out, report.rows, report.damaged) == (2, 1, 3, 0)
+    assert audit(storage, deep=True).closes
 
 
 def test_nothing_that_a_disk_has_changed_becomes_a_row_for_good(tmp_path):
@@ -145,15 +158,33 @@ def test_nothing_that_a_disk_has_changed_becomes_a_row_for_good(tmp_path):
         assert any(file.name in problem for problem in audit(storage, deep=True).problems)
 
 
-def test_a_file_that_is_gone_is_not_called_damaged(tmp_path):
+def test_a_file_that_is_gone_holds_up_nothing_else(tmp_path, caplog):
+    storage = open_lake(tmp_path / "lake", create=True)
+    owner = chain(storage)
+    for i in range(3):
+        CommitWriter(storage).commit(owner, batch(i, i + 1))
+    Path(storage.local_path(min(storage.list("data/")))).unlink()
+    report = compact(storage, LATER_NS)
+    assert (report.files_in, report.files_out, report.damaged) == (2, 1, 1)
+    assert "is not merged: it is gone" in caplog.text
+    assert [problem.rpartition(": ")[2] for problem in audit(storage).problems] == ["missing"]
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES])
+def test_a_file_that_cannot_be_opened_now_is_not_called_damaged(tmp_path, monkeypatch, number):
     storage = open_lake(tmp_path / "lake", create=True)
     owner = chain(storage)
     for i in range(2):
         CommitWriter(storage).commit(owner, batch(i, i + 1))
-    Path(storage.local_path(min(storage.list("data/")))).unlink()
-    with pytest.raises(StorageError, match="No such file") as caught:
+
+    def refuse(_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("consumers.lake.damage.file_sha256", refuse)
+    with pytest.raises(StorageError, match=os.strerror(number)) as caught:
         compact(storage, LATER_NS)
     assert not isinstance(caught.value, DamagedError)
+    assert snapshot(storage).number == 0
 
 
 def test_nothing_is_expired_while_a_folder_cannot_be_read(tmp_path, monkeypatch):
@@ -193,10 +224,14 @@ def test_what_cannot_be_merged_holds_up_its_own_hour_alone(storage, monkeypatch,
     digests = iter([(3, 1), (3, 2), (3, 1), (3, 1)])
     monkeypatch.setattr(module, "_digest", lambda _: next(digests))
     report = compact(storage, LATER_NS)
-    assert (report.files_in, report.files_out, report.damaged) == (3, 1, 1)
+    assert (report.files_in, report.files_out, report.damaged) == (3, 1, 3)
     assert "not compacted, rows or digest differ" in caplog.text
     assert len(list(storage.list("data/"))) == 7
     assert audit(storage, deep=True).closes
+    assert compact(storage, LATER_NS) == module.CompactReport(damaged=3)
+    monkeypatch.undo()
+    report = compact(storage, LATER_NS, again=True)
+    assert (report.files_in, report.files_out, report.damaged) == (3, 1, 0)
 
 
 def test_a_merged_file_that_is_gone_is_not_named(storage, monkeypatch):

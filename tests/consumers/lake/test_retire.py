@@ -130,20 +130,71 @@ def test_descriptions_and_incidents_stay(storage):
     assert audit(storage, deep=True).closes
 
 
-def test_a_damaged_file_stays_and_the_others_do_not(tmp_path, caplog):
+@pytest.mark.parametrize("table", ["kmsg", "losses"])
+@pytest.mark.parametrize("how", ["rotten", "gone"])
+def test_a_damaged_file_leaves_too_and_the_books_say_what_is_known_of_it(tmp_path, caplog, table, how):
     storage = open_lake(tmp_path / "lake", create=True)
-    fill(storage, 3)
-    taken = snapshot(storage)
-    damaged = taken.files["kmsg"][0]
+    fill(storage, 4)
+    damaged = snapshot(storage).files[table][0]
     path = Path(storage.local_path(damaged.key))
     path.write_bytes(b"x" * damaged.size_bytes)
+    if how == "gone":
+        path.unlink()
+    assert not audit(storage, deep=True).closes
     with caplog.at_level(logging.ERROR):
         report = retire(storage, hour_of(26), DAY)
-    assert (report.damaged, report.files) == (1, 3)
+    assert (report.files, report.rows, report.damaged, report.staying) == (4, 22, 1, 0)
+    assert f"{damaged.key} has left, {damaged.rows} rows of streams that nobody can name" in caplog.text
+    assert expire(storage, hour_of(28)).replaced == (4 if how == "rotten" else 3)
+    for _ in range(2):
+        found = audit(storage, deep=True)
+        assert found.closes, found.problems
+        assert (found.rows, found.retired) == ({"kmsg": 20, "losses": 2}, {"kmsg": 20, "losses": 2})
+        assert found.retired_damaged == {table: damaged.rows}
+        # The sums go on through what comes after.
+        assert compact(storage, hour_of(26)).manifest == 0
+        fill(storage, 4)
+    # What is missing beyond that is told.
+    key = snapshot(storage).files[table][0].key
+    storage.delete(key)
+    problems = audit(storage, deep=True).problems
+    assert f"{key}: missing" in problems
+
+
+def test_rows_that_are_missing_beyond_those_of_damaged_files_are_told(storage):
+    fill(storage, 3)
+    damaged = snapshot(storage).files["kmsg"][0]
+    storage.delete(damaged.key)
+    assert retire(storage, hour_of(25), DAY).damaged == 1
+    assert audit(storage, deep=True).closes
+    value = snapshot(storage).manifest
+    value["retired"]["damaged"]["kmsg"][0] -= 1
+    storage.replace(layout.manifest_key(1), module.encode(value))
+    assert any(": 20 rows, 30 in the books" in each for each in audit(storage, deep=True).problems)
+    # A stream that was heard of later only has lost nothing by it.
+    value["retired"]["damaged"]["kmsg"] = [10, 0]
+    storage.replace(layout.manifest_key(1), module.encode(value))
+    assert any(": 20 rows, 30 in the books" in each for each in audit(storage, deep=True).problems)
+
+
+def test_what_the_disk_refuses_to_read_stays(storage, monkeypatch, caplog):
+    fill(storage, 3)
+    refused = snapshot(storage).files["kmsg"][0].key
+    real = module.damage
+
+    def refuse(given, entry):
+        if entry.key == refused:
+            raise StorageError("Too many open files")
+        return real(given, entry)
+
+    monkeypatch.setattr(module, "damage", refuse)
+    report = retire(storage, hour_of(26), DAY)
+    assert (report.files, report.damaged, report.staying) == (3, 0, 1)
     assert "1 files of kmsg" in caplog.text
-    left = snapshot(storage).files
-    assert damaged.key in [entry.key for entry in left["kmsg"]]
-    assert len(left["losses"]) == 1
+    assert refused in [entry.key for entry in snapshot(storage).files["kmsg"]]
+    monkeypatch.undo()
+    assert retire(storage, hour_of(26), DAY).files == 1
+    assert audit(storage, deep=True).closes
 
 
 def test_whoever_is_overtaken_looks_again(storage, monkeypatch):
