@@ -158,10 +158,10 @@ def _cgroup_id(path: Path) -> int:
 
 
 def check() -> str:
-    """Return which programs this kernel takes: each is loaded, not attached, and unloaded.
+    """Return which programs this kernel takes, and why not the others: each is loaded, not attached, and unloaded.
 
     Raises:
-        AccessError: the kernel has no BTF, does not take one, or a part is not installed or not built.
+        AccessError: the kernel has no BTF, takes none of them, or a part is not installed or not built.
     """
     version = bpf_libbpf.load().libbpf_version_string().decode()
     load_helper()
@@ -170,7 +170,15 @@ def check() -> str:
     names = bpf_program.names()
     if not names:
         raise AccessError("the BPF programs are not built: run `make bpf` in the source tree (clang and libbpf-dev)")
-    return f"the kernel takes {', '.join(map(_loads, names))} (libbpf {version})"
+    taken, refused = [], []
+    for name in names:
+        try:
+            taken.append(_loads(name))
+        except AccessError as e:
+            refused.append(e)
+    if not taken:
+        raise refused[0]
+    return "; ".join([f"the kernel takes {', '.join(taken)} (libbpf {version})", *map(str, refused)])
 
 
 def verify(config: Config) -> None:

@@ -533,6 +533,24 @@ def test_check_says_what_the_kernel_takes():
     assert all(name in said for name in bpf_program.names())
 
 
+def test_a_program_that_the_kernel_refuses_costs_none_of_the_others(monkeypatch):
+    made = source_module.Program
+
+    def refused(name, *settings):
+        if name in refusing:
+            raise AccessError(f"BPF program {name} cannot be loaded: no such map")
+        return made(name, *settings)
+
+    monkeypatch.setattr(source_module, "Program", refused)
+    refusing = {"block-io"}
+    said = source_module.check()
+    assert said.startswith("the kernel takes hang")
+    assert said.endswith("); BPF program block-io cannot be loaded: no such map")
+    refusing = set(bpf_program.names())
+    with pytest.raises(AccessError, match=f"^BPF program {min(refusing)} cannot be loaded: no such map$"):
+        source_module.check()
+
+
 def test_optional_parts_are_told_at_the_start_and_in_each_heartbeat(opened, caplog):
     with caplog.at_level("INFO"):
         _, records = opened(BpfProgram("hang"))
