@@ -3,11 +3,13 @@
 Source: bpf/libbpf.h and bpf/btf.h of libbpf 1.0 and later, whose functions return NULL or -errno and set errno.
 """
 
+import contextlib
 import ctypes
 import errno
 import functools
 import logging
 import os
+from pathlib import Path
 from typing import Final
 
 from schemas.errors import AccessError
@@ -16,7 +18,11 @@ log = logging.getLogger(__name__)
 _LIBRARY: Final = "libbpf.so.1"
 #: Bytes of libbpf's words kept for the sentence of a refusal; the verifier can fill megabytes.
 _SAID_BYTES_MAX: Final = 1 << 16
-_LINE_BYTES_MAX: Final = 4096
+#: Of one line of libbpf's, which may be all of the verifier's; and of that what is kept, its end, where the reason is.
+_LINE_BYTES_MAX: Final = 1 << 20
+_LINE_BYTES_KEPT: Final = 4096
+_LOG: Final = "PROG LOAD LOG"
+_LOCKDOWN: Final = Path("/sys/kernel/security/lockdown")
 _WARN: Final = 0
 
 _P, _S, _I, _U, _B = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint32, ctypes.c_bool
@@ -106,20 +112,32 @@ class Libbpf:
         said, self._said, self._said_bytes = self._said, [], 0
         for line in said:
             log.debug("libbpf: %s", line)
-        if number in (errno.EPERM, errno.EACCES) and not any("PROG LOAD LOG" in line for line in said):
+        if number in (errno.EPERM, errno.EACCES) and not any(_LOG in line for line in said):
             return AccessError(f"{what}: it takes CAP_BPF and CAP_PERFMON, or root ({os.strerror(number)})")
         first = next((line for line in said if line), "")
-        return AccessError(f"{what}: {first or os.strerror(number)}")
+        return AccessError(f"{what}: {first or os.strerror(number)}{_reason(said)}")
 
     # A va_list is passed by reference on x86-64 and on arm64, so vsnprintf(3) can have it as it came.
     def _collect(self, level: int, text: int, arguments: int) -> int:
         if level == _WARN and self._said_bytes < _SAID_BYTES_MAX:
             line = ctypes.create_string_buffer(_LINE_BYTES_MAX)
             self._libc.vsnprintf(line, ctypes.c_size_t(_LINE_BYTES_MAX), _P(text), _P(arguments))
-            said = line.value.decode(errors="replace").removeprefix("libbpf: ").rstrip()
+            said = line.value.decode(errors="replace").removeprefix("libbpf: ").rstrip()[-_LINE_BYTES_KEPT:]
             self._said_bytes += len(said)
             self._said.append(said)
         return 0
+
+
+# The verifier's last words but for its sums, and what no word of its says: that the kernel is locked down.
+def _reason(said: list[str]) -> str:
+    logs = [line.splitlines()[:-1] for line in said if line.endswith(f"-- END {_LOG} --")]
+    words = [line for lines in logs for line in lines if not line.startswith("processed ") and _LOG not in line]
+    if not words:
+        return ""
+    with contextlib.suppress(OSError):
+        if "[confidentiality]" in _LOCKDOWN.read_text(encoding="ascii"):
+            return f" ({words[-1]}); the kernel is locked down, so that no program may read its memory ({_LOCKDOWN})"
+    return f" ({words[-1]})"
 
 
 @functools.cache

@@ -45,6 +45,31 @@ def test_a_missing_right_is_said_as_such_and_the_verifier_is_not_taken_for_one(l
     assert str(libbpf.refusal("y")) == "y: prog 'on_switch': BPF program load failed: Permission denied"
 
 
+def test_what_the_verifier_said_last_is_the_reason_and_a_lockdown_is_told(libbpf, monkeypatch, tmp_path):
+    monkeypatch.setattr(bpf_libbpf, "_LOCKDOWN", tmp_path / "lockdown")
+    failed = "prog 'on_switch': BPF program load failed: Invalid argument"
+    steps = "1: (b7) r0 = 0\n" * 50000
+    log = f"{steps}unknown func bpf_probe_read_kernel#113\nprocessed 9 insns\n"
+
+    def refused():
+        libbpf._said = [failed]
+        said = ctypes.create_string_buffer(
+            f"prog 'on_switch': -- BEGIN PROG LOAD LOG --\n{log}-- END PROG LOAD LOG --\n".encode()
+        )
+        # A va_list without arguments: the text has no %.
+        libbpf._collect(0, ctypes.addressof(said), ctypes.addressof(ctypes.create_string_buffer(64)))
+        ctypes.set_errno(errno.EINVAL)
+        return str(libbpf.refusal("y"))
+
+    assert refused() == f"y: {failed} (unknown func bpf_probe_read_kernel#113)"
+    (tmp_path / "lockdown").write_text("none integrity [confidentiality]\n")
+    assert refused().endswith(
+        f"; the kernel is locked down, so that no program may read its memory ({tmp_path}/lockdown)"
+    )
+    (tmp_path / "lockdown").write_text("none [integrity] confidentiality\n")
+    assert refused().endswith("#113)")
+
+
 def test_what_is_kept_of_its_words_has_a_bound(libbpf, monkeypatch):
     monkeypatch.setattr(bpf_libbpf, "_SAID_BYTES_MAX", 1)
     for _ in range(5):
