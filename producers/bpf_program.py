@@ -111,6 +111,7 @@ class Program:
             self._hooks.append(Hook(self._libbpf, self.name, part, room))
         for part in self._parts.walks:
             self._walks.append(bpf_hooks.attach(self._libbpf, self.name, part))
+        self._walk()  # of what is there now nothing else tells, and it does not wait for the agent
 
     def run_own(self, now_s: float) -> None:
         """Run the parts that are the agent's to run, if that is due at `now_s`: they tell what no event does."""
@@ -120,9 +121,7 @@ class Program:
         for part in self._parts.own:
             ran = bpf_parts.run(self._libbpf, part)
             assert ran, f"{self.name}: its own parts cannot be run"
-        for link in self._walks:
-            walked = bpf_parts.walk(self._libbpf, link)
-            assert walked, f"{self.name}: its walks cannot be run"
+        self._walk()
 
     def detach(self) -> None:
         """Let it run no more, apart from runs that are under way on other CPUs, and who is in its room go on alone.
@@ -184,6 +183,11 @@ class Program:
         loaded, self._object = self._object, 0
         if loaded:
             self._libbpf.bpf_object__close(loaded)
+
+    def _walk(self) -> None:
+        for link in self._walks:
+            walked = bpf_parts.walk(self._libbpf, link)
+            assert walked, f"{self.name}: its walks cannot be run"
 
     def _load(self, settings: Mapping[str, int | bytes]) -> None:
         btf = Btf(self._libbpf, self._libbpf.bpf_object__btf(self._object))

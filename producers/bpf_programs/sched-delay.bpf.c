@@ -13,7 +13,7 @@ const volatile __u64 threshold_ns = 10 * 1000 * 1000;
 enum sched_delay_cause {
 	SCHED_DELAY_WOKEN = WAIT_WOKEN, /* also one who would sleep, and did not for a signal */
 	SCHED_DELAY_PREEMPTED = WAIT_PREEMPTED,
-	SCHED_DELAY_UNKNOWN = WAIT_UNKNOWN, /* the first of a task that was there before the program: perhaps not all of it */
+	SCHED_DELAY_UNKNOWN = WAIT_UNKNOWN, /* the first of a task that was there before, or cannot be followed: perhaps not all */
 };
 
 struct sched_delay {
@@ -33,13 +33,41 @@ struct measures {
 };
 MEASURES
 
-/* Goes with its task, so there are at most as many as tasks. */
+/*
+ * Goes with its task, so there are at most as many as tasks. It is made where a task is made or looked at, never at the
+ * switch: until Linux 6.4 (08a7ce384e33) that takes memory from the kernel's allocator, which may wake kswapd, and to
+ * wake somebody with the run queue locked is to wait for oneself for ever.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
 	__type(value, struct arrival);
 } arrivals SEC(".maps");
+
+static __always_inline int follow(struct task_struct *task)
+{
+	struct counts *own;
+
+	if (!bpf_task_storage_get(&arrivals, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE) && (own = own_counts()))
+		COUNT_UP(own->untracked);
+	return 0;
+}
+
+SEC("tp_btf/task_newtask")
+int BPF_PROG(on_new_task, struct task_struct *task)
+{
+	return follow(task);
+}
+
+/* The agent runs it once a second, over all tasks: those that were there before. */
+SEC("iter/task")
+int look(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task; /* NULL behind the last */
+
+	return task ? follow(task) : 0;
+}
 
 static __always_inline void report(struct task_struct *prev, struct task_struct *next, enum wait_cause cause,
 				   __u64 wait_ns)
@@ -74,21 +102,15 @@ struct {
 static __always_inline void switched(struct task_struct *prev, struct task_struct *next)
 {
 	enum wait_cause cause;
-	struct arrival *last;
+	struct arrival *last, unseen = {};
 	struct measures *own;
-	struct counts *lost;
 	__u64 wait_ns;
 
 	/* The idle task waits for nothing. */
 	if (!next->pid || !next->sched_info.last_queued)
 		return;
-	last = bpf_task_storage_get(&arrivals, next, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (!last) {
-		if ((lost = own_counts()))
-			lost->untracked++;
-		return;
-	}
-	wait_ns = arrive(next, last, &cause);
+	last = bpf_task_storage_get(&arrivals, next, 0, 0);
+	wait_ns = arrive(next, last ? last : &unseen, &cause);
 	if ((own = own_measures()))
 		own->wait_ns[slot_of(wait_ns)]++;
 	if (wait_ns >= threshold_ns)

@@ -1,5 +1,6 @@
 """The BPF programs on the oldest kernel that they are held to, which takes other parts of them than this machine's."""
 
+import os
 import re
 import time
 
@@ -57,6 +58,26 @@ assert len(stalls) == watched.measures["rcu_stalls"]
 print(stalls[0].text.decode(), stalls[0].detail.decode(), flush=True)
 """
 
+#: Threads that live for a moment, each to be followed from its first switch on, while pages are reclaimed all the time.
+_NEW_THREADS = """
+import _thread, time
+from producers.bpf_program import Program
+program = Program("sched-delay", 65536, {})
+program.attach()
+_thread.stack_size(65536)
+made, deadline = 0, time.monotonic() + 30
+while time.monotonic() < deadline:
+    for _ in range(1000):
+        _thread.start_new_thread(time.sleep, (0.2,))
+    while _thread._count():
+        time.sleep(0.01)
+    made += 1000
+    program.run_own(time.monotonic())
+assert sum(program.measures()["wait_ns"]) >= made
+print(sum(each.untracked for each in program.counts()), made)
+program.close()
+"""
+
 
 @pytest.fixture(autouse=True)
 def built():
@@ -106,6 +127,19 @@ def test_a_grace_period_that_a_frozen_cpu_holds_up_is_told(guest_of_threads):
     guest.run("kill $(cat /run/busy)")
     said = guest.run("cat /run/said")
     assert re.search(r"rcu_\w+ StallDetected", said), said
+
+
+def test_a_guest_that_is_short_of_memory_goes_on_beside_sched_delay(kernel, tmp_path):
+    (tmp_path / "disk").touch()
+    os.truncate(tmp_path / "disk", 1 << 30)
+    drive = ("-drive", f"file={tmp_path / 'disk'},if=virtio,format=raw")
+    with Vm(tmp_path, kernel, memory_mib=400, arguments=drive) as vm:
+        guest = vm.booted()
+        guest.run("exec >/dev/null 2>&1; (while :; do cat /dev/vda; done) & echo $! >/run/reader")
+        untracked, made = map(int, guest.run(f"{PYTHON} - <<'END'{_NEW_THREADS}END", 120).split())
+        assert (untracked, made > 10_000) == (0, True)
+        woken = int(guest.run("awk '/^pageoutrun/ {print $2}' /proc/vmstat; kill $(cat /run/reader)"))
+        assert woken > 100
 
 
 # Until it has run there for a while, not merely been started.
