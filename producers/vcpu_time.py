@@ -37,6 +37,9 @@ VCPU_KIND, HELPER_KIND, EXITS_KIND = "vcpu_time", "vmm_thread_time", "vcpu_exits
 _EXITS_NS: Final = 1_000_000_000
 _FILES: Final = ("schedstat", "status", "stat")
 _FILE_BYTES: Final = 4096
+#: Descriptors for all else in this process where it may have as many; and of few those that are left free, or half of
+#: them: without one the log gets no new segment, and a BPF program is not run.
+_FDS_OF_OTHERS, _FDS_FREE = 1024, 128
 _STATE: Final = b"\nState:\t"
 _SWITCHES: Final = re.compile(rb"\nvoluntary_ctxt_switches:\t(\d+)\nnonvoluntary_ctxt_switches:\t(\d+)")
 _SCHEDSTAT: Final = Path("/proc/self/schedstat")
@@ -49,7 +52,7 @@ def open_sources(opening: Opening) -> list[Source]:
     stream = Stream(identity.machine, identity.boot_id, Layer.HOST, SURFACE, "", CLOCK)
     known = opening.known.get(stream)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 1024 + len(_FILES) * (VCPUS_MAX + THREADS_MAX)
+    wanted = _FDS_OF_OTHERS + len(_FILES) * (VCPUS_MAX + THREADS_MAX)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, wanted)), hard))
     sampler = Sampler(vms.shared(config), boottime_ns)
     position, interval_s = known.next if known else 0, config.vcpu_interval_s
@@ -94,6 +97,8 @@ class Sampler:
         self._exits_due_ns = 0
         self._vms: tuple[Vm, ...] = ()
         self._threads: dict[Thread, _Open] = {}
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._fds_end = soft - min(_FDS_FREE, soft // 2)
 
     def sample(self) -> list[Record]:
         """Return one record for each thread that is there."""
@@ -165,7 +170,9 @@ class Sampler:
             for name in _FILES:
                 fds.append(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder))  # noqa: PERF401 - one may fail
             stat = vms.parse_stat(os.pread(fds[-1], _FILE_BYTES, 0))
-            if stat is not None and stat.start_ns == thread.start_ns:
+            if fds[-1] >= self._fds_end:
+                self.unopened += 1
+            elif stat is not None and stat.start_ns == thread.start_ns:
                 return tuple(fds)
         except OSError as e:
             self.unopened += e.errno in (errno.EMFILE, errno.ENFILE, errno.EACCES)

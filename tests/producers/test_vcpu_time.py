@@ -150,6 +150,24 @@ def test_without_descriptors_threads_are_counted_as_unopened():
         sampler.close()
 
 
+def test_some_descriptors_are_left_to_others():
+    with fake_vm(*(f"CPU {number}/KVM" for number in range(40))) as fake:
+        found = [each for each in Finder(VmsConfig()).found(0) if each.process.pid == fake.pid]
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100, limits[1]))
+        try:
+            sampler = Sampler(_Fixed(*found), boottime_ns)
+            followed = len(sampler.sample())
+            free = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) for _ in range(30)]
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for each in free:
+            os.close(each)
+        assert followed + sampler.unopened == 41
+        assert min(followed, sampler.unopened) > 0
+        sampler.close()
+
+
 @pytest.mark.kernel
 def test_a_frozen_thread_is_seen_as_frozen():
     if os.geteuid() != 0 or not os.access(FREEZER, os.W_OK):
