@@ -2,7 +2,7 @@
  * block-io: a request to a block device took longer than a threshold, or failed, or is open for longer than that.
  *
  * A request is inserted into the queue of its device (not where it goes to the driver at once), issued to the driver,
- * perhaps requeued and issued again, and completed, perhaps in pieces; or it is merged into another one and ends with
+ * perhaps requeued, also before it was issued, and issued again, and completed, perhaps in pieces; or it is merged into another one and ends with
  * that. Source: block/blk-mq.c (blk_mq_start_request, blk_update_request, __blk_mq_requeue_request), blk-merge.c
  * (attempt_merge), include/trace/events/block.h, include/linux/blk_types.h.
  */
@@ -79,7 +79,7 @@ struct block_io {
 RECORD_TYPE(block_io);
 
 struct measures {
-	__u64 read_ns[SLOTS]; /* of every request that was completed, from its insert or issue on */
+	__u64 read_ns[SLOTS]; /* of every request that was completed, from its insert, issue or first requeue on */
 	__u64 write_ns[SLOTS];
 	__u64 flush_ns[SLOTS];
 	__u64 discard_ns[SLOTS]; /* and what erases or writes zeroes */
@@ -273,6 +273,11 @@ static __always_inline int requeued(struct request *rq)
 {
 	struct open_request *its = find(rq);
 
+	/* One that went to the driver at once, which takes nothing now: it was neither inserted nor issued. */
+	if (!its) {
+		begin(rq, bpf_ktime_get_ns(), 0);
+		its = find(rq);
+	}
 	if (its) {
 		its->requeues++;
 		its->is_back = 1;

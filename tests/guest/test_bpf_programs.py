@@ -77,6 +77,39 @@ assert sum(program.measures()["wait_ns"]) >= made
 print(sum(each.untracked for each in program.counts()), made)
 program.close()
 """
+#: Reads that their host takes none of for three seconds; each CPU has a queue of its own, and the second one's is not
+#: even asked.
+_BUSY_HOST = """
+import mmap, os, threading, time
+from pathlib import Path
+from tests.producers.bpf_programs._programs import Running
+from tests.producers.bpf_programs.test_block_io import unpack
+(name,) = (each.name for each in Path("/sys/block").iterdir() if each.name.startswith("sd"))
+debug = Path("/sys/bus/pseudo/drivers/scsi_debug")
+Path(f"/sys/block/{name}/queue/scheduler").write_text("none")
+def read(block):
+    os.sched_setaffinity(0, {block % 2})
+    fd = os.open(f"/dev/{name}", os.O_RDONLY | os.O_DIRECT)
+    os.preadv(fd, [mmap.mmap(-1, 4096)], block * 65536)
+    os.close(fd)
+running = Running("block-io", unpack, threshold_us=500_000)
+debug.joinpath("opts").write_text("0x8000")
+debug.joinpath("every_nth").write_text("1")
+threads = [threading.Thread(target=read, args=(block,)) for block in range(4)]
+for each in threads:
+    each.start()
+    time.sleep(0.1)
+time.sleep(3)
+debug.joinpath("every_nth").write_text("0")
+for each in threads:
+    each.join()
+found = [each for each in running.finish().records if each.disk.split(b"\\0")[0] == name.encode()]
+for block in range(4):
+    mine = [each for each in found if each.sector == block * 128]
+    begun = {each.ts_ns - each.queued_ns - each.service_ns for each in mine}
+    ended = [each for each in mine if each.state == 0]
+    print(block, len(mine) - len(ended), len(begun), *(each.queued_ns // 1_000_000_000 for each in ended))
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -140,6 +173,20 @@ def test_a_guest_that_is_short_of_memory_goes_on_beside_sched_delay(kernel, tmp_
         assert (untracked, made > 10_000) == (0, True)
         woken = int(guest.run("awk '/^pageoutrun/ {print $2}' /proc/vmstat; kill $(cat /run/reader)"))
         assert woken > 100
+
+
+def test_requests_that_a_busy_host_does_not_take_are_open_from_their_first_try_on(kernel, tmp_path):
+    (*_, module) = kernel.modules(["scsi_debug"])
+    with Vm(tmp_path, kernel, memory_mib=1024, modules=("sd_mod", "scsi_debug"), in_turns=True) as vm:
+        vm.booted().run(
+            f"busybox rmmod scsi_debug; busybox insmod {module} submit_queues=2; sleep 2; ls /sys/block/sd*/mq/1"
+        )
+        said = vm.run(f"{PYTHON} - <<'END'{_BUSY_HOST}END", 120)
+    for block, line in enumerate(said.splitlines()):
+        number, looks, begun, *queued_s = map(int, line.split())
+        assert (number, begun, len(queued_s)) == (block, 1, 1), said
+        assert looks >= 2, said
+        assert queued_s[0] >= 2, said
 
 
 # Until it has run there for a while, not merely been started.
