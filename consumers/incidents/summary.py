@@ -1,7 +1,7 @@
 """What an incident says as a whole, computed from its reports: root, times, lengths, CPUs and victims.
 
 The root is the report whose stall began first, not the one that was printed first. Starts are known to about a second;
-among those that close, one that only waits for other CPUs is a victim.
+among those that close, one that only waits for other CPUs is a victim. What began behind a panic is none of its causes.
 """
 
 from dataclasses import dataclass, field
@@ -75,8 +75,9 @@ class Folded:
 
 # The report whose stall began first; without times the first that does not wait for others.
 def _root(reports: list[Report], starts: list[int | None]) -> Report:
-    stalls = [pair for pair in zip(starts, reports, strict=True) if pair[1].kind not in _NO_STALLS]
-    stalls = stalls or list(zip(starts, reports, strict=True))
+    every = list(zip(starts, reports, strict=True))
+    panic_ns = min((at_ns for at_ns, each in every if each.kind is Kind.PANIC and at_ns is not None), default=None)
+    stalls = [pair for pair in every if pair[1].kind not in _NO_STALLS and _before(pair[0], panic_ns)] or every
     timed = [start for start, _ in stalls if start is not None]
     if timed:
         latest = min(timed) + SLACK_NS
@@ -85,6 +86,10 @@ def _root(reports: list[Report], starts: list[int | None]) -> Report:
     first = [each for _, each in stalls if not each.corrupted] or [each for _, each in stalls]
     first.sort(key=_PLACE)
     return next((each for each in first if not waits_for_others(each)), first[0])
+
+
+def _before(start: int | None, panic_ns: int | None) -> bool:
+    return start is None or panic_ns is None or start < panic_ns
 
 
 def summarise(incident: Incident, folded: Folded) -> None:
