@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from consumers.incidents.incident import Incident
+from consumers.incidents.joining import STOOD_STILL
 from consumers.reports.frames import anchor
 from consumers.reports.report import Kind, Report, Shape, panic_reason
 
@@ -82,12 +83,10 @@ _MEMORY: Final = (
     "offline_pages", "online_pages", "memory_block_change_state", "memory_subsys_",
 )  # fmt: skip
 _INJECTORS: Final = ("lkdtm_", "rcu_torture_stall")
-#: How kernels begin to say why they panic (init/do_mounts.c, init/main.c, kernel/exit.c, mm/oom_kill.c, and the
-#: detectors of what stands still).
+#: How kernels begin to say why they panic (init/do_mounts.c, init/main.c, kernel/exit.c, mm/oom_kill.c).
 _NO_ROOT: Final = ("VFS: Unable to mount root", "No working init found", "No init found", "Requested init ")
 _NO_MEMORY: Final = ("Out of memory", "System is deadlocked on memory")
 _INIT: Final = re.compile(r"Attempted to kill init!(?: exitcode=0x(?P<code>[0-9a-f]{1,8}))?")
-_STOOD_STILL: Final = ("softlockup: ", "Hard LOCKUP", "Watchdog detected hard", "RCU Stall", "hung_task: ", "workqueue")
 #: By the architecture: an exception in the kernel, or in what must not die.
 _OOPS: Final = re.compile(
     r"(?:.*: )?Fatal exception|Aiee, killing interrupt|stack-protector: |corrupted stack end|Oops"
@@ -331,7 +330,7 @@ QUESTIONS: Final[Mapping[str, tuple[Callable[[Incident], bool], str]]] = {
     ),
     "no_memory": (lambda each: _why(each).startswith(_NO_MEMORY), "the kernel's memory ran out"),
     "stood_still": (
-        lambda each: _why(each).startswith(_STOOD_STILL),
+        lambda each: _why(each).startswith(STOOD_STILL),
         "the kernel panicked because something stood still",
     ),
     "slow_clock": (_slow_clock, "the clock that watches is emulated, and was slow to read"),

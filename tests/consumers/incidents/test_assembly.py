@@ -125,6 +125,22 @@ def test_a_panic_that_nothing_foretold_is_an_incident_that_only_a_reboot_ends():
     assert (incident.kind, incident.panicked, incident.ended_by) == ("panic", True, "reboot")
 
 
+@pytest.mark.parametrize(
+    ("why", "after_s", "found"),
+    [
+        ("hung_task: blocked tasks", 60, 1),
+        ("sysrq triggered crash", 60, 1),
+        ("", 60, 1),
+        ("Fatal exception", 5, 1),
+        ("Fatal exception", 60, 2),
+        ("Attempted to kill init! exitcode=0x0000000b", 60, 2),
+    ],
+)
+def test_a_panic_of_another_reason_is_no_part_of_what_was_open_long_before(why, after_s, found):
+    notes = (f"Kernel panic - not syncing: {why}",) if why else ()
+    assert len(play(hung(7, 100, 120), report("panic", 100 + after_s, notes=notes)).incidents) == found
+
+
 def test_no_kernel_dies_of_a_clock():
     clock, panic = play(report("clocksource_unstable", 1.1, cpus=(1,)), report("panic", 3.1)).incidents
     assert (clock.kind, clock.panicked, panic.kind) == ("clocksource_unstable", False, "panic")
