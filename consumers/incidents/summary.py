@@ -40,7 +40,7 @@ class Folded:
     def add(self, report: Report) -> None:
         """Take over what the incident says of a report that it will no longer hold."""
         self.add_cpus(report)
-        name = _victim(report)
+        name = "" if report.kind is Kind.PANIC else _victim(report)
         if name and name not in self.victims and len(self.victims) < VICTIMS_MAX:
             self.victims.append(name)
         if report.duration is not None and (self.printed is None or report.duration.high > self.printed.high):
@@ -51,6 +51,8 @@ class Folded:
 
     def add_cpus(self, report: Report) -> None:
         """Take over the CPUs that a report accuses: it will not keep all of them."""
+        if report.kind is Kind.PANIC:
+            return
         self.cpus.update(sorted(set(report.cpus) - self.cpus)[: CPUS_MAX - len(self.cpus)])
 
     def to_dict(self) -> dict[str, Any]:
@@ -76,8 +78,10 @@ class Folded:
 # The report whose stall began first; without times the first that does not wait for others.
 def _root(reports: list[Report], starts: list[int | None]) -> Report:
     every = list(zip(starts, reports, strict=True))
-    panic_ns = min((at_ns for at_ns, each in every if each.kind is Kind.PANIC and at_ns is not None), default=None)
-    stalls = [pair for pair in every if pair[1].kind not in _NO_STALLS and _before(pair[0], panic_ns)] or every
+    panics = [pair for pair in every if pair[1].kind is Kind.PANIC]
+    panic_ns = min((start for start, _ in panics if start is not None), default=None)
+    stalls = [pair for pair in every if pair[1].kind not in _NO_STALLS and _before(pair[0], panic_ns)]
+    stalls = stalls or panics or every
     timed = [start for start, _ in stalls if start is not None]
     if timed:
         latest = min(timed) + SLACK_NS
@@ -104,7 +108,9 @@ def summarise(incident: Incident, folded: Folded) -> None:
     # One walk: all of this is done again for every report of a storm.
     for start, each in zip(began, reports, strict=True):
         last_place = max(last_place, each.place, each.last_place)
-        cpus.update(each.cpus)
+        # Who finds that all is over is no victim, and its CPU not accused.
+        involved = each is root or each.kind is not Kind.PANIC
+        cpus.update(each.cpus if involved else ())
         if each.kind is Kind.PANIC:
             panicked = True
         elif start is not None:
@@ -113,7 +119,7 @@ def summarise(incident: Incident, folded: Folded) -> None:
             first.append(each.ts_ns)
         if each.last_ts_ns is not None:
             ends.append(each.last_ts_ns)
-        if each is not root and each.task is not None:
+        if involved and each is not root and each.task is not None:
             victims[_victim(each)] = None
         structured = structured and each.structured
         corrupted = corrupted or each.corrupted

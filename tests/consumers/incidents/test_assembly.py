@@ -141,6 +141,14 @@ def test_a_panic_of_another_reason_is_no_part_of_what_was_open_long_before(why, 
     assert len(play(hung(7, 100, 120), report("panic", 100 + after_s, notes=notes)).incidents) == found
 
 
+def test_who_found_that_all_is_over_is_no_victim_and_its_cpu_not_accused():
+    over = {"notes": ("Kernel panic - not syncing: hung_task: blocked tasks",), "task": "khungtaskd", "pid": 30}
+    (incident,) = play(hung(7, 100, 120), report("panic", 100, cpus=(1,), **over)).incidents
+    assert (incident.task, incident.victims, incident.cpus) == ("t7", (), ())
+    (alone,) = play(report("panic", 100, cpus=(1,), **over)).incidents
+    assert (alone.task, alone.cpus) == ("khungtaskd", (1,))
+
+
 def test_no_kernel_dies_of_a_clock():
     clock, panic = play(report("clocksource_unstable", 1.1, cpus=(1,)), report("panic", 3.1)).incidents
     assert (clock.kind, clock.panicked, panic.kind) == ("clocksource_unstable", False, "panic")
