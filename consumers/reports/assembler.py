@@ -2,7 +2,6 @@
 
 A body line belongs to a report by who printed it (the caller that CONFIG_PRINTK_CALLER adds), else by the CPU that it
 names, else by standing right behind it. Kernel time decides what is near, never arrival; it may step back between CPUs.
-What a kernel dies of is the beginning of its panic, and nothing where none follows.
 All state is bounded, and is JSON values for whoever must go on elsewhere.
 """
 
@@ -11,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any, Final, Literal, NamedTuple
 
 from consumers.reports import body, codec, jiffies, opened, remembered
-from consumers.reports.belonging import can_end, can_have, ended_by, touch, waits
+from consumers.reports.belonging import can_end, can_have, ended_by, outlived, touch, waits
 from consumers.reports.grammar import Match, match
 from consumers.reports.grammar_row import Role
 from consumers.reports.opened import Opened
@@ -215,6 +214,8 @@ class ReportAssembler:
 
     # Nothing that is open is closed for what most kernels live on after.
     def _die(self, found: Match, line: Line, touched: dict[int, Report]) -> None:
+        for each in [each for each in self._open if outlived(each, line)]:
+            self._close(each, [])
         target = self._target(found, line)
         if target is not None:
             self._attach(target, found, line, touched)

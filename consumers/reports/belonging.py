@@ -7,16 +7,23 @@ from consumers.reports.body import RCU
 from consumers.reports.grammar import Match
 from consumers.reports.grammar_starts import FATALS
 from consumers.reports.opened import Opened
-from consumers.reports.report import Kind, Report
+from consumers.reports.report import Kind, Line, Report
 
 # One CPU's own: several of them are several reports, printed at once.
 _PER_CPU: Final = (Kind.SOFT_LOCKUP, Kind.HARD_LOCKUP, Kind.SCX_LOCKUP, Kind.CSD_STALL)
 _FATAL: Final = frozenset(row.name for row in FATALS)
+#: A slow console prints an oops for so long. What goes on for longer the kernel lives with.
+_DYING_NS: Final = 30 * 10**9
 
 
 def waits(each: Opened) -> bool:
     """Return whether it is no report unless the kernel panics over it."""
     return each.row in _FATAL
+
+
+def outlived(each: Opened, line: Line) -> bool:
+    """Return whether it would be a panic's, and the kernel still lives."""
+    return waits(each) and (line.ts_ns or 0) - (each.report.ts_ns or 0) > _DYING_NS
 
 
 def touch(each: Opened, touched: dict[int, Report]) -> None:

@@ -143,6 +143,14 @@ def test_an_oops_that_the_kernel_lives_on_after_is_none():
     assert (opened.report.cpus, opened.report.frames) == ((), ())
 
 
+def test_errors_that_a_kernel_lived_on_with_for_long_begin_no_panic():
+    error = "mce: [Hardware Error]: Machine check events logged"
+    lines = [(float(at_s), f"{error} {at_s}") for at_s in range(3600)]
+    (report,) = assemble(records([*lines, (3600.0, "Kernel panic - not syncing: Fatal machine check")]))
+    assert (report.kind, report.dropped_lines) == (Kind.PANIC, 0)
+    assert report.ts_ns >= 3560 * S
+
+
 def test_the_panic_of_another_cpu_is_not_of_this_oops():
     lines = records([(50.0, words, "T777") for words in OOPS] + [(50.0, FATAL, "T5")])
     (report,) = assemble(lines)
