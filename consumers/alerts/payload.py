@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from consumers.incidents.incident import Incident, State
-from consumers.reports.report import Seconds
+from consumers.reports.report import Kind, Seconds, panic_reason
 from consumers.verdict.verdict import Owner, Verdict
 from schemas.stream import Layer
 
@@ -120,10 +120,16 @@ def _summary(incident: Incident, whose: Whose) -> str:
     state = {State.OPEN: "going on", State.STALE: "nothing more was heard", State.ENDED: "over"}[incident.state]
     if incident.joined:
         state = f"part of incident {incident.joined}"
-    panicked = ", then a panic" if incident.panicked else ""
-    kind = incident.kind.replace("_", " ")
+    panicked = ", then a panic" if incident.panicked and incident.kind is not Kind.PANIC else ""
+    kind = incident.kind.replace("_", " ") + _reason(incident)
     host = f" on host {whose.host}" if whose.host else ""
     return plain(f"{kind}{cpus}{task} in {incident.source.layer} of {where}{host}{took}{panicked}: {state}")
+
+
+# All that there is to tell of a panic before it is judged.
+def _reason(incident: Incident) -> str:
+    why = panic_reason(incident.root) if incident.kind is Kind.PANIC else ""
+    return f" ({why})" if why else ""
 
 
 def _listed(values: Any, between: str = ", ") -> str:

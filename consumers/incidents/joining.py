@@ -7,7 +7,7 @@ kernel/workqueue.c, kernel/smp.c. A length that is not printed, or not yet read,
 import re
 from typing import Final
 
-from consumers.reports.report import Kind, Report
+from consumers.reports.report import Kind, Report, panic_reason
 
 S: Final = 1_000_000_000
 TASK_KINDS: Final = frozenset((Kind.HUNG_TASK, Kind.SCX_STALL, Kind.RCU_TASKS_STALL))
@@ -38,6 +38,13 @@ SLACK_NS: Final = 1_500_000_000
 _HARD_NS: Final = 20 * S
 #: Without times, reports so many lines apart are of one failure.
 _PLACES: Final = 400
+#: How kernels begin to say that they panic over what stood still, and that somebody asked them to.
+STOOD_STILL: Final = ("softlockup: ", "Hard LOCKUP", "Watchdog detected hard", "RCU Stall", "hung_task: ", "workqueue")
+ASKED: Final = ("sysrq triggered crash", "NMI")
+#: A panic of another reason, or of one that is not known, comes of what was reported so shortly before.
+_SOON_NS: Final = 10 * S
+#: What comes behind a panic is of a kernel whose CPUs were stopped.
+_PANICKED_NS: Final = 60 * S
 #: printk's clock may stand back on one CPU after a pause.
 _BACK_NS: Final = 90 * S
 
@@ -131,18 +138,30 @@ def related(one: Report, new: Report, *, whole: bool) -> bool:
     """
     if one.ts_ns is None or new.ts_ns is None:
         cut_off = one.ts_ns is not new.ts_ns and new.kind is not Kind.PANIC  # a line that lost its time
-        return _near(one, new) and (not cut_off or _same_stall(one, new, whole=whole))
+        return _near(one, new) and not _harmless(one, new) and (not cut_off or _same_stall(one, new, whole=whole))
     gap_ns = new.ts_ns - max(one.ts_ns, one.last_ts_ns or 0)
-    if gap_ns < -_BACK_NS:
+    if gap_ns < -_BACK_NS or _harmless(one, new):
         return False
-    if new.kind is Kind.PANIC or one.kind is Kind.PANIC:
-        return gap_ns <= max(length_ns(one), 10 * S)
+    if Kind.PANIC in (one.kind, new.kind):
+        return gap_ns <= (_PANICKED_NS if one.kind is Kind.PANIC else _panics_ns(one, new))
     if gap_ns <= length_ns(new, whole=whole) + SLACK_NS:
         both_tasks = one.kind in TASK_KINDS and new.kind in TASK_KINDS
         return not (whole and both_tasks and _apart(one, new))
     if one.kind is new.kind is Kind.HARD_LOCKUP and gap_ns <= _HARD_NS:
         return True
     return gap_ns <= repeat_ns(one) and _same_stall(one, new, whole=whole)
+
+
+# How long after the report `one` a panic is still over it.
+def _panics_ns(one: Report, new: Report) -> int:
+    why = panic_reason(new)
+    over = not why or why.startswith(STOOD_STILL + ASKED)
+    return max(length_ns(one), _SOON_NS) if over else _SOON_NS
+
+
+# No kernel dies of a clock.
+def _harmless(one: Report, new: Report) -> bool:
+    return one.kind is Kind.CLOCKSOURCE_UNSTABLE and new.kind is Kind.PANIC
 
 
 # The same CPU, task, pool or grace period; of RCU also a new grace period of the same flavour.

@@ -14,7 +14,7 @@ from consumers.incidents.wall import WALL_NS
 from consumers.render import printable
 from consumers.reports.frames import anchor as anchor_of
 from consumers.reports.frames import own_name
-from consumers.reports.report import Kind, Report, Seconds, Shape
+from consumers.reports.report import Kind, Report, Seconds, Shape, panic_reason
 from consumers.verdict.verdict import Owner, Verdict
 
 _WIDTH: Final = 110
@@ -150,7 +150,7 @@ def sentence(incident: Incident) -> str:
     waiting = sorted({cpu for each in others for cpu in each.cpus} - set(root.cpus))
     if waiting and root.cpus:
         told += f"; {_cpus(tuple(waiting))} waited for an answer of it"
-    elif waits_for_others(root):
+    elif waits_for_others(root) and root.kind is not Kind.PANIC:
         told += "; it waited for other CPUs or for RCU, so it may be a victim"
     if incident.panicked and root.kind is not Kind.PANIC:
         told += ", and the kernel panicked over it"
@@ -170,6 +170,8 @@ def _owned(incident: Incident, verdict: Verdict) -> str:
 
 def _cannot(incident: Incident) -> str:
     root = incident.root
+    if root.kind is Kind.PANIC:
+        return "whether its own code, its hardware or what runs it was at fault"
     if root.kind is Kind.CLOCKSOURCE_UNSTABLE:
         return "which of the two clocks was wrong"
     if root.kind in TASK_KINDS or (root.kind is Kind.WORKQUEUE_LOCKUP and len(root.cpus) != 1):
@@ -198,6 +200,12 @@ def _said(report: Report) -> str:
     return ", ".join(words) or "so"
 
 
+def _why(report: Report) -> str:
+    why = panic_reason(report)
+    told = f": {why}" if why else ""
+    return told + (f"; {_task(report)} was on {_cpus(report.cpus)}" if report.cpus and report.task is not None else "")
+
+
 def _rcu(report: Report, length: str) -> str:
     who = _cpus(report.cpus) if report.cpus else "something that no row names"
     return f"RCU's grace period waited {_length_of(length)} on {who}"
@@ -219,7 +227,7 @@ _SENTENCES: Final[dict[Kind, Callable[[Report, str], str]]] = {
         f"{_where(r)} did not answer a call of {'another CPU' if r.by is None else f'CPU {r.by}'} {_length_of(length)}"
     ),
     Kind.CLOCKSOURCE_UNSTABLE: lambda *_: "The kernel gave up a clock that disagreed with another",
-    Kind.PANIC: lambda *_: "The kernel panicked because something stood still; the lines about that are not here",
+    Kind.PANIC: lambda r, _: f"The kernel panicked{_why(r)}",
     Kind.VM_STOPPED: lambda r, length: f"The VM was stopped {_length_of(length)}: its monitor said {_said(r)}",
     Kind.WATCHDOG: lambda *_: "The VM's watchdog fired: its guest had not fed it in time",
 }

@@ -43,7 +43,7 @@ _BEHIND_BYTES: Final = 1 << 16
 _JOINED_MAX: Final = 16
 _NEWLINE: Final = b"\n"
 _BANNER: Final = "Linux version "
-_FOLLOWED: Final = frozenset((Role.START, Role.TAIL, Role.END))
+_FOLLOWED: Final = frozenset((Role.START, Role.TAIL, Role.FATAL, Role.END))
 
 
 class Found(NamedTuple):
@@ -306,7 +306,9 @@ def _looks_like_kmsg(block: bytes) -> bool:
 def _only_a_phrase(report: Report) -> bool:
     known = report.cpus or report.frames or report.numbers
     told = known or report.duration or report.pid is not None or report.ts_ns is not None
-    if not report.corrupted or report.structured or told or not report.lines:
+    # Of most kinds a whole start line says who and how long.
+    whole = not report.corrupted and report.kind is not Kind.PANIC
+    if whole or report.structured or told or not report.lines:
         return False
     anchored = grammar.match(report.lines[0]._replace(structured=True))
     return anchored is None or anchored.row.role not in _FOLLOWED

@@ -1,7 +1,7 @@
 """What an incident says as a whole, computed from its reports: root, times, lengths, CPUs and victims.
 
 The root is the report whose stall began first, not the one that was printed first. Starts are known to about a second;
-among those that close, one that only waits for other CPUs is a victim.
+among those that close, one that only waits for other CPUs is a victim. What began behind a panic is none of its causes.
 """
 
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ class Folded:
     def add(self, report: Report) -> None:
         """Take over what the incident says of a report that it will no longer hold."""
         self.add_cpus(report)
-        name = _victim(report)
+        name = "" if report.kind is Kind.PANIC else _victim(report)
         if name and name not in self.victims and len(self.victims) < VICTIMS_MAX:
             self.victims.append(name)
         if report.duration is not None and (self.printed is None or report.duration.high > self.printed.high):
@@ -51,6 +51,8 @@ class Folded:
 
     def add_cpus(self, report: Report) -> None:
         """Take over the CPUs that a report accuses: it will not keep all of them."""
+        if report.kind is Kind.PANIC:
+            return
         self.cpus.update(sorted(set(report.cpus) - self.cpus)[: CPUS_MAX - len(self.cpus)])
 
     def to_dict(self) -> dict[str, Any]:
@@ -75,8 +77,11 @@ class Folded:
 
 # The report whose stall began first; without times the first that does not wait for others.
 def _root(reports: list[Report], starts: list[int | None]) -> Report:
-    stalls = [pair for pair in zip(starts, reports, strict=True) if pair[1].kind not in _NO_STALLS]
-    stalls = stalls or list(zip(starts, reports, strict=True))
+    every = list(zip(starts, reports, strict=True))
+    panics = [pair for pair in every if pair[1].kind is Kind.PANIC]
+    panic_ns = min((start for start, _ in panics if start is not None), default=None)
+    stalls = [pair for pair in every if pair[1].kind not in _NO_STALLS and _before(pair[0], panic_ns)]
+    stalls = stalls or panics or every
     timed = [start for start, _ in stalls if start is not None]
     if timed:
         latest = min(timed) + SLACK_NS
@@ -85,6 +90,10 @@ def _root(reports: list[Report], starts: list[int | None]) -> Report:
     first = [each for _, each in stalls if not each.corrupted] or [each for _, each in stalls]
     first.sort(key=_PLACE)
     return next((each for each in first if not waits_for_others(each)), first[0])
+
+
+def _before(start: int | None, panic_ns: int | None) -> bool:
+    return start is None or panic_ns is None or start < panic_ns
 
 
 def summarise(incident: Incident, folded: Folded) -> None:
@@ -99,7 +108,9 @@ def summarise(incident: Incident, folded: Folded) -> None:
     # One walk: all of this is done again for every report of a storm.
     for start, each in zip(began, reports, strict=True):
         last_place = max(last_place, each.place, each.last_place)
-        cpus.update(each.cpus)
+        # Who finds that all is over is no victim, and its CPU not accused.
+        involved = each is root or each.kind is not Kind.PANIC
+        cpus.update(each.cpus if involved else ())
         if each.kind is Kind.PANIC:
             panicked = True
         elif start is not None:
@@ -108,7 +119,7 @@ def summarise(incident: Incident, folded: Folded) -> None:
             first.append(each.ts_ns)
         if each.last_ts_ns is not None:
             ends.append(each.last_ts_ns)
-        if each is not root and each.task is not None:
+        if involved and each is not root and each.task is not None:
             victims[_victim(each)] = None
         structured = structured and each.structured
         corrupted = corrupted or each.corrupted

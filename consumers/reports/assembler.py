@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any, Final, Literal, NamedTuple
 
 from consumers.reports import body, codec, jiffies, opened, remembered
-from consumers.reports.body import RCU
+from consumers.reports.belonging import can_end, can_have, ended_by, outlived, touch, waits
 from consumers.reports.grammar import Match, match
 from consumers.reports.grammar_row import Role
 from consumers.reports.opened import Opened
@@ -38,8 +38,6 @@ ENDING_NS: Final = 600 * S
 CONTEXT_NS: Final = 60 * S
 #: Callers of one report: the one that began it, and CPUs that answered it.
 CALLERS_MAX: Final = 64
-# One CPU's own: several of them are several reports, printed at once.
-_PER_CPU: Final = (Kind.SOFT_LOCKUP, Kind.HARD_LOCKUP, Kind.SCX_LOCKUP, Kind.CSD_STALL)
 _LATE_ENDS: Final = (Kind.CSD_STALL, Kind.HARD_LOCKUP)
 
 
@@ -72,7 +70,7 @@ class ReportAssembler:
 
     @property
     def open_reports(self) -> tuple[Report, ...]:
-        """The reports that are open, oldest first; after `restore` these are new objects."""
+        """The reports that are open, or may be one, oldest first; after `restore` these are new objects."""
         return tuple(each.report for each in self._open)
 
     def feed(self, lines: Iterable[Line]) -> list[Change]:
@@ -154,6 +152,8 @@ class ReportAssembler:
             self._attach_unknown(line, touched)
         elif found.row.role is Role.START:
             self._begin(found, line, changes)
+        elif found.row.role is Role.FATAL:
+            self._die(found, line, touched)
         elif found.row.role in (Role.CONTEXT, Role.SILENCE):
             self._beside(line, touched)
         elif found.row.role is Role.BOOT:
@@ -186,21 +186,49 @@ class ReportAssembler:
 
     def _begin(self, found: Match, line: Line, changes: list[Change]) -> None:
         new = body.begin(found, line)
+        dying = self._dying(new, line)
+        if dying is not None:
+            dying.row, dying.report.corrupted = new.row, new.report.corrupted
+            self._current = dying
+            self._apply(dying, found, line)
+            changes.append(Change("opened", dying.report))
+            return
         heir = self._panicked(new, line)
         for each in list(self._open):
-            if each is not heir and _ended_by(each, new, line.caller):
+            if each is not heir and ended_by(each, new, line.caller):
                 self._close(each, changes)
         while len(self._open) >= OPEN_MAX:
             self.opened_in_excess += 1
             self._close(self._open[0], changes)
+        self._add(new, found, line)
+        self._current = heir or new
+        changes.append(Change("opened", new.report))
+
+    def _add(self, new: Opened, found: Match, line: Line) -> None:
         new.report.release = self._release
         self._open.append(new)
-        self._current = heir or new
         for context in self._recent:
             if line.ts_ns is not None and context.ts_ns is not None and abs(line.ts_ns - context.ts_ns) <= CONTEXT_NS:
                 new.note(context.text.strip())
         self._apply(new, found, line)
-        changes.append(Change("opened", new.report))
+
+    # Nothing that is open is closed for what most kernels live on after.
+    def _die(self, found: Match, line: Line, touched: dict[int, Report]) -> None:
+        for each in [each for each in self._open if outlived(each, line)]:
+            self._close(each, [])
+        target = self._target(found, line)
+        if target is not None:
+            self._attach(target, found, line, touched)
+        elif len(self._open) < OPEN_MAX:
+            self._current = body.begin(found, line)
+            self._add(self._current, found, line)
+
+    # What the kernel said, before it panicked, of why.
+    def _dying(self, new: Opened, line: Line) -> Opened | None:
+        if new.report.kind is not Kind.PANIC:
+            return None
+        fitting = (each for each in self._open if not line.caller or not each.callers or line.caller in each.callers)
+        return next(filter(waits, fitting), None)
 
     # A kernel that panics at a lockup says so before it dumps the stack, which is the lockup's.
     def _panicked(self, new: Opened, line: Line) -> Opened | None:
@@ -216,9 +244,10 @@ class ReportAssembler:
         if found.row.role is Role.END and self._end(found, line, touched):
             return
         target = self._target(found, line)
-        if target is not None:
+        tail = found.row.role is Role.TAIL
+        if target is not None and not (tail and waits(target)):
             self._attach(target, found, line, touched)
-        elif found.row.role is Role.TAIL and not self._spare(found, line):
+        elif tail and not self._spare(found, line):
             self._begin(found, line, changes)
 
     # Whether the report that a tail could be of has one already: two of a kind that printed into each other.
@@ -231,7 +260,7 @@ class ReportAssembler:
             target.callers.append(line.caller)
         self._current = target
         self._apply(target, found, line)
-        touched[id(target.report)] = target.report
+        touch(target, touched)
 
     def _apply(self, target: Opened, found: Match, line: Line) -> None:
         body.apply(target, found, line, self.hz)
@@ -261,7 +290,7 @@ class ReportAssembler:
             return next((each for each in newest if each.report.pid == waiter), newest[0] if newest else None)
         if line.caller:
             for each in reversed(self._open):
-                if line.caller in each.callers and _can_have(each, found):
+                if line.caller in each.callers and can_have(each, found):
                     return each
             cpu = int(line.caller[1:]) if cpu is None and line.caller[:1] == "C" and line.caller[1:].isdigit() else cpu
         if cpu is not None:
@@ -274,7 +303,7 @@ class ReportAssembler:
 
     # The newest first.
     def _fitting(self, found: Match) -> list[Opened]:
-        return [each for each in reversed(self._open) if _can_have(each, found)]
+        return [each for each in reversed(self._open) if can_have(each, found)]
 
     # What stands right behind the newest report; a caller that is not its own is another's.
     def _adjacent(self, line: Line) -> Opened | None:
@@ -292,14 +321,14 @@ class ReportAssembler:
         target = target or self._adjacent(line)
         if target is not None and target.passed <= UNKNOWN_RUN_MAX:
             body.apply(target, None, line, self.hz)
-            touched[id(target.report)] = target.report
+            touch(target, touched)
 
     def _beside(self, line: Line, touched: dict[int, Report]) -> None:
         line = opened.note_of(line)
         self._recent.append(line)
         for each in self._open:
             each.note(line.text.strip())
-            touched[id(each.report)] = each.report
+            touch(each, touched)
 
     def _boot(self, found: Match) -> None:
         self._release = opened.clipped(found.groups.get("release", self._release), opened.NAME_SIZE_MAX)
@@ -314,14 +343,14 @@ class ReportAssembler:
             numbers = target.report.numbers
             numbers["lost"] = numbers.get("lost", 0) + (opened.number(found.groups["lost"]) or 0)
             body.apply(target, None, line, self.hz)
-            touched[id(target.report)] = target.report
+            touch(target, touched)
 
     # The end of a report that was closed long ago.
     def _end(self, found: Match, line: Line, touched: dict[int, Report]) -> bool:
         lock, cpu = (opened.number(found.groups.get(key)) for key in ("csd_lock", "cpu"))
         for report in reversed(self._ending):
             same = report.numbers.get("csd_lock") == lock if lock is not None else cpu in report.cpus
-            if report.kind is found.row.kind and same and not any(_can_end(each, found) for each in self._open):
+            if report.kind is found.row.kind and same and not any(can_end(each, found) for each in self._open):
                 report.ended = True
                 report.last_place, report.last_ts_ns = max(report.last_place, line.place), line.ts_ns
                 self._ending.remove(report)
@@ -342,32 +371,5 @@ class ReportAssembler:
             self._current = None
         if each.report.kind in _LATE_ENDS and not each.report.ended:
             self._ending = [*self._ending, each.report][-ENDING_MAX:]
-        changes.append(Change("closed", each.report))
-
-
-# Whether the report `new` begins where `each` ends: by the same caller, or said again of the same thing.
-def _ended_by(each: Opened, new: Opened, caller: str) -> bool:
-    if caller and each.callers:
-        return caller == each.callers[0] or (each.report.kind is new.report.kind and caller in each.callers)
-    if each.report.kind is not new.report.kind:
-        return False
-    if each.report.kind in _PER_CPU:
-        return each.report.cpus == new.report.cpus
-    return not each.report.flavor or each.report.flavor == new.report.flavor or new.report.kind not in RCU
-
-
-def _can_have(each: Opened, found: Match) -> bool:
-    kind, flavor = found.row.kind, found.groups.get("flavor")
-    if kind is not None and each.report.kind is not kind and not (kind is Kind.RCU_STALL and each.report.kind in RCU):
-        return False
-    # A second length is that of another report of the same stall.
-    if found.row.name == "rcu_tail" and "jiffies" in each.report.numbers:
-        return False
-    return not flavor or not each.report.flavor or each.report.flavor == flavor
-
-
-def _can_end(each: Opened, found: Match) -> bool:
-    lock, cpu = (opened.number(found.groups.get(key)) for key in ("csd_lock", "cpu"))
-    if each.report.kind is not found.row.kind:
-        return False
-    return each.report.numbers.get("csd_lock") == lock if lock is not None else cpu is None or cpu in each.report.cpus
+        if not waits(each):
+            changes.append(Change("closed", each.report))

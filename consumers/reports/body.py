@@ -34,13 +34,14 @@ _FIELDS: Final = frozenset(
     (
         "cpu", "cpus", "by", "comm", "pid", "dur_s", "dur_ns", "dur_ms", "flavor", "ticks", "unit", "nest", "fqs",
         "dyn", "nmi", "row", "every", "idle", "waiter_pid", "owner_pid", "release", "state", "segment", "who", "level",
-        "node_first", "node_last",
+        "node_first", "node_last", "why", "side",
     )
 )  # fmt: skip
 _NOTED: Final = frozenset(
     (
         "rcu_kthread_starved", "rcu_kthread_timer", "rcu_all_seen", "rcu_blocked_tasks", "rcu_timer", "rcu_oom",
         "rcu_stall_csd", "rcu_offline", "coredump", "workqueue", "hardirq", "hardirq_row", "scx_task", "holder",
+        "panic", "oops", "hardware_error",
     )
 )  # fmt: skip
 
@@ -50,7 +51,7 @@ def begin(found: Match, line: Line) -> Opened:
     kind = found.row.kind
     assert kind is not None
     report = Report(kind, line.place, line.ts_ns, line.structured)
-    report.corrupted = found.damaged or found.row.role is not Role.START
+    report.corrupted = found.damaged or found.row.role is Role.TAIL
     opened = Opened(report, found.row.name, [line.caller] if line.caller else [])
     groups = found.groups
     report.task = name_of(groups.get("comm"))

@@ -23,11 +23,12 @@ _FROZEN: Final = "frozen"
 _SECTIONS: Final = frozenset(
     (
         "cpu", "nmi_cpu", "dump_cpu", "hard_lockup_powerpc_target", "task", "task_old",
-        "rcu_kthread_stack", "rcu_kthread_where", "locks",
+        "rcu_kthread_stack", "rcu_kthread_where", "locks", "breaking_event", "end_trace",
     )
 )  # fmt: skip
-# Of them, of others than the accused: of the grace-period thread, of where it ran, of every holder of a lock.
-_OTHERS: Final = ("rcu_kthread_stack", "rcu_kthread_where", "locks")
+# Of them, of others than the accused: of the grace-period thread, of where it ran, of every holder of a lock, of s390's
+# newest jump, and what x86 says once more.
+_OTHERS: Final = ("rcu_kthread_stack", "rcu_kthread_where", "locks", "breaking_event", "end_trace")
 
 
 def add_details(opened: Opened, name: str, groups: dict[str, str]) -> None:
@@ -170,6 +171,14 @@ def _frame(opened: Opened, groups: dict[str, str]) -> None:
     opened.report.module = next((frame.module for frame in below if frame.module), "")
 
 
+# Where s390 was: the program status word.
+def _psw(opened: Opened, groups: dict[str, str]) -> None:
+    if groups["side"] == "User" and not opened.stack:
+        opened.report.numbers["in_user_space"] = 1
+    elif "func" in groups:
+        _frame(opened, groups)
+
+
 # Registers and trace may both name the innermost function.
 def _once(functions: Iterable[str]) -> Iterable[str]:
     before = ""
@@ -188,6 +197,7 @@ _HANDLERS: Final[dict[str, Callable[[Opened, dict[str, str]], None]]] = {
     "frame": _frame,
     "frame_arm": _frame,
     "at": _frame,
+    "psw": _psw,
     "nmi_sent": _nmi_sent,
     "rcu_blocked_tasks": lambda opened, groups: _accused(opened.report, groups.get("tasks", "")),
     "rcu_kthread_starved": _kthread_state,

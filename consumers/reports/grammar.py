@@ -15,13 +15,13 @@ import re2
 from consumers.reports.grammar_bodies import BODIES, ENDS, LOSSES
 from consumers.reports.grammar_context import BOOTS, CONTEXTS, NEARS, SILENCES
 from consumers.reports.grammar_row import Role, Row
-from consumers.reports.grammar_starts import STARTS, TAILS
+from consumers.reports.grammar_starts import FATALS, STARTS, TAILS
 from consumers.reports.report import Line
 
 #: Longest text that is looked at; the kernel's own lines end at 1,024.
 TEXT_CHARS_MAX: Final = 8192
 #: In the order in which they are asked: the first row that matches is the line's.
-ROWS: Final = STARTS + TAILS + ENDS + SILENCES + LOSSES + BODIES + CONTEXTS + BOOTS
+ROWS: Final = STARTS + TAILS + FATALS + ENDS + SILENCES + LOSSES + BODIES + CONTEXTS + BOOTS
 _SEARCHED: Final = frozenset((Role.START, Role.TAIL, Role.END, Role.SILENCE, Role.LOSS))
 _DAMAGED: Final = tuple(row for row in STARTS + TAILS if row.stub)
 _FREE: Final = tuple(row for row in ROWS if row.role in _SEARCHED)
@@ -79,7 +79,8 @@ _NAMES: Final = {
     for pattern in patterns.values()
 }
 _QUOTE: Final = re2.compile(
-    rb"[\"'`](?:(?:NMI )?watchdog: |rcu: |smp: |csd: |clocksource: |timekeeping watchdog: |kernel: ?|INFO: |BUG: )*$"
+    rb"(?:[\"'`](?:(?:NMI )?watchdog: |rcu: |smp: |csd: |clocksource: |timekeeping watchdog: |kernel: ?|INFO: |BUG: )*"
+    rb"|---\[ end )$"
 )
 
 
@@ -103,10 +104,10 @@ def _of_lines(text: str, head: str, rest: str) -> Match | None:
     found = _whole(first)
     if found is not None:
         return found._replace(rest=rest)
-    # The name of a task may hold a line break. Rows of context begin with any text: those a quoted one could be.
+    # The name of a task may hold a line break. These rows begin with any text: those a quoted one could be.
     octets = text.encode("utf-8", "replace")
     found = _whole(octets)
-    if found is not None and found.row.role is not Role.CONTEXT:
+    if found is not None and found.row.role not in (Role.CONTEXT, Role.FATAL):
         return found
     return _stub(octets) or _near(first)
 
@@ -136,7 +137,7 @@ def _searched(octets: bytes, *, known_time: bool) -> Match | None:
     return _near(octets) if known_time else None
 
 
-# Whoever writes about a line puts it in quotes; no log does.
+# Whoever writes about a line puts it in quotes; no log does. And a panic's last line quotes its first.
 def _unquoted(found: Match, where: Any, octets: bytes) -> Match | None:
     before = octets[: where.start()] if where is not None else b""
     if _QUOTE.search(before) is not None:

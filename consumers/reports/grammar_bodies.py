@@ -45,6 +45,13 @@ BODIES: Final = (
         "arch/x86/kernel/dumpstack.c",
     ),
     _body(
+        "psw",
+        r"(?P<side>Krnl|User) PSW : [0-9a-f]{16} [0-9a-f]{16}(?: \((?:(?P<func>[\w.$]+\+0x[0-9a-f]+/0x[0-9a-f]+)"
+        r"(?: \[(?P<module>[\w-]+)(?: [0-9a-f]+)?\])?|.*)\))?\s*",
+        "3.0",
+        "arch/s390/kernel/dumpstack.c",
+    ),
+    _body(
         "cpu",
         r"CPU: (?P<cpu>\d+) (?:UID: \d+ )?PID: (?P<pid>\d+) Comm: (?P<comm>.*?) (?:Kdump: loaded )?" + _TAINT,
         "3.10",
@@ -59,6 +66,8 @@ BODIES: Final = (
     ),
     _body("taint_names", r"Tainted: \[.*", "6.11", "kernel/panic.c"),
     _body("taint", r"\s*" + _TAINT, "3.0", "kernel/hung_task.c"),
+    _body("end_trace", r"---\[ end trace .*", "3.0", "kernel/panic.c"),
+    _body("breaking_event", r"Last Breaking-Event-Address:", "3.0", "arch/s390/kernel/dumpstack.c"),
     _body("coredump", r"\s*Blocked by coredump\.", "3.0", "kernel/hung_task.c", kind=Kind.HUNG_TASK),
     _body(
         "nmi_sent",

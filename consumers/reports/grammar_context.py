@@ -53,8 +53,8 @@ CONTEXTS: Final = (
     ),
     _row(
         "perf_slow",
-        r"(?:perf: )?(?:perf )?interrupt took too long \((?P<slow>\d+) > (?P<allowed>\d+)\).*",
-        ("took too long",),
+        r"(?:perf: )?(?:perf )?(?:interrupt took|samples) too long \((?P<slow>\d+) > (?P<allowed>\d+)\).*",
+        ("took too long", "samples too long"),
         "3.11",
         "kernel/events/core.c",
     ),
@@ -111,21 +111,21 @@ CONTEXTS: Final = (
         "7.2",
         "kernel/time/clocksource.c",
     ),
-    _row("panic_other", r"Kernel panic - not syncing: .*", ("Kernel panic",), "3.0", "kernel/panic.c"),
     _row(
         "nvme_timeout_old",
-        r".*\bI/O (?P<tag>\d+) QID (?P<qid>\d+) timeout, "
-        r"(?P<what>aborting|reset controller|completion polled|disable controller).*",
+        r".*\bI/O (?P<tag>\d+) (?:\([^)]*\) )?QID (?P<qid>\d+) timeout(?:, "
+        r"(?P<what>aborting|reset controller|completion polled|disable controller).*)?",
         (" QID ",),
         "3.3",
         _NVME,
-        "5.15",
+        "6.6",
     ),
     _row(
         "nvme_timeout",
-        r".*\bI/O tag (?P<tag>\d+) \(\w+\) opcode (?P<opcode>0x\w+) \((?P<what>.*)\) QID (?P<qid>\d+) timeout.*",
+        r".*\bI/O tag (?P<tag>\d+) \(\w+\)(?: type \d+)?(?: opcode (?P<opcode>0x\w+) \((?P<what>.*)\))? "
+        r"QID (?P<qid>\d+) timeout.*",
         (" QID ",),
-        "6.8",
+        "6.7",
         _NVME,
     ),
     _row(

@@ -9,7 +9,8 @@ from consumers.reports.report import Kind
 class Role(StrEnum):
     """What a line does: it begins a report, goes on with one, closes one, or stands beside it.
 
-    `tail` is body that may be the only thing that survives of a report; `context` is evidence and never a report;
+    `tail` is body that may be the only thing that survives of a report; `fatal` is what a kernel says before it panics,
+    and a report only if it does; `context` is evidence and never a report;
     `silence` says that from here on silence means nothing; `loss` that lines are missing; `boot` is what a boot says of
     itself; `near` looks like a report and is in no other row.
     """
@@ -17,6 +18,7 @@ class Role(StrEnum):
     START = "start"
     BODY = "body"
     TAIL = "tail"
+    FATAL = "fatal"
     END = "end"
     CONTEXT = "context"
     SILENCE = "silence"

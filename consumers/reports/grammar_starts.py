@@ -227,10 +227,8 @@ STARTS: Final = (
         "panic",
         Role.START,
         Kind.PANIC,
-        r"Kernel panic - not syncing: (?P<why>softlockup: hung tasks|Hard LOCKUP|RCU Stall|hung_task: blocked tasks"
-        r"|Watchdog detected hard LOCKUP on cpu (?P<cpu>\d+))",
-        r"Kernel panic - not syncing: (?P<why>softlockup: hung|Hard LOCKUP|RCU Stall|hung_task: blocked"
-        r"|Watchdog detected hard)",
+        r"Kernel panic - not syncing: (?P<why>Watchdog detected hard LOCKUP on cpu (?P<cpu>\d+)|.*)",
+        r"Kernel panic - not",
         ("Kernel panic",),
         "3.0",
         "",
@@ -322,5 +320,43 @@ TAILS: Final = (
         "4.16",
         "",
         _POWERPC,
+    ),
+    Row(
+        "panic_end",
+        Role.TAIL,
+        Kind.PANIC,
+        r"---\[ end Kernel panic - not syncing: (?P<why>.*)",
+        r"---\[ end Kernel panic - not",
+        ("Kernel panic",),
+        "3.11",
+        "",
+        "kernel/panic.c",
+    ),
+)
+
+#: What stands before a panic, of what the kernel dies: its own error, or its hardware's. Most kernels live on.
+FATALS: Final = (
+    Row(
+        "hardware_error",
+        Role.FATAL,
+        Kind.PANIC,
+        r"(?:.{0,64}\W)?\[Hardware Error\]: (?:CPU (?P<cpu>\d+): Machine Check.*|.*)",
+        "",
+        ("[Hardware Error]",),
+        "3.0",
+        "",
+        "arch/x86/kernel/cpu/mce/core.c",
+    ),
+    Row(
+        "oops",
+        Role.FATAL,
+        Kind.PANIC,
+        r"(?:BUG: (?:[Kk]ernel NULL pointer|[Uu]nable to handle|stack guard page).*|Unable to handle kernel .*"
+        r"|kernel BUG at .*|Internal error: .*|SError Interrupt on CPU ?(?P<cpu>\d+).*|\w[\w ,:.()/-]* \[#\d+\].*)",
+        "",
+        ("NULL pointer", "nable to handle", "kernel BUG at", "Internal error: ", "SError Interrupt", " [#"),
+        "3.0",
+        "",
+        "arch/x86/mm/fault.c",
     ),
 )

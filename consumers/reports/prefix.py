@@ -78,8 +78,8 @@ _PREFIX: Final = _compiled(
 _RECORD: Final = _compiled(
     r"(?:[\w.:-]{1,64} )?(?P<record>(?:\d[\w.+-]{1,64},)?\d{1,3},\d{1,15},\d{1,15},[-c+](?:,[\w./=,]{1,64})?;)"
 )
-# What a program of userspace wrote into the kernel's log, as systemd does.
-_USERSPACE: Final = _compiled(r"[\w.@-]{1,64}\[\d{1,10}\]: ")
+# What a program of userspace wrote into the kernel's log, as systemd does, or into a journal, behind its host's name.
+_USERSPACE: Final = _compiled(r"[^\s\[\]:][^\[\]:]{0,128}\[\d{1,10}\]: ")
 # By number: a pattern makes the table of its names anew each time one is asked for.
 _PID, _IDENT_GROUP, _FACILITY, _CALLER, _APP = (
     _PREFIX.groupindex[name] for name in (b"pid", b"ident", b"facility", b"caller", b"app")

@@ -6,7 +6,9 @@ kernel/hung_task.c, kernel/workqueue.c, kernel/smp.c, kernel/sched/ext.c, kernel
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+_PANIC: Final = "Kernel panic - not syncing: "
 
 
 class Kind(StrEnum):
@@ -98,3 +100,12 @@ class Report:
     last_ts_ns: int | None = None
     ended: bool = False
     corrupted: bool = False
+
+
+def panic_reason(report: Report) -> str:
+    """Return why the kernel panicked, as it says itself; empty where it does not say."""
+    for text in (*report.notes, *(line.text for line in report.lines)):
+        _, mark, why = text.partition(_PANIC)
+        if mark:
+            return why.removesuffix("]---").strip()
+    return ""

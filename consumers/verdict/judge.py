@@ -7,7 +7,7 @@ first as the owner, others as `shared` or `beside`), and no row is an answer bec
 from typing import Final
 
 from consumers.incidents.incident import Incident
-from consumers.reports.report import Kind, Shape
+from consumers.reports.report import Kind, Shape, panic_reason
 from consumers.verdict.conditions import Answer, Case, evaluate, of_report
 from consumers.verdict.facts import ABOUT, Facts, holds
 from consumers.verdict.moves import follow
@@ -224,7 +224,7 @@ def _subject(case: Case) -> str:
         case Symptom.VM:
             return "the guest's kernel panicked" if root.kind is Kind.PANIC else "the guest's watchdog fired"
         case _:
-            return "the kernel gave up"
+            return "the kernel panicked" + (f" ({why})" if (why := panic_reason(root)) else "")
     length = case.facts.length_s
     if length is None and incident.duration is not None:
         length = incident.duration.high

@@ -10,7 +10,7 @@ from consumers.verdict.text import Symptom
 from consumers.verdict.verdict import Confidence, Owner
 
 #: Grows with each change of the table or of what decides beside it; every verdict carries it.
-RULES_VERSION: Final = 4
+RULES_VERSION: Final = 5
 #: Two owners that each explain so much are both told.
 SHARED_MIN: Final = 0.3
 
@@ -97,8 +97,9 @@ _TASK: Final = frozenset({Symptom.TASK})
 _CLOCK: Final = frozenset({Symptom.CLOCK})
 _NETWORK: Final = frozenset({Symptom.NETWORK})
 _VM: Final = frozenset({Symptom.VM})
+_PANIC: Final = frozenset({Symptom.PANIC})
 _STANDS: Final = _CPU | _TASK | _NETWORK
-_ANY: Final = _STANDS | _CLOCK
+_ANY: Final = _STANDS | _CLOCK | _PANIC
 _HIGH, _MEDIUM, _LOW = Confidence.HIGH, Confidence.MEDIUM, Confidence.LOW
 _MODULE, _NO_MODULE = Says("module"), Says("no_module")
 _GUEST_RAN: Final = (Share("GX", 0.8), Share("WST", at_most=0.1))
@@ -118,6 +119,8 @@ _DAEMON: Final = "it waits for a daemon of the guest"
 _DEAF: Final = "it ran all along with interrupts off"
 _LOOPS_MOST: Final = "it ran for most of the time, and its kernel looped"
 _DEAF_MOST: Final = "it ran for most of the time with interrupts off"
+_OOPS: Final = "its own code met an exception that it cannot go on from"
+_OOPS_MODULE: Final = "the code of a module met an exception that its kernel cannot go on from"
 _NAPS: Final = "it sleeps for as long as its own code asked for, and no CPU of it was taken away"
 
 #: In the order in which they go before one another.
@@ -266,6 +269,17 @@ ROWS: Final[tuple[Row, ...]] = (
         "the VMM stopped it over an error of its own",
     ),
     Row("V3", _VM, (Says("vm_stopped"), Is("vm_paused")), Owner.VMM_PAUSE, _HIGH, "it was paused, and not resumed"),
+    Row("P1", _PANIC, (Says("asked"),), Owner.GUEST_USERSPACE, _MEDIUM, "somebody asked its kernel to crash", True),
+    Row("P2", _PANIC, (Is("host_hardware"),), Owner.HARDWARE_FIRMWARE, _HIGH, "the host's CPU below it had an error"),
+    Row(
+        "P2", _PANIC, (Is("bare"), Either((Is("hardware"), Says("hardware")))), Owner.HARDWARE_FIRMWARE, _MEDIUM,
+        "the machine reports errors",
+    ),
+    # An error in memory that a host or a device broke looks the same.
+    Row("P3", _PANIC, (Says("oops"), _MODULE), Owner.GUEST_DRIVER, _MEDIUM, _OOPS_MODULE, True),
+    Row("P3", _PANIC, (Says("oops"), Says("in_guest"), _NO_MODULE), Owner.GUEST_KERNEL, _MEDIUM, _OOPS, True),
+    Row("P3", _PANIC, (Says("oops"), Says("on_host"), _NO_MODULE), Owner.HOST_KERNEL, _MEDIUM, _OOPS, True),
+    Row("P4", _PANIC, (Says("init_died"),), Owner.GUEST_USERSPACE, _LOW, "its first program ended", True),
     Row("K2", _CLOCK, (Is("many_vms"), Is("host_suspend")), Owner.VMM_PAUSE, _HIGH, "the host was suspended"),
     Row("K1", _CLOCK, (Share("T", 0.5),), Owner.VMM_PAUSE, _HIGH, _BY_PAUSE, letters="T"),
     Row("K1", _CLOCK, (Share("W", 0.5),), Owner.HOST_CPU, _HIGH, _BY_WAIT, letters="W"),
@@ -326,5 +340,10 @@ HINTS: Final[tuple[Hint, ...]] = (
     Hint("S9", _TASK, "guest_memory", "the host's memory is suspected"),
     Hint("V4", _VM, "vm_panicked", "its own kernel is suspected, whose last words may be in pstore or on a console"),
     Hint("V5", _VM, "vm_watchdog", "the guest stood still, or was not run, for as long as its watchdog waits"),
+    Hint("P2", _PANIC, "hardware", "hardware is suspected, or what its host tells it of hardware"),
+    Hint("P5", _PANIC, "stood_still", "the lines about what stood still are not here"),
+    Hint("P6", _PANIC, "no_root", "its disk, its image or its boot options are suspected"),
+    Hint("P7", _PANIC, "no_memory", "its programs are suspected, or a host that took memory back"),
+    Hint("P8", _PANIC, "bus_error", "the disk that its programs are on is suspected"),
     Hint("K3", _CLOCK, "slow_clock", "an emulated clock that is slow to read is suspected"),
 )

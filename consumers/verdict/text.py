@@ -5,13 +5,15 @@ and fs/xfs/ for waits on disks, fs/fuse/, fs/notify/, fs/autofs/ and net/9p/ for
 kernel/locking/ for locks.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import Final
 
 from consumers.incidents.incident import Incident
+from consumers.incidents.joining import STOOD_STILL
 from consumers.reports.frames import anchor
-from consumers.reports.report import Kind, Report, Shape
+from consumers.reports.report import Kind, Report, Shape, panic_reason
 
 #: Shorter than this is no failure to wake anybody for; kernels with thresholds of 20 ms report it.
 SHORT_S: Final = 1.0
@@ -32,14 +34,14 @@ class Symptom(StrEnum):
     CLOCK = "clock"
     NETWORK = "network"
     VM = "vm"
-    NONE = "none"
+    PANIC = "panic"
 
 
 _SYMPTOMS: Final[Mapping[Kind, Symptom]] = {
     Kind.HUNG_TASK: Symptom.TASK,
     Kind.RCU_TASKS_STALL: Symptom.TASK,
     Kind.CLOCKSOURCE_UNSTABLE: Symptom.CLOCK,
-    Kind.PANIC: Symptom.NONE,
+    Kind.PANIC: Symptom.PANIC,
     Kind.VM_STOPPED: Symptom.VM,
     Kind.WATCHDOG: Symptom.VM,
 }
@@ -81,6 +83,17 @@ _MEMORY: Final = (
     "offline_pages", "online_pages", "memory_block_change_state", "memory_subsys_",
 )  # fmt: skip
 _INJECTORS: Final = ("lkdtm_", "rcu_torture_stall")
+#: How kernels begin to say why they panic (init/do_mounts.c, init/main.c, kernel/exit.c, mm/oom_kill.c).
+_NO_ROOT: Final = ("VFS: Unable to mount root", "No working init found", "No init found", "Requested init ")
+_NO_MEMORY: Final = ("Out of memory", "System is deadlocked on memory")
+_INIT: Final = re.compile(r"Attempted to kill init!(?: exitcode=0x(?P<code>[0-9a-f]{1,8}))?")
+#: By the architecture: an exception in the kernel, or in what must not die.
+_OOPS: Final = re.compile(
+    r"(?:.*: )?Fatal exception|Aiee, killing interrupt|stack-protector: |corrupted stack end|Oops"
+)
+_HARDWARE: Final = re.compile(r"(?i)machine check|hardware error|serror|external abort|broadcast exception|iock error")
+_ASKED: Final = ("sysrq_handle_crash", "write_sysrq_trigger")
+_SIGBUS: Final = 7
 _SLOW_CLOCKS: Final = ("hpet", "acpi_pm", "acpi-pm")
 _VIRTUAL: Final = (
     "qemu", "kvm", "vmware", "virtualbox", "innotek", "xen", "hvm domu", "microsoft corporation virtual",
@@ -93,8 +106,7 @@ def symptom(incident: Incident) -> Symptom:
     """Return the part of the table; a panic belongs to what it followed, or to the VM that it is told of."""
     if incident.vm:
         return Symptom.VM
-    kinds = [incident.root.kind, incident.kind, *(report.kind for report in incident.reports)]
-    kind = next((kind for kind in kinds if kind is not Kind.PANIC), Kind.PANIC)
+    kind = incident.root.kind
     if any(note.startswith(_NETDEV) for note in incident.root.notes):
         return Symptom.NETWORK
     if kind is Kind.WORKQUEUE_LOCKUP:
@@ -241,6 +253,35 @@ def on_host(incident: Incident) -> bool:
     return incident.source.layer == "host" and not _names_vm(hardware)
 
 
+# Why it panicked, where nothing else that is known stood before.
+def _why(incident: Incident) -> str:
+    return panic_reason(incident.root) if incident.root.kind is Kind.PANIC else ""
+
+
+def _asked(incident: Incident) -> bool:
+    return _why(incident).startswith("sysrq triggered crash") or has_frame(incident.root, _ASKED)
+
+
+def _init_died(incident: Incident) -> bool:
+    return _INIT.match(_why(incident)) is not None and not _bus_error(incident)
+
+
+# A signal of the exit code is in its lowest bits; this one is a page that could not be read.
+def _bus_error(incident: Incident) -> bool:
+    found = _INIT.match(_why(incident))
+    return found is not None and int(found["code"] or "0", 16) & 0x7F == _SIGBUS
+
+
+def _hardware(incident: Incident) -> bool:
+    texts = (_why(incident), *incident.root.notes)
+    return incident.root.kind is Kind.PANIC and any(_HARDWARE.search(text) for text in texts)
+
+
+def _oops(incident: Incident) -> bool:
+    found = _OOPS.match(_why(incident)) is not None and bool(incident.root.frames)
+    return found and not _hardware(incident) and not _asked(incident)
+
+
 def _scx(incident: Incident) -> bool:
     return incident.root.kind in (Kind.SCX_LOCKUP, Kind.SCX_STALL)
 
@@ -276,5 +317,21 @@ QUESTIONS: Final[Mapping[str, tuple[Callable[[Incident], bool], str]]] = {
     "vm_stopped": (lambda each: each.root.kind is Kind.VM_STOPPED, "the monitor told that the VM was stopped"),
     "vm_panicked": (lambda each: each.root.kind is Kind.PANIC, "the monitor told that the guest panicked"),
     "vm_watchdog": (lambda each: each.root.kind is Kind.WATCHDOG, "the guest did not feed its watchdog in time"),
+    "asked": (_asked, "somebody asked the kernel to crash (sysrq)"),
+    "init_died": (_init_died, "its first program ended"),
+    "bus_error": (_bus_error, "its first program was killed by a bus error"),
+    "hardware": (_hardware, "the kernel tells of an error of the hardware"),
+    "oops": (_oops, "the kernel met an exception in its own code, and its stack was seen"),
+    "on_host": (on_host, "it is the kernel of a host"),
+    "in_guest": (lambda each: not on_host(each), "it is not said to be the kernel of a host"),
+    "no_root": (
+        lambda each: _why(each).startswith(_NO_ROOT),
+        "the kernel found no root file system, or no program to begin with",
+    ),
+    "no_memory": (lambda each: _why(each).startswith(_NO_MEMORY), "the kernel's memory ran out"),
+    "stood_still": (
+        lambda each: _why(each).startswith(STOOD_STILL),
+        "the kernel panicked because something stood still",
+    ),
     "slow_clock": (_slow_clock, "the clock that watches is emulated, and was slow to read"),
 }

@@ -71,7 +71,7 @@ class Rejected(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The answer. `row` is the row of the decision table (C1 to N1, or `-`), `rules` the version of that table.
+    """The answer. `row` is the row of the decision table (C1 to V5, or `-`), `rules` the version of that table.
 
     `shared` names a second owner where two each explain at least 0.3 of the length: then neither is picked alone.
     `beside` are owners of other rows that hold as well: what an injection was made with, what a lockup of the host did

@@ -134,6 +134,21 @@ def test_a_panic_in_a_lockup_is_one_incident_and_one_page(log, storage, text_fir
     ]
 
 
+@pytest.mark.parametrize("text_first", [True, False])
+def test_a_panic_that_the_guest_tells_too_is_one_page(log, storage, text_first):
+    said = (LOG, Kernel().says("Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b"))
+    told = (STATE, Monitor().event("GUEST_PANICKED"))
+    for where, frame in [said, told] if text_first else [told, said]:
+        log.append(where, frame)
+    with Receiver() as receiver:
+        alert(log, storage, receiver.url)
+        assert len({each["labels"]["incident_id"] for each in receiver.alerts}) == 1
+    assert sorted(newest(storage, COLUMNS)) == [
+        ("panic", "ended", "joined", "virtual-platform", "web-7", True),
+        ("panic", "open", "", "guest-kernel", "", True),
+    ]
+
+
 def test_what_another_alerter_found_is_in_the_lake(log, storage):
     guests = MemoryLog([LOG.topic])
     guests.append(LOG, Kernel().stalls())

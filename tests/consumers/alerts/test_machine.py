@@ -41,6 +41,25 @@ def test_a_start_line_is_an_incident_at_once():
     assert found.source == ("m1", "b1", "guest-kernel")
 
 
+def test_a_panic_that_nothing_foretold_is_an_incident_with_what_the_kernel_died_of():
+    each, kernel = machine(), Kernel()
+    oops = (
+        "BUG: kernel NULL pointer dereference, address: 0000000000000010",
+        "CPU: 1 PID: 77 Comm: sh Not tainted 6.1.0 #1",
+        "RIP: 0010:hyplab_crash+0x12/0x20 [hyplab]",
+    )
+    assert fed(each, kernel.says(*oops)) == []
+    # Two frames, and a takeover between them.
+    each = Machine.restore("m1", "guest-kernel", json.loads(json.dumps(each.state())))
+    (found,) = fed(each, kernel.says("Kernel panic - not syncing: Fatal exception", after_s=0.001))
+    assert (found.kind, found.cpus, found.task, found.state) == (Kind.PANIC, (1,), "sh", State.OPEN)
+    assert (found.root.frames, found.root.module) == (("hyplab_crash",), "hyplab")
+    (ended,) = fed(each, Kernel(boot="b2").says(HEALTHY))
+    assert (ended.id, ended.ended_by) == (found.id, "reboot")
+    # Of an oops that the kernel lives on after, nothing remains.
+    assert fed(each, kernel.says(*oops), kernel.says(HEALTHY, after_s=10)) == []
+
+
 def test_healthy_records_are_not_parsed():
     each, kernel = machine(), Kernel()
     assert fed(each, *(kernel.says(*[HEALTHY] * 50) for _ in range(20))) == []

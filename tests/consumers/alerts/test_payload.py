@@ -52,6 +52,14 @@ def test_annotations_say_what_is_known():
     assert "" not in found.values()
 
 
+def test_a_panic_is_told_with_its_reason_before_it_is_judged():
+    found = incident(kind=Kind.PANIC, panicked=True)
+    found.root.kind, found.root.notes = Kind.PANIC, ("Kernel panic - not syncing: Fatal exception\x1b[2J",)
+    summary = annotations(found, None, GUEST)["summary"]
+    assert summary.startswith("panic (Fatal exception?[2J) on CPU")
+    assert "then a panic" not in summary
+
+
 def test_before_a_verdict_nobody_is_named():
     found = annotations(incident(), None, Whose())
     assert (found["owner"], found["description"]) == ("undetermined", "not judged yet")

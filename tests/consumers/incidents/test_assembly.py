@@ -118,6 +118,51 @@ def test_a_panic_joins_what_is_open_and_the_reboot_ends_it():
     assert incident.kind == "soft_lockup" and assembler.state() == {}
 
 
+def test_a_panic_that_nothing_foretold_is_an_incident_that_only_a_reboot_ends():
+    assembler = play(report("panic", 100.1, cpus=(2,)))
+    assert assembler.progress(Progress(101 * S, cpu=2)) == []
+    (incident,) = assembler.rebooted()
+    assert (incident.kind, incident.panicked, incident.ended_by) == ("panic", True, "reboot")
+
+
+@pytest.mark.parametrize(
+    ("why", "after_s", "found"),
+    [
+        ("hung_task: blocked tasks", 60, 1),
+        ("sysrq triggered crash", 60, 1),
+        ("", 60, 1),
+        ("Fatal exception", 5, 1),
+        ("Fatal exception", 60, 2),
+        ("Attempted to kill init! exitcode=0x0000000b", 60, 2),
+    ],
+)
+def test_a_panic_of_another_reason_is_no_part_of_what_was_open_long_before(why, after_s, found):
+    notes = (f"Kernel panic - not syncing: {why}",) if why else ()
+    assert len(play(hung(7, 100, 120), report("panic", 100 + after_s, notes=notes)).incidents) == found
+
+
+def test_who_found_that_all_is_over_is_no_victim_and_its_cpu_not_accused():
+    over = {"notes": ("Kernel panic - not syncing: hung_task: blocked tasks",), "task": "khungtaskd", "pid": 30}
+    (incident,) = play(hung(7, 100, 120), report("panic", 100, cpus=(1,), **over)).incidents
+    assert (incident.task, incident.victims, incident.cpus) == ("t7", (), ())
+    (alone,) = play(report("panic", 100, cpus=(1,), **over)).incidents
+    assert (alone.task, alone.cpus) == ("khungtaskd", (1,))
+
+
+def test_no_kernel_dies_of_a_clock():
+    clock, panic = play(report("clocksource_unstable", 1.1, cpus=(1,)), report("panic", 3.1)).incidents
+    assert (clock.kind, clock.panicked, panic.kind) == ("clocksource_unstable", False, "panic")
+
+
+def test_what_begins_behind_a_panic_comes_of_it():
+    (incident,) = play(report("panic", 100), soft(1, 130, 22), rcu(7, 125, 21, 1)).incidents
+    assert (incident.kind, incident.root.kind, len(incident.reports)) == ("panic", "panic", 3)
+    # What only was printed behind it had begun before.
+    (incident,) = play(report("panic", 100), hung(7, 105, 120, "io_schedule")).incidents
+    assert (incident.kind, incident.panicked) == ("hung_task", True)
+    assert len(play(report("panic", 100), soft(1, 300, 22)).incidents) == 2
+
+
 def test_hard_lockups_of_several_cpus_within_two_thresholds_are_one():
     one, other = (report("hard_lockup", at_s, cpus=(cpu,)) for cpu, at_s in ((1, 100), (3, 119)))
     (incident,) = play(one, other).incidents

@@ -92,3 +92,9 @@ def test_every_shape_has_a_reading():
 def test_a_panic_is_said_with_what_it_was_over():
     (incident,) = play(soft(1, 100, 22), report("panic", 100.1)).incidents
     assert page.sentence(incident).endswith("and the kernel panicked over it.")
+
+
+def test_a_panic_alone_is_said_with_its_own_reason():
+    notes = ("Kernel panic - not syncing: Fatal exception",)
+    (incident,) = play(report("panic", 100, cpus=(2,), task="sh", pid=7, notes=notes)).incidents
+    assert page.sentence(incident) == "The kernel panicked: Fatal exception; `sh` (pid 7) was on CPU 2."

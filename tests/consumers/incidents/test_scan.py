@@ -238,6 +238,32 @@ def test_several_detectors_and_the_panic_are_one_failure_and_the_next_boot_anoth
     assert shown([second]) == [[7]] and second.boot == 2
 
 
+PANIC = [
+    b"[   50.000000] BUG: unable to handle page fault for address: ffffc90000d3b000\n",
+    b"[   50.000400] Oops: 0002 [#1] PREEMPT SMP NOPTI\n",
+    b"[   50.000500] CPU: 2 PID: 777 Comm: modprobe Tainted: G           OE      6.1.0-18-amd64 #1\n",
+    b"[   50.000700] RIP: 0010:hyplab_crash+0x12/0x20 [hyplab]\n",
+    b"[   50.002100] Kernel panic - not syncing: Fatal exception\n",
+    b"[   50.002300] ---[ end Kernel panic - not syncing: Fatal exception ]---\n",
+]
+
+
+def test_a_panic_that_nothing_foretold_is_an_incident():
+    ((found,), log) = scan([*PANIC, b"[    0.000000] Linux version 6.1.0 (x) #1\n"])
+    incident = found.incident
+    assert (incident.kind, incident.panicked, incident.ended_by, incident.cpus) == ("panic", True, "reboot", (2,))
+    assert (incident.first_place, incident.last_place, incident.root.module) == (1, 6, "hyplab")
+    assert len(incident.start_lines) == 1 and log.near == 0
+    # One of which the kernel did not die is none.
+    assert scan(PANIC[:4])[0] == []
+
+
+def test_text_about_panics_is_none():
+    told = b"Then it says Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)\n"
+    found, log = scan([told])
+    assert (found, log.near) == ([], 1)
+
+
 @pytest.mark.parametrize("noise", [b"\0\0\0", b"\xff\xfe", "é".encode()])
 def test_noise_of_a_serial_line_in_front_hides_nothing(noise):
     (found,), _ = scan([noise + b"[  100.000000] " + LOCKUP])

@@ -9,7 +9,7 @@ from consumers.reports.assembler import AWAITED_NS, QUIET_NS, ReportAssembler
 from consumers.reports.codec import to_json
 from consumers.reports.kmsg_record import kmsg_line
 from consumers.reports.opened import LINES_SIZE_MAX
-from consumers.reports.report import Kind, Line, Seconds, Shape
+from consumers.reports.report import Kind, Line, Seconds, Shape, panic_reason
 from tests.consumers.reports._corpus import KERNEL_NEGATIVES, LINES, TEXT_NEGATIVES, USERSPACE_NEGATIVES
 from tests.consumers.reports._lines import CAPTURES, S, capture, record, records, text
 
@@ -87,11 +87,111 @@ def test_the_body_of_a_real_report_is_read():
     assert hold.frames[:5] == ("__schedule", "schedule", "schedule_timeout", "msleep", "hyplab_hold")
 
 
-def test_a_panic_that_is_no_lockup_is_context():
+def test_a_panic_that_nothing_foretold_is_a_report_with_its_own_stack():
+    (report,) = assemble(text((CAPTURES / "panic.dmesg-ramoops-0.txt").read_text()))
+    assert (report.kind, panic_reason(report), report.corrupted) == (Kind.PANIC, "hyplab: requested panic", False)
+    assert (report.cpus, report.task, report.module) == ((0,), "busybox", "hyplab")
+    assert report.frames[0] == "do_set.cold"
+
+
+OOPS = [
+    "BUG: kernel NULL pointer dereference, address: 0000000000000010",
+    "#PF: supervisor write access in kernel mode",
+    "#PF: error_code(0x0002) - not-present page",
+    "PGD 0 P4D 0 ",
+    "Oops: 0002 [#1] PREEMPT SMP NOPTI",
+    "CPU: 2 PID: 777 Comm: modprobe Tainted: G           OE      6.1.0-18-amd64 #1  Debian 6.1.76-1",
+    "RIP: 0010:hyplab_crash+0x12/0x20 [hyplab]",
+    "Call Trace:",
+    " <TASK>",
+    " ? page_fault_oops+0x159/0x3c0",
+    " do_one_initcall+0x58/0x210",
+    " </TASK>",
+    "---[ end trace 0000000000000000 ]---",
+    "RIP: 0010:hyplab_crash+0x12/0x20 [hyplab]",
+]
+FATAL = "Kernel panic - not syncing: Fatal exception"
+
+
+@pytest.mark.parametrize("caller", ["", "T777"])
+def test_what_a_kernel_dies_of_is_its_panics(caller):
+    lines = records([(50.0, words, caller) for words in (*OOPS, FATAL, f"---[ end {FATAL} ]---")])
     assembler = ReportAssembler()
-    assert assembler.feed(text((CAPTURES / "panic.dmesg-ramoops-0.txt").read_text())) == []
-    (opened,) = assembler.feed(text("[   15.000000] " + SOFT.format(1, 22, "one", 11)))
-    assert opened.report.notes == ("Kernel panic - not syncing: hyplab: requested panic",)
+    assert assembler.feed(lines[: len(OOPS)]) == []
+    # Whoever goes on elsewhere knows of it.
+    assembler = ReportAssembler.restore(json.loads(json.dumps(assembler.state())))
+    (opened,) = assembler.feed(lines[len(OOPS) :])
+    report = opened.report
+    assert (opened.what, report.kind, report.place, panic_reason(report)) == (
+        "opened",
+        Kind.PANIC,
+        100,
+        "Fatal exception",
+    )
+    assert (report.cpus, report.task, report.pid, report.module) == ((2,), "modprobe", 777, "hyplab")
+    assert report.frames == ("hyplab_crash", "do_one_initcall")
+    assert report.notes[:2] == (OOPS[0], OOPS[4])
+    assert (report.corrupted, [change.what for change in assembler.close()]) == (False, ["closed"])
+
+
+def test_an_oops_that_the_kernel_lives_on_after_is_none():
+    lines = records([(50.0, words) for words in OOPS] + [(60.0, "usb 1-1: new device"), (61.0, FATAL)])
+    assembler = ReportAssembler()
+    assert assembler.feed(lines[:-1]) == []
+    assert assembler.open_reports == ()
+    (opened,) = assembler.feed(lines[-1:])
+    assert (opened.report.cpus, opened.report.frames) == ((), ())
+
+
+def test_errors_that_a_kernel_lived_on_with_for_long_begin_no_panic():
+    error = "mce: [Hardware Error]: Machine check events logged"
+    lines = [(float(at_s), f"{error} {at_s}") for at_s in range(3600)]
+    (report,) = assemble(records([*lines, (3600.0, "Kernel panic - not syncing: Fatal machine check")]))
+    assert (report.kind, report.dropped_lines) == (Kind.PANIC, 0)
+    assert report.ts_ns >= 3560 * S
+
+
+def test_the_panic_of_another_cpu_is_not_of_this_oops():
+    lines = records([(50.0, words, "T777") for words in OOPS] + [(50.0, FATAL, "T5")])
+    (report,) = assemble(lines)
+    assert (report.place, report.frames) == (100 + len(OOPS), ())
+
+
+def test_oopses_of_a_kernel_that_lives_close_no_report():
+    lines = [(50.0, SOFT.format(cpu, 25, "sh", cpu), f"C{cpu}") for cpu in range(16)]
+    assembler = ReportAssembler()
+    assembler.feed(records([*lines, (50.1, OOPS[0], "T777")]))
+    assert (len(assembler.open_reports), assembler.opened_in_excess) == (16, 0)
+
+
+def test_the_last_line_of_a_panic_begins_none_and_stands_for_one_alone():
+    end = "---[ end Kernel panic - not syncing: Fatal exception ]---"
+    (report,) = assemble(records([(50.0, FATAL), (50.1, end)]))
+    assert (len(report.lines), report.corrupted) == (2, False)
+    (report,) = assemble(records([(50.1, end)]))
+    assert (report.kind, panic_reason(report), report.corrupted) == (Kind.PANIC, "Fatal exception", True)
+    # Behind a prefix that nobody knows, too.
+    (report,) = assemble(text(f"[   50.0] {FATAL}\n[   50.1] (0)[7:sh]{end}"))
+    assert report.place == 1
+
+
+def test_s390_says_where_it_was_in_its_status_word():
+    lines = [
+        SOFT.format(3, 22, "loop", 1234),
+        "CPU: 3 PID: 1234 Comm: loop Tainted: G           OE     5.14.0-427.el9.s390x #1",
+        "Krnl PSW : 0704e00180000000 000003ff8012a04c (hyplab_burn+0x4c/0x80 [hyplab])",
+        "           R:0 T:1 IO:1 EX:1 Key:0 M:1 W:0 P:0 AS:3 CC:2 PM:0 RI:0 EA:3",
+        "Call Trace:",
+        "([<000003ff8012a040>] hyplab_burn+0x40/0x80 [hyplab])",
+        " [<00000000f5a1b2c4>] kthread+0x12c/0x130 ",
+        "Last Breaking-Event-Address:",
+        " [<000003ff8012a050>] hyplab_other+0x50/0x80 [hyplab]",
+    ]
+    (report,) = assemble(records([(10.0, words) for words in lines]))
+    assert (report.frames, report.module) == (("hyplab_burn", "kthread"), "hyplab")
+    lines[2] = "User PSW : 0705100180000000 000003ff9a2b3c4d"
+    (report,) = assemble(records([(10.0, words) for words in lines[:4]]))
+    assert (report.frames, report.numbers["in_user_space"]) == ((), 1)
 
 
 def test_a_backtrace_that_comes_seconds_later_still_belongs():

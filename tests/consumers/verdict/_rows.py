@@ -31,6 +31,12 @@ def vm(kind=Kind.VM_STOPPED):
     return found
 
 
+def panic(why, *notes, source=SOURCE, **more):
+    """Return what a kernel says of its own end."""
+    said = (*notes, f"Kernel panic - not syncing: {why}")
+    return incident(report(Kind.PANIC, (0,), None, notes=said, **more), source=source)
+
+
 class Case(NamedTuple):
     name: str
     row: str
@@ -268,5 +274,21 @@ CASES = (
     Case("internal error", "V2", Owner.VMM_BUG, MEDIUM, vm(), facts(vm_internal=True, monitored=True)),
     Case("paused", "V3", Owner.VMM_PAUSE, HIGH, vm(), facts(vm_paused=True, monitored=True)),
     Case("panic", "V4", Owner.UNDETERMINED, NONE, vm(Kind.PANIC), facts(io_error=True, monitored=True)),
+    Case("sysrq", "P1", Owner.GUEST_USERSPACE, MEDIUM, panic("sysrq triggered crash"), facts()),
+    Case("sysrq of old", "P1", Owner.GUEST_USERSPACE, MEDIUM, panic("Fatal exception", frames=("sysrq_handle_crash",)), facts()),
+    Case("panic on a broken CPU", "P2", Owner.HARDWARE_FIRMWARE, HIGH, panic("Fatal exception", frames=LOOP), facts(times(**GUEST), host_hardware=True)),
+    Case("machine check of bare metal", "P2", Owner.HARDWARE_FIRMWARE, MEDIUM, panic("Fatal machine check", source=_HOST), facts(bare=True)),
+    Case("machine check in a guest", "P2", Owner.UNDETERMINED, NONE, panic("Fatal machine check"), facts(bare=False)),
+    Case("abort in a guest", "P2", Owner.UNDETERMINED, NONE, panic("synchronous external abort: Fatal exception", frames=LOOP), facts()),
+    Case("oops", "P3", Owner.GUEST_KERNEL, MEDIUM, panic("Fatal exception in interrupt", frames=LOOP), facts()),
+    Case("oops of arm64", "P3", Owner.GUEST_KERNEL, MEDIUM, panic("Oops - BUG: Fatal exception", frames=LOOP), facts()),
+    Case("oops of a module", "P3", Owner.GUEST_DRIVER, MEDIUM, panic("Fatal exception", frames=SPIN, module="hyplab"), facts()),
+    Case("oops of a host", "P3", Owner.HOST_KERNEL, MEDIUM, panic("Fatal exception", frames=LOOP, source=_HOST), facts(bare=True)),
+    Case("oops whose stack is lost", "-", Owner.UNDETERMINED, NONE, panic("Fatal exception"), facts()),
+    Case("init died", "P4", Owner.GUEST_USERSPACE, LOW, panic("Attempted to kill init! exitcode=0x0000000b"), facts()),
+    Case("lines of the stall are lost", "P5", Owner.UNDETERMINED, NONE, panic("softlockup: hung tasks"), facts()),
+    Case("no root", "P6", Owner.UNDETERMINED, NONE, panic("VFS: Unable to mount root fs on unknown-block(0,0)"), facts()),
+    Case("no memory", "P7", Owner.UNDETERMINED, NONE, panic("Out of memory: compulsory panic_on_oom is enabled"), facts()),
+    Case("init's disk", "P8", Owner.UNDETERMINED, NONE, panic("Attempted to kill init! exitcode=0x00000007"), facts()),
     Case("watchdog", "V5", Owner.UNDETERMINED, NONE, vm(Kind.WATCHDOG), facts(monitored=True)),
 )  # fmt: skip

@@ -17,7 +17,7 @@ from tests.consumers.verdict._cases import facts, incident, report, times, withh
 
 ORDER = [Confidence.NONE, Confidence.LOW, Confidence.MEDIUM, Confidence.HIGH]
 #: What the text may decide without the host: the marks of a test, thresholds, policy, daemons and design of the guest.
-BY_TEXT = {"C13", "C14", "C15", "S5", "S8"}
+BY_TEXT = {"C13", "C14", "C15", "P1", "P3", "P4", "S5", "S8"}
 KEYS = st.sampled_from([*LETTERS, "GX", "SH", "STH", LETTERS])
 FLAGS = [name for name in NAMES if name not in ("lost", "clock_error_s", "exits", *HELPERS)]
 
@@ -106,7 +106,7 @@ def test_withholding_each_fact_of_each_row_names_no_other(case):
 
 
 @pytest.mark.parametrize("case", _rows.CASES, ids=lambda case: f"{case.row}-{case.name}".replace(" ", "-"))
-def test_the_text_alone_is_at_most_low_and_undetermined_but_for_five_rows(case):
+def test_the_text_alone_is_at_most_low_and_undetermined_but_for_rows_of_its_own(case):
     alone = judge(case.incident, Facts.none())
     assert alone.confidence in (Confidence.LOW, Confidence.NONE)
     if alone.owner is not Owner.UNDETERMINED:

@@ -12,6 +12,8 @@ from tests.consumers.verdict import _rows
 ALL = {*(f"C{i}" for i in range(1, 17)), *(f"S{i}" for i in range(1, 10)), "K1", "K2", "K3", "K4", "N1"}
 #: Of what a VM's monitor tells there are rows of our own.
 ALL |= {f"V{i}" for i in range(1, 6)}
+#: And of what a kernel that panics says itself.
+ALL |= {f"P{i}" for i in range(1, 9)}
 
 
 @pytest.mark.parametrize("case", _rows.CASES, ids=lambda case: f"{case.row}-{case.name}".replace(" ", "-"))
