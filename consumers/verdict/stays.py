@@ -6,7 +6,8 @@ documentation). Of an interval of samples that lies in the window only in part, 
 as they can be.
 
 A wait is counted only when it ends: until then `wait_ns` stands still, and then grows by more than the time between two
-samples, which says how long it had gone on before the first of them.
+samples, which says how long it had gone on before the first of them. If that found it asleep, it did not wait then:
+since Linux 6.12 the scheduler may count sleep so, where it moves a sleeper to another CPU.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,8 @@ from consumers.verdict.shares import LETTERS, Shares, added
 #: Less of an interval than this in a state of sleep is no time that has to be explained.
 _REST_MIN: Final = 0.05
 _ANY_REST: Final = "STH"
+# State and counters of a sample are read one behind the other.
+_APART_NS: Final = 1_000_000
 _STOPPED: Final = frozenset("Tt")
 _ASLEEP: Final = frozenset("SI")
 
@@ -93,11 +96,20 @@ def split(shares: Shares, in_guest: float) -> Shares:
 # Waits that went on when a sample was taken, as far as they reached back from it at least.
 def _long_waits(samples: Sequence[Sample]) -> Iterator[Stay]:
     for one, two in pairwise(samples):
-        if None not in (one.run_ns, two.run_ns, one.wait_ns, two.wait_ns):
-            ran_ns, waited_ns = (two.run_ns or 0) - (one.run_ns or 0), (two.wait_ns or 0) - (one.wait_ns or 0)
-            before_ns = waited_ns + max(ran_ns, 0) - (two.ts_ns - one.ts_ns)
-            if before_ns > 0:
-                yield Stay(one.ts_ns - before_ns, one.ts_ns, "W")
+        before_ns = _before_ns(one, two)
+        if before_ns > 0 and not _is_away(one):
+            yield Stay(one.ts_ns - before_ns, one.ts_ns, "W")
+
+
+# What was counted from `one` to `two`, and had gone on before.
+def _before_ns(one: Sample, two: Sample) -> int:
+    if one.run_ns is None or two.run_ns is None or one.wait_ns is None or two.wait_ns is None:
+        return 0
+    return two.wait_ns - one.wait_ns + max(two.run_ns - one.run_ns, 0) - (two.ts_ns - one.ts_ns)
+
+
+def _is_away(sample: Sample) -> bool:
+    return sample.state not in (None, "R")
 
 
 # How long it was what between two samples, in ns.
@@ -106,7 +118,8 @@ def _between(one: Sample, two: Sample, rest: str) -> list[tuple[str, float]]:
     if one.run_ns is None or two.run_ns is None:
         return [(LETTERS, length_ns)]
     ran_ns = min(max(two.run_ns - one.run_ns, 0), length_ns)
-    if one.wait_ns is None or two.wait_ns is None:
+    slept = _before_ns(one, two) > _APART_NS and _is_away(one)
+    if one.wait_ns is None or two.wait_ns is None or slept:
         return [("GX", ran_ns), ("W" + rest, length_ns - ran_ns)]
     waited_ns = min(max(two.wait_ns - one.wait_ns, 0), length_ns - ran_ns)
     return [("GX", ran_ns), ("W", waited_ns), (rest, length_ns - ran_ns - waited_ns)]

@@ -46,6 +46,7 @@ struct cfs_rq {
 struct sched_entity {
 	__u64 sum_exec_runtime;
 	struct cfs_rq *cfs_rq; /* of the CPU where the task runs, waits or last ran, also while another class schedules it */
+	unsigned char sched_delayed; /* it sleeps, and stays in the run queue until its turn; since Linux 6.12 */
 };
 
 struct thread_info {

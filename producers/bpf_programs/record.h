@@ -14,7 +14,7 @@ struct counts {
 	__u64 attempts;  /* records that were to be written */
 	__u64 ring_full; /* of those, not written: no room */
 	__u64 ring_busy; /* of those, not written, and a look right behind found room: the ring's lock, or a reader just then */
-	__u64 untracked; /* what could not be followed for want of memory, and may have become a record */
+	__u64 untracked; /* what could not be followed: for want of memory, and may have become a record; waits that were sleep */
 };
 
 /* Set by the agent before the load. */

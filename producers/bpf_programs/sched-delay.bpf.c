@@ -47,9 +47,13 @@ struct {
 
 static __always_inline int follow(struct task_struct *task)
 {
+	struct arrival *last = bpf_task_storage_get(&arrivals, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	struct counts *own;
 
-	if (!bpf_task_storage_get(&arrivals, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE) && (own = own_counts()))
+	/* One that was there before, is in a run queue and not to run may sleep there, and have been moved. */
+	if (last && !last->pcount && task->sched_info.last_queued && task->__state)
+		last->asleep = 1;
+	else if (!last && (own = own_counts()))
 		COUNT_UP(own->untracked);
 	return 0;
 }
@@ -104,6 +108,7 @@ static __always_inline void switched(struct task_struct *prev, struct task_struc
 	enum wait_cause cause;
 	struct arrival *last, unseen = {};
 	struct measures *own;
+	struct counts *lost;
 	__u64 wait_ns;
 
 	/* The idle task waits for nothing. */
@@ -111,6 +116,11 @@ static __always_inline void switched(struct task_struct *prev, struct task_struc
 		return;
 	last = bpf_task_storage_get(&arrivals, next, 0, 0);
 	wait_ns = arrive(next, last ? last : &unseen, &cause);
+	if (cause == WAIT_ASLEEP) {
+		if ((lost = own_counts()))
+			COUNT_UP(lost->untracked);
+		return;
+	}
 	if ((own = own_measures()))
 		own->wait_ns[slot_of(wait_ns)]++;
 	if (wait_ns >= threshold_ns)
@@ -122,6 +132,13 @@ int BPF_PROG(on_switch, bool preempt, struct task_struct *prev, struct task_stru
 {
 	switched(prev, next);
 	bpf_tail_call_static(ctx, &follower, 0);
+	return 0;
+}
+
+SEC("tp_btf/sched_migrate_task")
+int BPF_PROG(on_move, struct task_struct *task)
+{
+	moved(task, bpf_task_storage_get(&arrivals, task, 0, 0));
 	return 0;
 }
 

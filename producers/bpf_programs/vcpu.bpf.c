@@ -254,8 +254,13 @@ static __always_inline void come(struct task_struct *task, struct thread *its, s
 	if (!task->sched_info.last_queued)
 		return;
 	wait_ns = arrive(task, &its->last, &cause);
-	if (IS_RUNNING(stay) || cause == WAIT_UNKNOWN) {
+	its->since_ns = now_ns;
+	its->exec_ns = task->se.sum_exec_runtime;
+	*(volatile __u64 *)&its->stay = STAY(NUMBER(stay) + 1, 1, 0, 0);
+	if (IS_RUNNING(stay) || cause == WAIT_UNKNOWN || cause == WAIT_ASLEEP) {
 		MEASURE_ONE(missed);
+		if (cause == WAIT_ASLEEP)
+			return;
 	} else if (SLEEPS(stay)) {
 		ended.state = SLEEPS(stay);
 		ended.end_ns = now_ns - wait_ns;
@@ -269,9 +274,6 @@ static __always_inline void come(struct task_struct *task, struct thread *its, s
 	ended.duration_ns = wait_ns;
 	ended.letter = 'R';
 	ended.io_wait = false;
-	its->since_ns = now_ns;
-	its->exec_ns = task->se.sum_exec_runtime;
-	*(volatile __u64 *)&its->stay = STAY(NUMBER(stay) + 1, 1, 0, 0);
 	finish(task, prev, &ended);
 }
 
@@ -300,12 +302,22 @@ int BPF_PROG(on_switch__3, bool preempt, struct task_struct *prev, struct task_s
 	return switched(preempt, prev, next, prev->__state);
 }
 
+SEC("tp_btf/sched_migrate_task")
+int BPF_PROG(on_move, struct task_struct *task)
+{
+	struct thread *its = find(task);
+
+	moved(task, its ? &its->last : NULL);
+	return 0;
+}
+
 static __always_inline void follow(struct task_struct *task, __u64 now_ns)
 {
 	__u32 state = task->__state;
 	__s32 vcpu = vcpu_of(task);
 	struct thread its = {
-		.last = { task->sched_info.run_delay, task->sched_info.pcount, task->nivcsw },
+		/* In a run queue and not to run, it may sleep there, and have been moved. */
+		.last = { task->sched_info.run_delay, task->sched_info.pcount, task->nivcsw, task->sched_info.last_queued && state },
 		.since_ns = now_ns,
 		.exec_ns = ~0ULL,
 		.vcpu = vcpu,
@@ -343,7 +355,7 @@ static __always_inline void look_at(struct task_struct *task, struct thread *its
 
 	if (IS_RUNNING(stay)) {
 		goes_on.state = VCPU_RUNNING;
-	} else if (queued_ns) {
+	} else if (queued_ns && !its->last.asleep) {
 		goes_on.state = waits_how(task);
 		if (SLEEPS(stay))
 			from_ns = queued_ns + its->ahead_ns - (delay_ns - last_ns);
@@ -357,7 +369,7 @@ static __always_inline void look_at(struct task_struct *task, struct thread *its
 		goes_on.io_wait = its->io_wait;
 		seen = STAY(NUMBER(stay), 0, goes_on.state, WAITS(stay));
 	} else {
-		return; /* just wakes, or ends */
+		return; /* just wakes, or ends, or waits since nobody knows when */
 	}
 	if (__sync_val_compare_and_swap(&its->stay, stay, seen) != stay)
 		return;

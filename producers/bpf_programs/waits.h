@@ -6,6 +6,9 @@
  * CPU meanwhile, which books what it waited before. So what run_delay grows by from one arrival to the next is
  * the wait, to the ns what /proc/PID/schedstat will say, and no clock is read. Source: kernel/sched/stats.h
  * (sched_info_arrive, sched_info_dequeue, sched_info_switch), kernel/sched/core.c (__schedule, context_switch).
+ *
+ * Since Linux 6.12 (152e11f6df29) one that sleeps may stay in the run queue until its turn. Where it is moved to another
+ * CPU meanwhile, the scheduler books as waiting all that it sleeps from then on, so such a wait is none (`moved`).
  */
 #ifndef HYPOCENTER_WAITS_H
 #define HYPOCENTER_WAITS_H
@@ -17,18 +20,27 @@ struct arrival {
 	__u64 run_delay_ns;
 	__u64 pcount;
 	__u64 nivcsw;
+	__u64 asleep; /* 1: what it is said to wait now is sleep, at least for some of it */
 };
 
 enum wait_cause {
 	WAIT_WOKEN,
 	WAIT_PREEMPTED, /* put off its CPU, though it could run */
 	WAIT_UNKNOWN, /* its arrival before was not seen, so that it may have waited on another CPU already */
+	WAIT_ASLEEP, /* for some of it or for all it slept, and when it was woken nobody knows */
 };
 
 /* ns; of the CPU that `task` is given or leaves, as the scheduler read it for the switch that is under way. */
 static __always_inline __u64 queue_clock_ns(struct task_struct *task)
 {
 	return task->se.cfs_rq->rq->clock;
+}
+
+/* `task` is moved to another CPU (sched_migrate_task). */
+static __always_inline void moved(struct task_struct *task, struct arrival *last)
+{
+	if (last && bpf_core_field_exists(task->se.sched_delayed) && task->se.sched_delayed)
+		last->asleep = 1;
 }
 
 /*
@@ -47,6 +59,9 @@ static __always_inline __u64 arrive(struct task_struct *next, struct arrival *la
 	} else {
 		*cause = WAIT_UNKNOWN;
 	}
+	if (last->asleep)
+		*cause = WAIT_ASLEEP;
+	last->asleep = 0;
 	last->run_delay_ns = booked_ns + here_ns;
 	last->pcount = pcount + 1;
 	last->nivcsw = next->nivcsw;

@@ -46,6 +46,17 @@ def test_a_wait_is_counted_when_it_ends_and_reaches_back_behind_the_samples_that
     assert found.at_least("GX") == pytest.approx(0.5 / 6)
 
 
+def test_what_is_counted_as_waiting_of_a_time_when_it_was_found_asleep_may_be_sleep():
+    asleep = [Sample(i * S, "S", False, S, S, 7) for i in range(6)]
+    ended = Sample(6 * S, "S", False, int(1.5 * S), int(6.5 * S), 9)
+    found = shares([*asleep, ended], 0, 6)
+    assert found.at_least("W") == 0
+    assert found.at_least("SH") == pytest.approx(5 / 6)
+    assert found.at_most("W") == pytest.approx(0.5 / 6)
+    # It may have been about to wake when it was looked at.
+    assert shares([asleep[0], Sample(S, "R", False, int(1.5 * S), int(1.5 * S) + 1000, 9)], 0, 1).at_least("W") == 0.5
+
+
 def test_an_idle_vcpu_is_not_paused_only_where_the_monitor_says_so():
     idle = sampled(*[("S", 0, 0)] * 5)
     assert shares(idle, 0, 4).masses == {"SH": 1}

@@ -1,9 +1,14 @@
 """One program of the agent's on the real kernel for a test: run, drained at a tick, its records as named tuples."""
 
+import bisect
 import contextlib
 import ctypes
 import itertools
 import os
+import re
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -172,3 +177,68 @@ def until(condition, what, timeout_s=20.0):
         assert time.monotonic() < deadline, what
         time.sleep(0.02)
     return value
+
+
+WOKEN, PREEMPTED = range(2)
+WAIT_EVENTS = ("sched/sched_switch", "sched/sched_wakeup", "sched/sched_wakeup_new")
+_EVENT = re.compile(r"\s(\d+)\.(\d+): (sched_\w+): (.*)")
+
+
+def told(text):
+    """Return for each thread (end, wait, cause) of each of its arrivals, as the trace events say, to the us."""
+    found, since = defaultdict(list), {}
+    for seconds, micros, event, rest in _EVENT.findall(text):
+        ts_ns = (int(seconds) * 1_000_000 + int(micros)) * 1000
+        if event != "sched_switch":
+            since.setdefault(int(re.search(r" pid=(\d+)", rest)[1]), (ts_ns, WOKEN))
+            continue
+        before, state, after = re.search(r"prev_pid=(\d+) .*prev_state=(\S+) .*next_pid=(\d+)", rest).groups()
+        if state.startswith("R"):
+            since[int(before)] = (ts_ns, PREEMPTED)
+        if int(after) in since:
+            since_ns, cause = since.pop(int(after))
+            found[int(after)].append((ts_ns, ts_ns - since_ns, cause))
+    return found
+
+
+_SAME_NS = 500_000
+_SLEEP_NS = 10_000_000
+
+
+def longer_than_told(waits, text):
+    """Return how many `waits` (thread, end and ns) the trace knows, and how many of these are long by sleep."""
+    told_waits = {pid: sorted(each) for pid, each in told(text).items()}
+    known = too_long = 0
+    for pid, end_ns, wait_ns in waits:
+        ends = told_waits.get(pid, [])
+        at = bisect.bisect_left(ends, (end_ns - _SAME_NS,))
+        if at < len(ends) and ends[at][0] < end_ns + _SAME_NS:
+            known += 1
+            too_long += wait_ns - ends[at][1] > _SLEEP_NS
+    return known, too_long
+
+
+_UNEVEN = """
+import os, sys, time
+def work(s):
+    end_s = time.perf_counter() + s
+    while time.perf_counter() < end_s:
+        pass
+for work_s, sleep_s in [(0.004, 0.05)] * 24 + [(0.3, 0.2)] * 3:
+    if not os.fork():
+        open("/proc/self/comm", "w").write(sys.argv[1])
+        while True:
+            work(work_s)
+            time.sleep(sleep_s)
+time.sleep(100)
+"""
+
+
+@contextlib.contextmanager
+def uneven(comm="uneven"):
+    """Tasks that mostly sleep, beside some that work in stretches: the kernel moves them all the time, also asleep."""
+    with subprocess.Popen([sys.executable, "-c", _UNEVEN, comm], start_new_session=True) as load:
+        try:
+            yield
+        finally:
+            os.killpg(load.pid, signal.SIGKILL)
