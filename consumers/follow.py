@@ -52,6 +52,7 @@ class Follower:
         self._until_end = False
         self._given_up = 0  # records of partitions that are no longer ours
         self._ends: dict[Partition, int] = {}  # of ours, as last heard
+        self._housekeeper = Housekeeper(storage, Retention(config.retention_hours, config.retention_bytes))
         self._metrics = metrics or CollectorMetrics()
         self._metrics.lags = self.lags
 
@@ -84,6 +85,11 @@ class Follower:
     def records(self) -> int:
         """Return how many records were entered since the start, committed or not."""
         return self._given_up + sum(each.records for each in self._collectors.values())
+
+    @property
+    def housekeeping(self) -> bool:
+        """Return whether hours are being merged or let go at this moment, which is cut off with the process."""
+        return self._housekeeper.running
 
     def lags(self) -> list[Lag]:
         """Return how far each partition of ours is behind; from any thread."""
@@ -142,8 +148,6 @@ class Follower:
             self._step()
 
     def _for_ever(self, stop: threading.Event) -> None:
-        retention = Retention(self._config.retention_hours, self._config.retention_bytes)
-        housekeeper = Housekeeper(self._storage, retention) if self._config.compact else None
         relist_s = said_s = float("-inf")
         while not stop.is_set():
             try:
@@ -152,8 +156,8 @@ class Follower:
                     self._leave_replaced()
                     self._find_partitions()
                     self._hear_ends()
-                if housekeeper:
-                    housekeeper.tick(time.monotonic())
+                if self._config.compact:
+                    self._housekeeper.tick(time.monotonic())
                 self._step()
             except (StorageError, UnavailableError) as e:
                 if time.monotonic() - said_s > _SAY_AGAIN_S:

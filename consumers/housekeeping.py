@@ -25,11 +25,16 @@ class Housekeeper:
         self._due_s: float | None = None
         self._thread: threading.Thread | None = None
 
+    @property
+    def running(self) -> bool:
+        """Return whether a run is under way."""
+        return self._thread is not None and self._thread.is_alive()
+
     def tick(self, now_s: float) -> None:
         """Start a run when one is due; `now_s` is CLOCK_MONOTONIC. Never waits."""
         if self._due_s is None:
             self._due_s = now_s + _EVERY_S
-        if now_s < self._due_s or (self._thread and self._thread.is_alive()):
+        if now_s < self._due_s or self.running:
             return
         self._due_s = now_s + _EVERY_S
         # A daemon: a run that is cut off has replaced nothing, its files are orphans for a later one.

@@ -151,8 +151,7 @@ class AlertFollower:
 
     def _to_the_end(self, stop: threading.Event) -> None:
         ends = {each: self._reader.end_offset(each) for each in self._reader.partitions([*TOPICS])}
-        hastened = False
-        ids = {each.topic: self._reader.topic_id(each.topic) for each in ends}
+        hastened, ids = False, {each.topic: self._reader.topic_id(each.topic) for each in ends}
         while not stop.is_set():
             self._step(at_once=False)
             if any(ids[each.topic] != self._alerters[each].chain.topic_id for each in ends if each in self._alerters):
@@ -191,6 +190,8 @@ class AlertFollower:
             self._tell_all(self._joins.known())
             counts = self.counts
             self._tally.look(self.cases, self._deliverers, counts["near_misses"], counts["skipped"])
+        for each in self._alerters.values():
+            self._tell_all(each.caught_up(now_ns))
         if self._backlog.full(each.waiting for each in self._deliverers.values()):
             time.sleep(_POLL_MS / 1000)
         else:
@@ -231,9 +232,8 @@ class AlertFollower:
 
     # Stopped for long, others may own by now what we had: to go on telling of it would raise again what they ended.
     def _come_to(self) -> None:
-        now_ns = time.monotonic_ns()
-        paused_ns, self._seen_ns = now_ns - self._seen_ns, now_ns
-        if paused_ns > self._pause_ns:
+        seen_ns, self._seen_ns = self._seen_ns, time.monotonic_ns()
+        if self._seen_ns - seen_ns > self._pause_ns:
             for partition in list(self._keeper.confirm()):
                 self._step_back(partition, "another alerter has taken over")
 
@@ -262,13 +262,14 @@ class AlertFollower:
         try:
             chain = chain_of(self._reader, self._storage, partition)
             alerter = PartitionAlerter(partition, chain, self._hosts, int(self._config.stopped_s * _S))
+            alerter.catch_up(self._reader.end_offset(partition), time.monotonic_ns() + int(self._config.resend_s * _S))
             self._reader.seek(partition, alerter.position)
         except (StorageError, UnavailableError):
             self._keeper.let_go(partition)
             raise
         self._alerters[partition] = alerter
         self._committed_ns[partition] = time.monotonic_ns()
-        self._tell_all(alerter.cases.values())
+        self._tell_all(alerter.untold(self._deliverers.keys()))
         log.info("%s: going on at offset %d, %d cases are open", partition, alerter.position, len(alerter.cases))
 
     # What is too old to wake anybody is stored alone; where it goes on it is told.
@@ -296,8 +297,7 @@ class AlertFollower:
 
     def _take_verdicts(self) -> None:
         found = self._judge.step(time.monotonic_ns(), self._case)
-        case = None if found is None else self._case(found.id)
-        if found is None or case is None:
+        if found is None or (case := self._case(found.id)) is None:
             return
         self._tally.judged(case, found.verdict, found.seconds)
         for alerter in self._alerters.values():

@@ -6,7 +6,7 @@ whoever takes over goes on from there and reads what follows again; the same mes
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -95,7 +95,7 @@ class PartitionAlerter:
         """Forget everything and go to where the chain ends."""
         state = self.chain.load()
         self.position = self._committed = state.frontier
-        self._arrival_ns = 0
+        self._arrival_ns, self._end, self._until_ns = 0, -1, 0
         self._due = _Due()
         self._notes = dict(state.notes)
         found = [stored.unpack(stream, value, self._stopped_ns) for stream, value in state.streams.items()]
@@ -132,6 +132,22 @@ class PartitionAlerter:
     def arrival_ns(self) -> int:
         """The append time of the newest message that was taken."""
         return self._arrival_ns
+
+    def catch_up(self, end: int, until_ns: int) -> None:
+        """Take that the log ended at `end` when the partition was taken over; `until_ns` is when to wait no longer."""
+        self._end, self._until_ns = end, until_ns
+
+    def untold(self, urls: Collection[str]) -> list[Case]:
+        """Return the cases that have ended, or of which not all `urls` know that they are open."""
+        found = self.cases.values()
+        return [case for case in found if case.ended_ns is not None or not case.opened_by.issuperset(urls)]
+
+    def caught_up(self, now_ns: int) -> list[Case]:
+        """Return all cases, once, when the log is read so far: of what was open an end may have been told already."""
+        if self._end < 0 or (self.position < self._end and now_ns < self._until_ns):
+            return []
+        self._end = -1
+        return [*self.cases.values()]
 
     def add(self, messages: list[Message]) -> list[Case]:
         """Take `messages`, which continue at `position`; return the cases that changed, each once."""

@@ -18,6 +18,7 @@ from schemas.surfaces import TOPIC_INCIDENT
 
 _BLOCK_MS: Final = 2_000
 _ACK_S: Final = 10.0
+_CLOSE_S: Final = 1.0
 #: Of the columns of `incidents`: where the alerter read it is nobody else's business, and JSON is no text in JSON.
 _LEFT_OUT: Final = frozenset(("topic", "partition", "offset", "incident_json", "verdict_json"))
 
@@ -57,9 +58,16 @@ class IncidentTopic:
     def close(self) -> None:
         """See `commits.Publisher`."""
         client, self._client = self._client, None
-        if client is not None:
+        if client is None:
+            return
+        try:
+            client.close(timeout=_CLOSE_S)
+        except KafkaError:
+            # Else its thread lives on with all that it was given, and sends it when the broker is back.
+            client._sender.force_close()  # noqa: SLF001
+            client._sender.join(_CLOSE_S)  # noqa: SLF001
             with contextlib.suppress(KafkaError):
-                client.close(timeout=1)
+                client.close(timeout=0)
 
     def _connect(self) -> Any:
         settings = {

@@ -7,6 +7,7 @@ what was read is committed first. Killed, it goes on where the last commit ends.
 import argparse
 import dataclasses
 import logging
+import os
 import signal
 import threading
 from pathlib import Path
@@ -93,6 +94,10 @@ def run(args: argparse.Namespace) -> int:
             server.close()
         reader.close()
     log.info("stopped; %d records were read and are committed", follower.records)
+    if follower.housekeeping:
+        # Its thread would come back out of a library into an interpreter that ends, which aborts the process.
+        logging.shutdown()
+        os._exit(0)
     return 0
 
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,17 +11,19 @@ import pyarrow.parquet as pq
 from consumers.books import forgotten_rows
 from consumers.decode import registry
 from consumers.lake import layout
-from consumers.lake.chain import ChainState, FileEntry, from_checkpoint, parse
+from consumers.lake.chain import ChainState, FileEntry, checkpoint_keys, from_checkpoint, parse
 from consumers.lake.counts import Counted, lost, stored_positions
 from consumers.lake.damage import known
 from consumers.lake.parquet import file_sha256
 from consumers.lake.retire import Retired, Sums, Uncounted
 from consumers.lake.rings import mismatches
-from consumers.lake.snapshot import Snapshot, snapshot
+from consumers.lake.snapshot import Snapshot, manifest_number, snapshot
 from consumers.lake.storage import Storage
 from schemas.errors import StorageError
 from schemas.loss import LossUnit
 from schemas.stream import Stream
+
+_TRIES: Final = 5
 
 
 @dataclass(slots=True)
@@ -98,17 +100,26 @@ class AuditReport:
 def audit(storage: Storage, *, deep: bool = False) -> AuditReport:
     """Verify the lake; `deep` also reads every file, compares its SHA-256, and counts every stream's positions.
 
-    Of trace rings it then compares the rows with what the kernel counted as read.
+    Of trace rings it then compares the rows with what the kernel counted as read. Whoever writes may go on meanwhile.
 
     Raises:
         StorageError: the disk refuses.
     """
-    report = AuditReport()
+    for _ in range(_TRIES):
+        # Listed before the snapshot: what a housekeeper deletes while it is read is no damage.
+        listed, number, report = set(storage.list(layout.COMMITS)), manifest_number(storage), AuditReport()
+        _audit(storage, report, deep=deep)
+        if report.closes or (manifest_number(storage) == number and listed <= set(storage.list(layout.COMMITS))):
+            break
+    return report
+
+
+def _audit(storage: Storage, report: AuditReport, *, deep: bool) -> None:
     try:
         taken = snapshot(storage)
     except (StorageError, KeyError, TypeError) as e:
         report.problems.append(f"no snapshot: {e}")
-        return report
+        return
     retired = Retired.of(taken.manifest)
     report.retired, report.retired_before_ns = dict(sorted(retired.tables.items())), retired.before_ns
     report.retired_damaged = {table: told.rows for table, told in sorted(retired.damaged.items())}
@@ -118,7 +129,7 @@ def audit(storage: Storage, *, deep: bool = False) -> AuditReport:
     manifest_frontiers = taken.manifest.get("frontiers", {})
     for folder, frontier in sorted(taken.chains.items()):
         try:
-            state = _chain(storage, folder, manifest_frontiers.get(folder), report)
+            state = _chain(storage, folder, frontier, manifest_frontiers.get(folder), report)
         except (StorageError, KeyError, TypeError, AttributeError) as e:
             report.problems.append(f"{folder}: {type(e).__name__}: {e}")
             continue
@@ -141,17 +152,16 @@ def audit(storage: Storage, *, deep: bool = False) -> AuditReport:
             report.problems += [f"{_name(stream)}: {what}" for stream, what in found]
     except StorageError as e:
         report.problems.append(str(e))
-    return report
 
 
-def _chain(storage: Storage, folder: str, manifest_frontier: int | None, report: AuditReport) -> ChainState:
+# Up to the snapshot's `frontier`: what was committed since names files that the snapshot has not.
+def _chain(
+    storage: Storage, folder: str, frontier: int, manifest_frontier: int | None, report: AuditReport
+) -> ChainState:
     genesis = folder + layout.GENESIS
     first = int(parse(genesis, storage.read(genesis))["first_offset"])
-    keys = [key for key in storage.list(folder) if key[len(folder) :].removesuffix(".json").isdigit()]
-    checkpoints = {}
-    for key in [key for key in storage.list(folder) if key.startswith(f"{folder}ckpt-")]:
-        state = from_checkpoint(parse(key, storage.read(key)))
-        checkpoints[state.frontier] = state
+    keys = _commits(storage, folder, frontier, report)
+    checkpoints = _checkpoints(storage, folder, frontier)
     oldest = int(keys[0][len(folder) :].removesuffix(".json")) if keys else first
     newest = max(checkpoints, default=None)
     state = ChainState(first)
@@ -173,6 +183,21 @@ def _chain(storage: Storage, folder: str, manifest_frontier: int | None, report:
     if not keys and newest is not None:
         return checkpoints[newest]
     return state
+
+
+def _commits(storage: Storage, folder: str, frontier: int, report: AuditReport) -> list[str]:
+    keys = [key for key in storage.list(folder) if key[len(folder) :].removesuffix(".json").isdigit()]
+    end = layout.commit_key(folder, frontier)
+    since = [key for key in keys if key >= end]
+    if since and since[0] != end:
+        start = int(since[0][len(folder) :].removesuffix(".json"))
+        report.problems.append(f"{folder}: commits before offset {start} are missing")
+    return keys[: len(keys) - len(since)]
+
+
+def _checkpoints(storage: Storage, folder: str, frontier: int) -> dict[int, ChainState]:
+    found = (from_checkpoint(parse(key, storage.read(key))) for key in checkpoint_keys(storage, folder))
+    return {state.frontier: state for state in found if state.frontier <= frontier}
 
 
 # With the `whole` history at hand a checkpoint must say the same; else it says what the expired commits had said.

@@ -9,6 +9,7 @@ log went back, and is followed in the next generation.
 
 import hashlib
 import json
+import logging
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from schemas.crashpoints import crash_point
 from schemas.errors import StorageError
 from schemas.stream import Stream
 
+log = logging.getLogger(__name__)
 VERSION: Final = 1
 CHECKPOINT_COMMITS: Final = 256
 _GENERATIONS_MAX: Final = 10_000
@@ -291,6 +293,7 @@ class Chain:
             "kinds": dict(commit.kinds),
         }
 
+    # The commit before it stands, whatever becomes of it: what is refused is tried again behind the next one.
     def _write_checkpoint(self) -> None:
         state = self.state
         value = {
@@ -304,7 +307,11 @@ class Chain:
             "notes": state.notes,
             "kinds": state.kinds,
         }
-        self._storage.put_exclusive(layout.checkpoint_key(self.folder, state.frontier), encode(value))
-        crash_point("chain:checkpoint")
-        self._storage.replace(self.folder + layout.LATEST, encode({"end": state.frontier}))
+        try:
+            self._storage.put_exclusive(layout.checkpoint_key(self.folder, state.frontier), encode(value))
+            crash_point("chain:checkpoint")
+            self._storage.replace(self.folder + layout.LATEST, encode({"end": state.frontier}))
+        except StorageError as e:
+            log.warning("no checkpoint yet, the next commit tries again: %s", e)
+            return
         self._checkpoint_number = state.number

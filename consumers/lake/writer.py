@@ -93,7 +93,7 @@ class CommitWriter:
             local.unlink(missing_ok=True)
         return FileEntry(table, key, *stats)
 
-    # A checkpoint can fail after its commit stands: files of a standing commit stay.
+    # Whether it stands a disk that refuses may not have said: files of a standing commit stay.
     def _drop(self, chain: Chain, batch: Batch, attempt: str, files: list[FileEntry]) -> None:
         if not chain.has(batch.start, attempt):
             for entry in files:

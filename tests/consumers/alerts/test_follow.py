@@ -4,6 +4,7 @@ import contextlib
 import json
 import threading
 import time
+from datetime import datetime
 
 import pytest
 
@@ -284,6 +285,25 @@ def test_a_restart_tells_what_is_open_with_the_same_labels_and_goes_on_with_its_
     assert len({(json.dumps(each["labels"]), each["startsAt"]) for each in receiver.alerts}) == 1
     found = rows(storage)
     assert [version for _, version, _ in found] == list(range(1, len(found) + 1))
+
+
+def test_a_restart_raises_nothing_anew_that_the_log_it_has_yet_to_read_has_ended(log, storage, monkeypatch):
+    kernel = Kernel()
+    with Receiver() as receiver:
+        with Running(follower(log, storage, receiver.url)) as each:
+            log.append(LOG, kernel.stalls())
+            beat_until(log, kernel, lambda: each.cases and each.cases[0].opened_by)
+            log.append(LOG, kernel.beats())
+        before = len(receiver.alerts)
+        log.append(LOG, Kernel(boot="b2").says(HEALTHY))
+        again = follower(log, storage, receiver.url)
+        poll = again._reader.poll
+        monkeypatch.setattr(again._reader, "poll", lambda timeout_ms: (time.sleep(0.3), poll(timeout_ms))[1])
+        with Running(again):
+            until(lambda: len(receiver.alerts) > before)
+            time.sleep(0.5)
+        ends = [datetime.fromisoformat(each["endsAt"]).timestamp() for each in receiver.alerts[before:]]
+    assert max(ends) < time.time()
 
 
 def test_what_ended_is_dropped_from_the_state_when_everybody_knows(log, storage):

@@ -168,3 +168,29 @@ def test_sigterm_commits_what_was_read_and_ends_with_0(lake, tmp_path):
     assert process.returncode == 0
     assert rows(lake) == (9, 9)
     assert json.loads(said.splitlines()[-1])["message"] == "stopped; 9 records were read and are committed"
+
+
+MERGING = """
+import sys
+import duckdb
+from consumers import housekeeping
+from consumers.cli import main
+def merge(*_):
+    print("merging", file=sys.stderr, flush=True)
+    while True:
+        duckdb.connect().execute("select sum(hash(range)) from range(300000)").fetchall()
+housekeeping._EVERY_S = 0.0
+housekeeping.compact = merge
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_sigterm_while_hours_are_merged_ends_with_0(sample_log, lake):
+    command = [sys.executable, "-c", MERGING, "collect", "--lake", lake, "--log", sample_log, "--metrics", "off"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert any("merging" in line for line in process.stderr)
+        process.send_signal(signal.SIGTERM)
+        said = process.stderr.read().splitlines()
+        assert process.wait(30) == 0, said
+    assert json.loads(said[-1])["message"].startswith("stopped; ")

@@ -5,17 +5,22 @@ import json
 import pyarrow as pa
 import pytest
 
+import consumers.lake.audit as module
 from consumers.decode import registry
+from consumers.lake import layout
 from consumers.lake.audit import audit
 from consumers.lake.chain import CHECKPOINT_COMMITS, encode
+from consumers.lake.compact import compact, expire
+from consumers.lake.layout import HOUR_NS
 from consumers.lake.snapshot import snapshot
 from consumers.lake.tip import all_books, tips
 from consumers.lake.writer import CommitWriter
 from schemas.errors import StorageError
-from tests.consumers.lake._lakes import STREAM, batch, chain
+from tests.consumers.lake._lakes import ARRIVAL_NS, STREAM, batch, chain
 
 NAME = "m/b/host/kmsg/printk"
 FOLDER = "commits/topic/0/"
+LATER_NS = ARRIVAL_NS + 10**14
 
 
 def changed(memory, key, **values):
@@ -120,3 +125,72 @@ def test_a_chain_of_which_a_listing_has_the_commit_alone_is_just_made(memory, mo
     listed = memory.list
     monkeypatch.setattr(memory, "list", lambda prefix: (key for key in listed(prefix) if "genesis" not in key))
     assert snapshot(memory).chains == {FOLDER: 5}
+
+
+@pytest.fixture
+def beside(monkeypatch):
+    """Call with what others do to the lake when the audit has its snapshot, at each of its tries."""
+
+    def install(*steps):
+        real, left = module.snapshot, list(steps)
+
+        def taken_then(storage):
+            taken = real(storage)
+            if left:
+                left.pop(0)()
+            return taken
+
+        monkeypatch.setattr(module, "snapshot", taken_then)
+        return left
+
+    return install
+
+
+def filled(storage, end=3):
+    owner = chain(storage)
+    for i in range(end):
+        assert CommitWriter(storage).commit(owner, batch(i, i + 1))
+    return owner
+
+
+def test_what_a_collector_commits_meanwhile_is_left_to_the_next_audit(memory, beside):
+    owner = filled(memory)
+    beside(lambda: CommitWriter(memory).commit(owner, batch(3, 9)))
+    report = audit(memory, deep=True)
+    assert report.closes, report.problems
+    assert (report.rows, report.books[0].rows) == ({"kmsg": 3}, 3)
+    assert audit(memory, deep=True).rows == {"kmsg": 9}
+
+
+def test_a_checkpoint_that_is_made_meanwhile_is_left_to_the_next_audit(memory, beside):
+    owner = filled(memory, 250)
+    beside(lambda: [CommitWriter(memory).commit(owner, batch(i, i + 1)) for i in range(250, 260)])
+    report = audit(memory, deep=True)
+    assert report.closes, report.problems
+    assert report.rows == {"kmsg": 250}
+
+
+def test_what_a_housekeeper_deletes_meanwhile_is_no_damage(memory, beside):
+    memory.now_ns = ARRIVAL_NS
+    owner = filled(memory, 300)
+    compact(memory, LATER_NS)
+    for i in range(300, 600):
+        assert CommitWriter(memory).commit(owner, batch(i, i + 1, ARRIVAL_NS + HOUR_NS))
+
+    def merge_and_delete():
+        compact(memory, LATER_NS)
+        assert expire(memory, LATER_NS + HOUR_NS // 2).commits > 500
+
+    left = beside(merge_and_delete)
+    report = audit(memory, deep=True)
+    assert not left
+    assert report.closes, report.problems
+    assert report.rows == {"kmsg": 600}
+
+
+def test_a_commit_that_is_missing_is_found_though_others_come_meanwhile(memory, beside):
+    owner = filled(memory, 5)
+    memory.delete(layout.commit_key(owner.folder, 2))
+    beside(lambda: CommitWriter(memory).commit(owner, batch(5, 6)))
+    report = audit(memory)
+    assert report.problems == [f"{FOLDER}: commits before offset 3 are missing"]

@@ -3,12 +3,14 @@ import random
 import pyarrow.parquet as pq
 import pytest
 
+from consumers.lake import layout
 from consumers.lake.audit import audit
-from consumers.lake.chain import Commit
+from consumers.lake.chain import Commit, checkpoint_keys
 from consumers.lake.compact import compact, expire
 from consumers.lake.snapshot import snapshot
 from consumers.lake.tip import tips
 from consumers.lake.writer import CommitWriter
+from schemas.errors import StorageError
 from tests.consumers.lake._lakes import ARRIVAL_NS, STREAM, batch, chain
 
 LATER_NS = ARRIVAL_NS + 10**14
@@ -43,6 +45,24 @@ def test_takeover_reads_do_not_grow_with_history(memory):
             reads[i + 1] = memory.reads
     assert reads[1000] <= 256 + 4
     assert memory.lists == 0
+
+
+def test_a_checkpoint_that_the_disk_refuses_is_made_behind_a_later_commit(memory, monkeypatch):
+    writer, owner, real = CommitWriter(memory), chain(memory), memory.put_exclusive
+    full = []
+
+    def put(key, data):
+        if "ckpt-" in key and len(full) < 2:
+            full.append(key)
+            raise StorageError(f"{key}: No space left on device")
+        return real(key, data)
+
+    monkeypatch.setattr(memory, "put_exclusive", put)
+    assert [writer.commit(owner, batch(i, i + 1)) for i in range(300)] == [True] * 300
+    assert [key[-10:] for key in full] == ["00256.json", "00257.json"]
+    assert checkpoint_keys(memory, owner.folder) == [layout.checkpoint_key(owner.folder, 258)]
+    assert offsets(memory) == list(range(300))
+    assert audit(memory, deep=True).closes
 
 
 def test_a_zombie_behind_expired_commits_cannot_commit(memory):
