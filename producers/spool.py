@@ -23,9 +23,9 @@ from schemas.crashpoints import crash_point
 from schemas.errors import BadInputError, LockedError, StorageError
 from schemas.frame import SHIPPER_RUN, Frame
 from schemas.log_cursor import LogCursor, OvertakenError
-from schemas.loss import Loss, LossKind
+from schemas.loss import Loss, LossKind, LossUnit
 from schemas.stream import Stream
-from schemas.surfaces import HEARTBEAT_ENCODING, HEARTBEAT_VERSION
+from schemas.surfaces import HEARTBEAT_ENCODING, HEARTBEAT_VERSION, TOPIC_TRACE
 
 log = logging.getLogger(__name__)
 #: How often what is acknowledged is noted.
@@ -226,6 +226,10 @@ class Spool:
             loss = Loss(LossKind.DROP, position, None, "spool-full", "shipper")
             if known is not None:
                 loss = Loss(LossKind.DROP, known, position - known, "spool-full", "shipper")
+            losses = [loss]
+            if where.partition("/")[0] == TOPIC_TRACE:
+                # The frames told what a ring had overwritten or refused, and nobody does now.
+                losses.append(Loss(LossKind.DROP, position, None, "spool-full", "shipper", LossUnit.EVENT))
             frame = Frame(
                 stream,
                 self._run,
@@ -236,7 +240,7 @@ class Spool:
                 HEARTBEAT_ENCODING,
                 HEARTBEAT_VERSION,
                 b"",
-                [loss],
+                losses,
                 realtime_ns=time.time_ns(),
             )
             log.error("the spool gave up frames of %s before position %d", stream.surface, position)

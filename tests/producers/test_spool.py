@@ -8,6 +8,7 @@ import pytest
 from producers.spool import Spool
 from schemas.frame import decode
 from schemas.loss import Loss
+from schemas.surfaces import TOPIC_TRACE
 from tests._logs import STREAM, TOPIC, frame, segments, writer
 
 SMALL = 560  # four entries to a segment
@@ -95,8 +96,8 @@ def acknowledged(folder, count):
         spool.save()
 
 
-def evict(folder):
-    segments(folder)[0].unlink()
+def evict(folder, topic=TOPIC):
+    segments(folder, topic)[0].unlink()
 
 
 def test_what_was_evicted_is_told_from_what_is_acknowledged_on(log, tmp_path):
@@ -105,6 +106,17 @@ def test_what_was_evicted_is_told_from_what_is_acknowledged_on(log, tmp_path):
     evict(tmp_path)
     with opened(tmp_path) as spool:
         assert list(told(read(spool))) == [("", given_up(20, 20)), *range(4, 10)]
+
+
+def test_what_rings_had_lost_by_what_was_evicted_nobody_knows_any_more(log, tmp_path):
+    for n in range(10):
+        log.append(TOPIC_TRACE, frame(n, stream=STREAM._replace(surface="bpf")))
+        log.sync()
+    acknowledged(tmp_path, 2)
+    evict(tmp_path, TOPIC_TRACE)
+    lost = [*given_up(20, 20), Loss("drop", 40, None, "spool-full", "shipper", "event")]
+    with opened(tmp_path) as spool:
+        assert next(told(read(spool))) == ("", lost)
 
 
 def test_without_a_note_of_anything_nobody_knows_how_much_was_evicted(log, tmp_path):
