@@ -190,12 +190,12 @@ class AlertFollower:
             self._tell_all(self._joins.known())
             counts = self.counts
             self._tally.look(self.cases, self._deliverers, counts["near_misses"], counts["skipped"])
-        for each in self._alerters.values():
-            self._tell_all(each.caught_up(now_ns))
         if self._backlog.full(each.waiting for each in self._deliverers.values()):
             time.sleep(_POLL_MS / 1000)
         else:
             self._read()
+        for each in self._alerters.values():
+            self._tell_all(each.caught_up(now_ns))
         for partition in self._keeper.lost():
             self._step_back(partition, "another alerter has taken over")
         self._hosts.step(now_ns)
