@@ -49,7 +49,7 @@ exit codes:
   2   wrong flag, config, SQL or directory
   65  the input is no such thing; for triage: a file cannot be read to its end
   69  no broker or log answers
-  74  the disk refuses
+  74  the disk refuses; or an answer is without damaged files, which stderr names
   75  another process owns the directory
   77  a surface may not be read
   130 interrupted

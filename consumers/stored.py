@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from consumers.decode.base import Admit, Decoder, FrameIn, every_kind
+from consumers.lake.damage import readable
 from consumers.lake.snapshot import Snapshot, snapshot
 from consumers.lake.storage import Storage
 from consumers.lake.tables import TABLES as LAKE_TABLES
@@ -48,7 +49,7 @@ def differing(
     """
     if not suspects:
         return []
-    files = _Files(storage, snapshot(storage))
+    files = _Files(storage, readable(storage, snapshot(storage)))
     found = []
     for suspect in suspects:
         frame, decode = suspect.item.frame, suspect.decoder.decode_many

@@ -9,6 +9,7 @@ import duckdb
 
 from consumers.decode import registry
 from consumers.lake.chain import FileEntry
+from consumers.lake.damage import readable
 from consumers.lake.snapshot import Snapshot, snapshot
 from consumers.lake.storage import Storage
 from consumers.lake.unify import Source, read_sql, union_sql
@@ -41,6 +42,10 @@ def connect(storage: Storage, taken: Snapshot | None = None, sql: str | None = N
     A table whose own order is not that of time has a second view with the same rows, `<table>_by_time`.
 
     With `sql`, only what that statement can want: the tables whose names are in it, by time where it asks for times.
+    Files that the manifest of `taken` names as damaged are left out, and told.
+
+    Raises:
+        StorageError: a file of the lake cannot be read, or none of a table that `sql` wants.
     """
     taken = taken or snapshot(storage)
     connection = duckdb.connect(config=_CONFIG)
@@ -57,8 +62,10 @@ def _fill(connection: duckdb.DuckDBPyConnection, storage: Storage, taken: Snapsh
     connection.execute("set TimeZone = 'UTC'")
     always = {spec.name: spec.schema for spec in registry.tables()}
     by_time = sql is not None and "ts_ns" in sql.lower()
-    for name in _wanted({**always, **taken.files}, sql):
-        sources = [_source(storage, entry, by_time) for entry in taken.files.get(name, [])]
+    wanted = _wanted({**always, **taken.files}, sql)
+    files = readable(storage, taken.of(wanted)).files
+    for name in wanted:
+        sources = [_source(storage, entry, by_time) for entry in files.get(name, [])]
         if sources:
             # Tables that the kernel describes differ from kernel to kernel, the others do not.
             source = read_sql(sources) if name in always else union_sql(sources)
@@ -67,10 +74,12 @@ def _fill(connection: duckdb.DuckDBPyConnection, storage: Storage, taken: Snapsh
             order = registry.time_order(name)
             if order and name + _BY_TIME not in taken.files:
                 connection.execute(f'create view "{name}{_BY_TIME}" as from "{name}" order by {order}')
-        else:
+        elif name in always:
             connection.register("_empty", always[name].empty_table())
             connection.execute(f"create table {name} as from _empty")
             connection.unregister("_empty")
+        elif sql is not None and not _CATALOG.search(sql):
+            raise StorageError(f"the lake cannot be read: all files of {name} are damaged")
 
 
 def run_query(storage: Storage, sql: str) -> tuple[Sequence[str], list[tuple[Any, ...]]]:
@@ -103,7 +112,17 @@ def answering(storage: Storage, sql: str) -> Iterator[tuple[Sequence[str], Itera
         except duckdb.Error as e:
             if any(storage.local_path(each.key) in str(e) for files in taken.files.values() for each in files):
                 raise _unreadable(e) from None
+            if _is_of_damage(e, sql):
+                raise _unreadable(e) from None
             raise UsageError(_readable(str(e))) from None
+        except UnicodeDecodeError as e:  # a damaged word
+            raise _unreadable(e) from None
+
+
+# Mostly without a file, and by no class of its own; of what the caller reads beside the lake it is the caller's.
+def _is_of_damage(error: duckdb.Error, sql: str) -> bool:
+    text = str(error).lower()
+    return (type(error) is duckdb.Error and "extension" not in text) or ("parquet" in text and "parquet" not in sql)
 
 
 def _rows(result: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
@@ -111,8 +130,12 @@ def _rows(result: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
         yield from some
 
 
-def _unreadable(error: duckdb.Error) -> StorageError:
-    return StorageError(f"the lake cannot be read: {str(error).splitlines()[0]}; `hypocenter audit` says what is wrong")
+# DuckDB's text mostly does not say in which file.
+def _unreadable(error: Exception) -> StorageError:
+    return StorageError(
+        f"the lake cannot be read: {str(error).splitlines()[0]}; `hypocenter audit --deep` says what is wrong, and"
+        " what is damaged is left out of answers from then on"
+    )
 
 
 # To make a view costs milliseconds, and a kernel can have a thousand kinds of events.

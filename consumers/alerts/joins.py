@@ -211,11 +211,11 @@ def read(storage: Storage, machines: frozenset[str]) -> list[Guest]:
     Raises:
         StorageError: the lake cannot be read.
     """
-    files = snapshot(storage).files.get("incidents", []) if machines else []
-    if not files:
+    taken = snapshot(storage).of(["incidents"]) if machines else Snapshot()
+    if not taken.files:
         return []
     try:
-        connection = connect(storage, Snapshot({"incidents": files}), "incidents")
+        connection = connect(storage, taken, "incidents")
         try:
             rows = connection.execute(_SQL, [sorted(machines)]).fetchall()
         finally:

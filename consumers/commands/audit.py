@@ -1,19 +1,26 @@
 """Prove that every book closes: per stream, emitted = stored + duplicates + dead letters + lost.
 
 Also verifies the chains of commits, and that every file they name is there with its rows. Exit 0 only if everything
-holds. Positions are counted, in the surface's own numbering; `unknown` counts losses that nobody could count.
+holds. Files that are damaged are noted in the lake, and answers are without them from then on. Positions are counted,
+in the surface's own numbering; `unknown` counts losses that nobody could count.
 """
 
 import argparse
+import logging
+import time
 from collections.abc import Iterable
 
 from consumers import render
 from consumers.cli import add_lake
 from consumers.commands.streams import SHOWN, shown
 from consumers.lake.audit import AuditReport, audit
+from consumers.lake.damage import note
 from consumers.lake.layout import HOUR_NS, hour_text, open_lake
+from consumers.lake.storage import Storage
+from schemas.errors import StorageError
 from schemas.stream import Layer, Stream
 
+log = logging.getLogger(__name__)
 _LAYERS = frozenset(Layer)
 
 
@@ -30,12 +37,22 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the books and what is wrong; 0 if nothing is."""
-    report = audit(open_lake(args.lake, create=False), deep=args.deep)
+    storage = open_lake(args.lake, create=False)
+    report = audit(storage, deep=args.deep)
+    _note(storage, report)
     if args.json:
         render.print_json(report.to_json())
     else:
         print_books(report)
     return 0 if report.closes else 1
+
+
+# Whoever may only read the lake can audit it all the same.
+def _note(storage: Storage, report: AuditReport) -> None:
+    try:
+        note(storage, report.suspects, time.time_ns())
+    except StorageError as e:
+        log.warning("which files are damaged is not noted in the lake, and queries meet them again: %s", e)
 
 
 def print_books(report: AuditReport) -> None:

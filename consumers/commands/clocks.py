@@ -18,6 +18,7 @@ from consumers.cli import add_lake
 from consumers.clock_graph import read_graph
 from consumers.clocks.edges import BLOCK, SAME_RATE, Edge
 from consumers.clocks.graph import MONO, PRINTK, REALTIME, Graph, Node
+from consumers.lake.damage import exit_code
 from consumers.lake.layout import open_lake
 from consumers.views import connect
 from schemas.errors import UsageError
@@ -41,7 +42,8 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print one line for each edge of the graph."""
-    connection = connect(open_lake(args.lake, create=False), sql=_SQL)
+    storage = open_lake(args.lake, create=False)
+    connection = connect(storage, sql=_SQL)
     graph = read_graph(connection)
     nodes = {node for pair in graph.edges() for node in pair}
     if args.vm is not None:
@@ -65,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         render.print_json({"edges": rows})
     else:
         _print(rows)
-    return 0
+    return exit_code(storage)
 
 
 def _described(pair: tuple[Node, Node], edge: Edge, graph: Graph, now_ns: int) -> dict[str, Any]:

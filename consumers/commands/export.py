@@ -18,6 +18,7 @@ from pathlib import Path
 from consumers.cli import add_lake
 from consumers.export import perfetto, scope
 from consumers.export.scope import Choice, When
+from consumers.lake.damage import exit_code
 from consumers.lake.layout import open_lake
 from consumers.progress import ProgressBar
 from consumers.views import connect
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         f"machine {found.machine}, boot {found.boot_id}, clock {found.clock}: "
         f"{seconds:,.3f} s, {report.size_bytes:,} bytes"
     )
-    return 0
+    return exit_code(storage)
 
 
 def _many(count: int, one: str, several: str | None = None) -> str:

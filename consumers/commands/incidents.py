@@ -27,6 +27,7 @@ from consumers.incidents.page import length_text
 from consumers.incidents.page_parts import page
 from consumers.incidents.page_timeline import told
 from consumers.incidents.utc import Utc
+from consumers.lake.damage import exit_code
 from consumers.lake.layout import open_lake
 from consumers.lake.storage import Storage
 from consumers.output import replacing
@@ -78,21 +79,21 @@ def run(args: argparse.Namespace) -> int:
     ids = stored.short_ids([row["incident_id"] for row in rows])
     if args.format == "table" and not rows:
         print("the lake has no incident: `hypocenter alert` finds and stores them")
-        return 0
+        return exit_code(storage)
     found = _chosen(rows, args)
     more, found = len(found) - args.limit, found[: args.limit]
     _add_utc(storage, found)
     if args.format != "table":
         if found:
             render.print_rows([*found[0]], [[*row.values()] for row in found], args.format)
-        return 0
+        return exit_code(storage)
     if not found:
         print(f"none of the lake's {len(rows):,} incidents is of that sort")
-        return 0
+        return exit_code(storage)
     render.print_rows(_COLUMNS, [_shown(row, ids) for row in found], "table")
     if more > 0:
         print(f"{more:,} older ones are left out: narrow it, or raise --limit")
-    return 0
+    return exit_code(storage)
 
 
 def _show(storage: Storage, args: argparse.Namespace) -> int:
@@ -104,12 +105,12 @@ def _show(storage: Storage, args: argparse.Namespace) -> int:
     if args.html is None:
         page_text.write(whole, found.incident, args.rows, out)
         sys.stdout.write(out.getvalue())
-        return 0
+        return exit_code(storage)
     page_html.write(whole, found.incident, "" if found.verdict is None else str(found.verdict.confidence), out)
     with replacing(args.html) as file:
         file.write(out.getvalue().encode())
     print(f"{args.html}: incident {found.incident.id}")
-    return 0
+    return exit_code(storage)
 
 
 def _chosen(rows: list[dict[str, Any]], args: argparse.Namespace) -> list[dict[str, Any]]:

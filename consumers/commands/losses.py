@@ -10,6 +10,7 @@ from typing import Any
 from consumers import render
 from consumers.cli import add_format, add_lake
 from consumers.commands.streams import SHOWN, shown
+from consumers.lake.damage import exit_code
 from consumers.lake.layout import open_lake
 from consumers.views import run_query
 from schemas.loss import LossUnit
@@ -31,11 +32,12 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the losses in the order in which they came to the log."""
-    columns, rows = run_query(open_lake(args.lake, create=False), _SQL)
+    storage = open_lake(args.lake, create=False)
+    columns, rows = run_query(storage, _SQL)
     if args.format == "table":
         columns, rows = _COLUMNS, _for_people(rows)
     render.print_rows(columns, rows, args.format)
-    return 0
+    return exit_code(storage)
 
 
 def _for_people(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

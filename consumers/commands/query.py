@@ -11,6 +11,7 @@ from typing import Final
 
 from consumers import render
 from consumers.cli import add_format, add_lake
+from consumers.lake.damage import exit_code
 from consumers.lake.layout import open_lake
 from consumers.views import answering
 
@@ -26,11 +27,12 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the answer."""
-    with answering(open_lake(args.lake, create=False), args.sql) as (columns, rows):
+    """Print the answer; 74 where it is without damaged files."""
+    storage = open_lake(args.lake, create=False)
+    with answering(storage, args.sql) as (columns, rows):
         if args.format == "table" and list(columns) == _PLAN:
             for _, plan in rows:
                 print(*map(render.printable, plan.splitlines()), sep="\n")
         else:
             render.print_rows(columns, rows, args.format)
-    return 0
+    return exit_code(storage)

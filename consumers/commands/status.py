@@ -15,6 +15,7 @@ from typing import Any
 from consumers import render
 from consumers.commands.sources import add_source, lake_of, names_source, open_reader, read_config
 from consumers.commands.streams import SHOWN, shown
+from consumers.lake.damage import exit_code
 from consumers.lake.layout import ALERTS, open_lake
 from consumers.lake.tip import Tip, tips
 from consumers.views import run_query
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         _print_chains(chains)
         print()
         _print_streams(streams)
-    return 0
+    return exit_code(storage)
 
 
 # End offsets by "log id, topic id, partition", so that the chain of a topic since deleted shows no lag.

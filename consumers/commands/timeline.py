@@ -24,6 +24,7 @@ from consumers.cli import add_lake
 from consumers.clocks.graph import CLOCKS, REALTIME
 from consumers.export import scope
 from consumers.export.scope import When
+from consumers.lake.damage import exit_code
 from consumers.lake.layout import open_lake
 from consumers.output import replacing
 from consumers.timeline import page
@@ -64,7 +65,8 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the timeline, or write it."""
     choice = Choice(args.vm, args.machine, args.since, args.until, args.clock, args.each)
-    found = build(open_lake(args.lake, create=False), choice, args.limit)
+    storage = open_lake(args.lake, create=False)
+    found = build(storage, choice, args.limit)
     out = io.StringIO()
     if args.format == "html":
         page.write(found, out)
@@ -74,11 +76,11 @@ def run(args: argparse.Namespace) -> int:
         _write_text(found, out)
     if args.output is None:
         sys.stdout.write(out.getvalue())
-        return 0
+        return exit_code(storage)
     with replacing(args.output) as file:
         file.write(out.getvalue().encode())
     print(f"{args.output}: {len(found.entries):,} rows")
-    return 0
+    return exit_code(storage)
 
 
 def _as_json(found: Timeline) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from consumers import render
 from consumers.cli import add_lake
 from consumers.incidents import stored
 from consumers.incidents.incident import Incident
+from consumers.lake.damage import exit_code
 from consumers.lake.layout import open_lake
 from consumers.verdict.gather import gather
 from consumers.verdict.judge import judge
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         out.writelines(line + "\n" for line in _text(incident, found, sorted(set(args.withhold))))
     sys.stdout.write(out.getvalue())
-    return 0
+    return exit_code(storage)
 
 
 def _as_json(incident: Incident, found: Verdict, withheld: list[str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from consumers.alerts.case import verdict_from_json
 from consumers.alerts.payload import Whose
 from consumers.incidents import codec
 from consumers.incidents.incident import Incident
-from consumers.lake.snapshot import Snapshot, snapshot
+from consumers.lake.snapshot import snapshot
 from consumers.lake.storage import Storage
 from consumers.verdict.verdict import Verdict
 from consumers.views import connect
@@ -140,7 +140,7 @@ def _find(connection: duckdb.DuckDBPyConnection, prefix: str) -> str:
 
 # Only this table: a kernel can have a thousand kinds of events.
 def _connect(storage: Storage) -> duckdb.DuckDBPyConnection:
-    return connect(storage, Snapshot({"incidents": snapshot(storage).files.get("incidents", [])}), "incidents")
+    return connect(storage, snapshot(storage).of(["incidents"]), "incidents")
 
 
 def _listed(names: list[str]) -> str:

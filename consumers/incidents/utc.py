@@ -66,7 +66,7 @@ def graph_of(storage: Storage, rows: Sequence[dict[str, Any]]) -> Graph:
 
 
 def _near(taken: Snapshot, hours: Collection[int]) -> Snapshot:
-    return Snapshot(
+    return taken.some(
         {table: [each for each in taken.files.get(table, []) if hour_of(each.key) in hours] for table in _TABLES}
     )
 

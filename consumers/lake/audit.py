@@ -63,7 +63,8 @@ class Book:
 class AuditReport:
     """The books, what is wrong with the lake, and by table the rows that are there and those that were `retired`.
 
-    `retired_damaged` are those of the latter that left in damaged files: whose they were nobody can say.
+    `retired_damaged` are those of the latter that left in damaged files: whose they were nobody can say. `suspects` are
+    the files with a problem.
     """
 
     books: list[Book] = field(default_factory=list)
@@ -73,6 +74,7 @@ class AuditReport:
     retired_damaged: dict[str, int] = field(default_factory=dict)
     retired_before_ns: int = 0
     files: int = 0
+    suspects: list[FileEntry] = field(default_factory=list)
 
     @property
     def closes(self) -> bool:
@@ -243,6 +245,7 @@ def _files(storage: Storage, taken: Snapshot, report: AuditReport, *, deep: bool
             problem = _file(storage, entry, deep=deep or entry.key in damaged)
             if problem:
                 report.problems.append(f"{entry.key}: {problem}")
+                report.suspects.append(entry)
 
 
 def _file(storage: Storage, entry: FileEntry, *, deep: bool) -> str | None:

@@ -33,6 +33,14 @@ class Snapshot:
         for value in values:
             self.files.setdefault(value["table"].lower(), []).append(FileEntry(**value))
 
+    def of(self, tables: Iterable[str]) -> "Snapshot":
+        """Return the same of `tables` alone."""
+        return self.some({table: self.files[table] for table in tables if table in self.files})
+
+    def some(self, files: dict[str, list[FileEntry]]) -> "Snapshot":
+        """Return the same of `files` alone."""
+        return Snapshot(files, self.chains, self.number, self.manifest)
+
 
 def snapshot(storage: Storage) -> Snapshot:
     """Return the committed files of this moment.

@@ -8,6 +8,7 @@ from consumers.clock_graph import read_graph
 from consumers.clocks.graph import BOOT, REALTIME, Graph, Node
 from consumers.coverage import Span
 from consumers.export.scope import When
+from consumers.lake.damage import readable
 from consumers.lake.layout import HOUR_NS, hour_of
 from consumers.lake.snapshot import Snapshot, snapshot
 from consumers.lake.storage import Storage
@@ -73,7 +74,7 @@ def build(storage: Storage, choice: Choice, limit: int) -> Timeline:
         graph = read_graph(connection)
         window = _window(graph, scope, choice)
         reaches = sources.Reaches(graph, window)
-        some = sources.narrowed(taken, scope, reaches, window.arrival, each=choice.each)
+        some = readable(storage, sources.narrowed(taken, scope, reaches, window.arrival, each=choice.each))
         found = _found(storage, some, scope, reaches, window, limit, each=choice.each)
         place(found, graph, window.node, window.since_ns - window.arrival.since_ns)
         kept = [entry for entry in found if _inside(entry, window)]
@@ -162,7 +163,7 @@ def _recent(taken: Snapshot, choice: Choice) -> Snapshot:
         first, last = choice.since.ns // HOUR_NS - _READINGS_HOURS, choice.until.ns // HOUR_NS + _READINGS_HOURS
         for table in _CLOCK_TABLES:
             files[table] = [entry for entry in files.get(table, []) if first <= hour_of(entry.key) <= last]
-    return Snapshot(files)
+    return taken.some(files)
 
 
 # A table of its own goes before the view of the same name.

@@ -16,6 +16,7 @@ from consumers.coverage import Answer, Span, read_spans, watched
 from consumers.export.scope import literal
 from consumers.incidents.incident import Incident
 from consumers.lake.chain import FileEntry
+from consumers.lake.damage import readable
 from consumers.lake.layout import HOUR_NS, hour_of
 from consumers.lake.snapshot import Snapshot, snapshot
 from consumers.lake.storage import Storage
@@ -213,7 +214,7 @@ def look(storage: Storage, incident: Incident, window: Span, withhold: Collectio
     finally:
         connection.close()
     mine = tuple(each for each in streams if each.machine in machines)
-    kept = _near(taken, arrived, incident, window, there, graph)
+    kept = readable(storage, _near(taken, arrived, incident, window, there, graph))
     connection = _connect(storage, kept, withhold)
     try:
         tables = frozenset(kept.files)
@@ -238,7 +239,7 @@ def _connect(storage: Storage, taken: Snapshot, withhold: Collection[str]) -> du
 def _arrived(storage: Storage, taken: Snapshot, incident: Incident, window: Span) -> int | None:
     table, position = record_of(incident)
     files = [each for each in taken.files.get(table, []) if _overlaps(each, Span(window.since_ns, window.until_ns + S))]
-    connection = connect(storage, Snapshot({table: files}), table)
+    connection = connect(storage, taken.some({table: files}), table)
     try:
         sql = f"select min(arrival_ns) from {table} where machine = ? and boot_id = ? and {position} between ? and ?"  # noqa: S608
         places = (incident.root.place, max(incident.root.place, incident.root.last_place))
@@ -254,7 +255,7 @@ def _clock_files(taken: Snapshot, arrived_ns: int | None) -> Snapshot:
         hour = arrived_ns // HOUR_NS
         for table in _CLOCK_TABLES:
             files[table] = [each for each in files[table] if abs(hour_of(each.key) - hour) <= _READINGS_HOURS]
-    return Snapshot(files)
+    return taken.some(files)
 
 
 def _overlaps(entry: FileEntry, span: Span) -> bool:
@@ -282,7 +283,7 @@ def _near(
         mine = taken.files.get(table, [])
         files[table] = [entry for entry in mine if any(_overlaps(entry, span) for span in spans)]
     files |= {table: taken.files.get(table, []) for table in _WHOLE}
-    return Snapshot({table: entries for table, entries in files.items() if entries})
+    return taken.some({table: entries for table, entries in files.items() if entries})
 
 
 def _scope(connection: duckdb.DuckDBPyConnection, incident: Incident, streams: list[Stream]) -> Scope | None:

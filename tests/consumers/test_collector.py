@@ -2,6 +2,7 @@
 
 import dataclasses
 import struct
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,11 +14,15 @@ from consumers.lake import chain
 from consumers.lake.audit import audit
 from consumers.lake.chain import Chain
 from consumers.lake.compact import compact, expire
+from consumers.lake.damage import note
+from consumers.lake.layout import open_lake
 from consumers.lake.retire import Retention, retire
+from consumers.lake.snapshot import snapshot
 from consumers.lake.storage import MemoryStorage
 from consumers.lake.writer import CommitWriter
 from consumers.transport.base import Message, Partition
 from consumers.views import run_query
+from schemas.errors import StorageError
 from schemas.frame import encode
 from schemas.loss import Loss, LossKind, LossUnit
 from tests.consumers import _pages, _records
@@ -112,6 +117,25 @@ def test_only_a_frame_that_was_stored_whole_is_known_again_without_a_look_into_t
     report = lake.collect(message_bytes(0, 3, 0))
     assert report.books[0].duplicates == (5 if overlap else 3)
     assert len(looked) == (1 if overlap else 0)
+
+
+def test_what_a_damaged_file_had_is_a_duplicate_as_soon_as_somebody_has_noted_the_damage(tmp_path):
+    lake = Lake()
+    lake.storage.close()
+    lake.storage = open_lake(tmp_path / "lake", create=True)
+    lake.collect(message_bytes(0, 3, 0), collector=lake.new_collector())
+    (entry,) = snapshot(lake.storage).files["kmsg"]
+    file = Path(lake.storage.local_path(entry.key))
+    file.write_bytes(file.read_bytes()[:-9])
+    collecting = lake.new_collector()
+    collecting.add([Message(1, 1001, message_bytes(0, 5, 0, run="other"))], 0)
+    with pytest.raises(StorageError, match="cannot compare with what is stored"):
+        collecting.commit()
+    note(lake.storage, [entry], 1)
+    assert collecting.commit()
+    (book,) = audit(lake.storage).books
+    assert (book.stored, book.duplicates, book.contradicted) == (5, 3, 0)
+    assert lake.seqs() == [3, 4]
 
 
 def test_an_overlap_is_trimmed_and_only_new_positions_are_stored(lake):

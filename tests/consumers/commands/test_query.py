@@ -100,7 +100,7 @@ def test_a_file_that_is_gone_is_the_disk_and_not_the_caller(run, tmp_path, verb)
     done = run(verb[0], "--lake", tmp_path / "lake", *verb[1:])
     assert done.code == 74
     assert "the lake cannot be read" in done.err
-    assert "`hypocenter audit` says what is wrong" in done.err
+    assert "`hypocenter audit --deep` says what is wrong" in done.err
 
 
 def test_a_file_of_the_callers_that_is_not_there_is_the_caller(run, sample_lake, tmp_path):
@@ -121,3 +121,19 @@ def test_the_help_names_every_table_or_its_kind(run):
     kinds = [re.sub(r"\*|[A-Z]+", r"\\w+", word) for word in re.findall(r"\b[a-z]+_?\w*\*?", named)]
     tables = [spec.name for spec in registry.tables()]
     assert [name for name in tables if not any(re.fullmatch(kind, name) for kind in kinds)] == []
+
+
+def test_an_answer_without_a_damaged_file_says_so_and_is_exit_74(run, tmp_path, caplog):
+    _sample.build(tmp_path / "lake")
+    (file,) = (tmp_path / "lake" / "data" / "losses").rglob("*.parquet")
+    file.write_bytes(file.read_bytes()[:-9])
+    verbs = [("query", "select count(*) from losses"), ("losses",)]
+    assert [run(verb, "--lake", tmp_path / "lake", *words).code for verb, *words in verbs] == [74, 74]
+    assert run("audit", "--lake", tmp_path / "lake").code == 1
+    for verb, *words in verbs:
+        done = run(verb, "--lake", tmp_path / "lake", *words)
+        assert done.code == 74
+        assert "(0 rows)" in done.out or " 0\n" in done.out
+        assert re.search(r"without \d+ rows of losses, as data/losses/.* is damaged", caplog.text)
+        caplog.clear()
+    assert run("query", "--lake", tmp_path / "lake", "select count(*) from kmsg").code == 0
