@@ -13,7 +13,7 @@ from consumers.lake.damage import readable
 from consumers.lake.snapshot import Snapshot, snapshot
 from consumers.lake.storage import Storage
 from consumers.lake.tables import TABLES as LAKE_TABLES
-from consumers.lake.unify import concatenated
+from consumers.lake.unify import concatenated, folded
 from schemas.errors import StorageError
 from schemas.frame import Frame
 
@@ -158,7 +158,7 @@ def _plain_rows(parts: list[pa.Table], name: str) -> pa.Table | None:
 def _equal(mine: pa.Table | None, stored: pa.Table | None, name: str, decoder: Decoder) -> bool:
     if mine is None or stored is None:
         return not (mine and mine.num_rows) and stored is None
-    both = concatenated([mine, stored])
+    both = folded(concatenated([mine, stored]))
     keys = [(key, "ascending") for key in decoder.spec(name, both.schema).sort_keys]
     one, other = both.slice(0, mine.num_rows), both.slice(mine.num_rows)
     return bool(one.sort_by(keys).combine_chunks().equals(other.sort_by(keys).combine_chunks()))

@@ -12,7 +12,7 @@ from consumers.lake.chain import FileEntry
 from consumers.lake.damage import readable
 from consumers.lake.snapshot import Snapshot, snapshot
 from consumers.lake.storage import Storage
-from consumers.lake.unify import Source, read_sql, union_sql
+from consumers.lake.unify import Source, read_sql, view_sql
 from schemas.errors import StorageError, UsageError
 
 # Nothing is fetched from anywhere.
@@ -68,7 +68,7 @@ def _fill(connection: duckdb.DuckDBPyConnection, storage: Storage, taken: Snapsh
         sources = [_source(storage, entry, by_time) for entry in files.get(name, [])]
         if sources:
             # Tables that the kernel describes differ from kernel to kernel, the others do not.
-            source = read_sql(sources) if name in always else union_sql(sources)
+            source = read_sql(sources) if name in always else view_sql(sources)
             columns = registry.columns_sql(name, connection.sql(f"from {source}").columns)
             connection.execute(f'create view "{name}" as select {columns} from {source}')  # noqa: S608
             order = registry.time_order(name)
@@ -150,7 +150,7 @@ def _source(storage: Storage, entry: FileEntry, by_time: bool) -> Source:
     span = None
     if by_time and entry.min_ts_ns is not None and entry.max_ts_ns is not None:
         span = (entry.min_ts_ns, entry.max_ts_ns)
-    return Source(storage.local_path(entry.key), entry.columns, span)
+    return Source(storage.local_path(entry.key), entry.columns, span, entry.machines)
 
 
 def _check(sql: str) -> None:

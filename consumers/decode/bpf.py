@@ -19,7 +19,7 @@ from consumers.decode.bpf_btf import Btf
 from consumers.decode.bpf_layout import Layout
 from consumers.decode.bpf_rows import Run
 from consumers.lake.tables import TableSpec
-from consumers.lake.unify import concatenated
+from consumers.lake.unify import concatenated, folded
 from schemas import bpf
 from schemas.errors import BadInputError
 from schemas.frame import Frame
@@ -132,7 +132,7 @@ def decode_many(frames: list[FrameIn], descriptors: Mapping[bytes, bytes], admit
 
 def text_lines(decoded: Decoded) -> Iterator[str]:
     """Yield the records of all programs by time, in the style of the kernel's own `trace` file."""
-    return bpf_text.lines(decoded.tables)
+    return bpf_text.lines({name: folded(table) for name, table in decoded.tables.items()})
 
 
 def _formed(frame: Frame) -> bpf.Records:

@@ -20,7 +20,7 @@ from consumers.decode.ftrace_format import Formats
 from consumers.decode.ftrace_print import printk_texts
 from consumers.held import Held
 from consumers.lake.tables import TableSpec
-from consumers.lake.unify import concatenated
+from consumers.lake.unify import concatenated, folded
 from schemas import ftrace
 from schemas.errors import BadInputError
 from schemas.frame import Frame
@@ -131,7 +131,7 @@ def decode_many(frames: list[FrameIn], descriptors: Mapping[bytes, bytes], admit
 
 def text_lines(decoded: Decoded) -> Iterator[str]:
     """Yield the events of all tables and CPUs by time, in the shape of the kernel's own `trace` file."""
-    return ftrace_text.lines(decoded.tables)
+    return ftrace_text.lines({name: folded(table) for name, table in decoded.tables.items()})
 
 
 def _by_descriptor(frames: list[FrameIn], bad: list[BadRecord]) -> dict[bytes, list[FrameIn]]:

@@ -28,7 +28,10 @@ _GENERATIONS_MAX: Final = 10_000
 
 
 class FileEntry(NamedTuple):
-    """One data file as a commit or a manifest names it; commits of earlier versions say no `columns` (`columns_id`)."""
+    """One data file as a commit or a manifest names it; commits of earlier versions say no `columns` (`columns_id`).
+
+    Nor `machines`: how many it is of, under no name, and of columns that stand beside each other (`unify`) each.
+    """
 
     table: str
     key: str
@@ -38,6 +41,7 @@ class FileEntry(NamedTuple):
     min_ts_ns: int | None = None
     max_ts_ns: int | None = None
     columns: str | None = None
+    machines: Mapping[str, int] = {}
 
 
 #: By stream its state, or None: it has none any more.

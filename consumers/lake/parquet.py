@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from consumers.lake.tables import TableSpec
-from consumers.lake.unify import columns_id
+from consumers.lake.unify import columns_id, machines_by_column
 from schemas.errors import StorageError
 
 #: Four of DuckDB's own row groups. Each costs its footer and the beginning of every encoder: with a quarter as many,
@@ -32,7 +32,10 @@ _HELD: Final = ("page", "arrival_ns")
 
 
 class FileStats(NamedTuple):
-    """What a commit says of a file; the range of times is None where a row has none. `columns` is its `columns_id`."""
+    """What a commit says of a file; the range of times is None where a row has none. `columns` is its `columns_id`.
+
+    `machines` counts what `machines_by_column` names.
+    """
 
     rows: int
     size_bytes: int
@@ -40,6 +43,7 @@ class FileStats(NamedTuple):
     min_ts_ns: int | None
     max_ts_ns: int | None
     columns: str
+    machines: dict[str, int]
 
 
 def write_table(table: pa.Table, spec: TableSpec, path: Path, metadata: dict[str, str] | None = None) -> FileStats:
@@ -83,6 +87,7 @@ def write_tables(
         if codecs[path] == "zstd"
     }
     rows, ranges = 0, []
+    machines: dict[str, set[str]] = {}
     try:
         with pq.ParquetWriter(
             path,
@@ -101,11 +106,14 @@ def write_tables(
                 writer.write_table(table, ROW_GROUP_ROWS)
                 rows += table.num_rows
                 ranges.append(_range(table, "ts_ns"))
+                for name, found in machines_by_column(table).items():
+                    machines.setdefault(name, set()).update(found)
         digest = file_sha256(path)
         size_bytes = path.stat().st_size
     except OSError as e:
         raise StorageError(f"{path}: {e.strerror or e}") from e
-    return FileStats(rows, size_bytes, digest, *_hull(ranges), columns_id(schema))
+    counts = {name: len(found) for name, found in machines.items()}
+    return FileStats(rows, size_bytes, digest, *_hull(ranges), columns_id(schema), counts)
 
 
 def file_sha256(path: Path) -> str:

@@ -201,8 +201,8 @@ def _count(
         entries = list(group)
         try:
             wrong = [(entry, why) for entry in entries if (why := damage(storage, entry))]
-            lacking = {entry for entry, _ in wrong}
-            part = Snapshot({table: [entry for entry in entries if entry not in lacking]})
+            lacking = {entry.key for entry, _ in wrong}
+            part = Snapshot({table: [entry for entry in entries if entry.key not in lacking]})
             rows, losses = stored_rows(storage, part), lost(storage, part)
         except StorageError as e:
             log.error("%d files of %s of hour %d stay: %s", len(entries), table, hour, e)  # noqa: TRY400

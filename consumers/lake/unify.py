@@ -1,18 +1,22 @@
 """Tables of one name from different kernels: columns may be missing here and of another type there.
 
 One rule for Arrow and for DuckDB, whose own differ, and fail where types do not go together: integers widen, signed
-ones together with 64 unsigned bits to decimals; all else becomes text, which is DuckDB's by both ways, bytes as digits
-in hexadecimal. Names that differ only in upper and lower case are one column, as they are to SQL, under the first of
-them.
+ones together with 64 unsigned bits to decimals. What does not go together stays beside each other, each sort of types
+in a column of its own: `prev_pid`, `prev_pid:text`; no field has such a name. So no machine makes text of the numbers
+of all. A view has the sort of most machines as `prev_pid`, and the others as text in `prev_pid_text`; where most have
+text, all is. Text is DuckDB's by both ways, bytes as digits in hexadecimal. Names that differ only in upper and lower
+case are one column, as they are to SQL, under the first of them.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from math import isqrt
 from typing import Final, NamedTuple
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from schemas.errors import StorageError
@@ -28,8 +32,11 @@ _BY_SIGN_AND_BITS: Final = {
 _SQL: Final = {
     pa.int8(): "TINYINT", pa.int16(): "SMALLINT", pa.int32(): "INTEGER", pa.int64(): "BIGINT", pa.uint8(): "UTINYINT",
     pa.uint16(): "USMALLINT", pa.uint32(): "UINTEGER", pa.uint64(): "UBIGINT", WIDE: "DECIMAL(20, 0)",
+    pa.float64(): "DOUBLE",
 }  # fmt: skip
 _ID_CHARS: Final = 16
+# The sorts of types that go together, by which the others of one file are told: the first that it has keeps the name.
+_SORTS: Final = ("number", "numbers", "float", "bytes", "other", "text")
 #: Fewer files are opened sooner than groups of them are planned.
 _GROUPED_FILES_LEAST: Final = 16
 
@@ -38,12 +45,18 @@ class Source(NamedTuple):
     """A Parquet file to read.
 
     `columns` is its `columns_id`, None where nobody knows; `span` the least and the greatest `ts_ns` in it, None where
-    that is not known or nobody asks for times.
+    that is not known or nobody asks for times; `machines` what `machines_by_column` says of it.
     """
 
     path: str
     columns: str | None = None
     span: tuple[int, int] | None = None
+    machines: Mapping[str, int] = {}
+
+
+class _Common(NamedTuple):
+    name: str
+    type: pa.DataType
 
 
 def concatenated(parts: Sequence[pa.Table]) -> pa.Table:
@@ -67,6 +80,92 @@ def union_sql(sources: Sequence[Source]) -> str:
     Raises:
         StorageError: a file cannot be read.
     """
+    return _union_sql(_alike(sources))
+
+
+def view_sql(sources: Sequence[Source]) -> str:
+    """Return the same, where each column has the type of most machines and beside it the others as text, `<name>_text`.
+
+    Most are those of the one file that has the most of them, so that none counts twice; else it goes by `_SORTS`.
+
+    Raises:
+        StorageError: a file cannot be read.
+    """
+    alike = _alike(sources)
+    union = _union_sql(alike)
+    if len(alike) == 1 and not any(":" in name for name in alike[0][0].names):
+        return union
+    common = _common_types(schema for schema, _ in alike)
+    slots: dict[str, list[str]] = {}
+    for key in common:
+        slots.setdefault(key.rpartition(":")[0], []).append(key)
+    if len(slots) == len(common):
+        return union
+    most = Counter[str]()
+    for schema, group in alike:
+        for key, item in zip(_keys(schema), schema, strict=True):
+            counts = [source.machines.get(item.name, source.machines.get("", 1)) for source in group]
+            most[key] = max(most[key], *counts)
+    used = {common[key].name.lower() for key in common}
+    selects = []
+    for keys in slots.values():
+        keys.sort(key=lambda key: (-most[key], _rank(key)))
+        selects += _chosen_sql([common[key] for key in keys], used)
+    return f"(select {', '.join(selects)} from {union})"  # noqa: S608
+
+
+def folded(table: pa.Table) -> pa.Table:
+    """Return `table` with one column, of text, for all that stand beside each other."""
+    slots: dict[str, list[int]] = {}
+    for i, key in enumerate(_keys(table.schema)):
+        slots.setdefault(key.rpartition(":")[0], []).append(i)
+    if len(slots) == table.num_columns:
+        return table
+    columns, names = [], []
+    for base, at in slots.items():
+        plain = [table[i].cast(_plain(table[i].type)) for i in at]
+        columns.append(table[at[0]] if len(at) == 1 else pc.coalesce(*map(_text, plain)))
+        names.append(next((table.column_names[i] for i in at if ":" not in table.column_names[i]), base))
+    return pa.table(columns, names=names)
+
+
+def machines_by_column(table: pa.Table) -> dict[str, set[str]]:
+    """Return which machines `table` is of, under no name; and of each of the columns that stand beside each other."""
+    if "machine" not in table.column_names:
+        return {}
+    keys = Counter(key.rpartition(":")[0] for key in _keys(table.schema))
+    beside = [
+        name
+        for name, key in zip(table.column_names, _keys(table.schema), strict=True)
+        if keys[key.rpartition(":")[0]] > 1
+    ]
+    found = {"": set(pc.unique(table["machine"]).to_pylist())}
+    return found | {
+        name: set(pc.unique(table["machine"].filter(pc.is_valid(table[name]))).to_pylist()) for name in beside
+    }
+
+
+def _rank(key: str) -> int:
+    return _SORTS.index(key.rpartition(":")[2])
+
+
+# Text takes in all; beside another sort the rest is text of its own.
+def _chosen_sql(columns: list[_Common], used: set[str]) -> list[str]:
+    name = _quoted(min((column.name for column in columns), key=len))
+    first, *rest = (_text_sql(_quoted(column.name), _plain(column.type)) for column in columns)
+    if not rest:
+        return [name]
+    if _plain(columns[0].type) == pa.string():
+        return [f"coalesce({', '.join((first, *rest))}) as {name}"]
+    text = f"{name[1:-1]}_text"
+    while text.lower() in used:
+        text += "_"
+    used.add(text.lower())
+    return [f"{_quoted(columns[0].name)} as {name}", f'coalesce({", ".join(rest)}, null) as "{text}"']
+
+
+# The files of the same columns, by these.
+def _alike(sources: Sequence[Source]) -> list[tuple[pa.Schema, list[Source]]]:
     named: dict[str, list[Source]] = {}
     for source in sources:
         named.setdefault(source.columns or source.path, []).append(source)
@@ -74,12 +173,16 @@ def union_sql(sources: Sequence[Source]) -> str:
     for group in named.values():
         schema = _schema(group[0].path)
         alike.setdefault(tuple((item.name, _plain(item.type)) for item in schema), []).extend(group)
+    return [(pa.schema(list(columns)), group) for columns, group in alike.items()]
+
+
+def _union_sql(alike: list[tuple[pa.Schema, list[Source]]]) -> str:
     if len(alike) == 1:
-        return read_sql(sources)
-    common = _common_types(pa.schema(list(columns)) for columns in alike)
+        return read_sql(alike[0][1])
+    common = _common_types(schema for schema, _ in alike)
     selects = [
-        f"select {', '.join(_cast_sql(name, kind, common) for name, kind in columns)} from {read_sql(group)}"  # noqa: S608
-        for columns, group in alike.items()
+        f"select {', '.join(_columns_sql(schema, common))} from {read_sql(group)}"  # noqa: S608
+        for schema, group in alike
     ]
     return f"({' union all by name '.join(selects)})"
 
@@ -114,20 +217,31 @@ def _schema(path: str) -> pa.Schema:
         raise StorageError(f"{path}: {e}") from e
 
 
-class _Common(NamedTuple):
-    name: str
-    type: pa.DataType
-
-
-# A name in lower case for each column; of two that differ only in case the second has another.
+# A name in lower case and its sort for each column; of two that differ only in case the second has another name.
 def _keys(schema: pa.Schema) -> list[str]:
-    found: dict[str, None] = {}
+    found: list[str] = []
+    plain: set[str] = set()
     for item in schema:
-        key = item.name.lower()
-        while key in found:
-            key += "\0"
-        found[key] = None
-    return list(found)
+        base, _, sort = item.name.lower().rpartition(":")
+        if not base or sort not in _SORTS:
+            base, sort = item.name.lower(), _sort(_plain(item.type))
+            while base in plain:
+                base += "\0"
+            plain.add(base)
+        found.append(f"{base}:{sort}")
+    return found
+
+
+def _sort(kind: pa.DataType) -> str:
+    if _is_number(kind):
+        return "number"
+    if pa.types.is_list(kind) and _is_number(kind.value_type):
+        return "numbers"
+    if pa.types.is_floating(kind):
+        return "float"
+    if pa.types.is_binary(kind):
+        return "bytes"
+    return "text" if pa.types.is_string(kind) else "other"
 
 
 # By `_keys`, in the order in which the columns first come.
@@ -136,10 +250,19 @@ def _common_types(schemas: Iterable[pa.Schema]) -> dict[str, _Common]:
     kinds: dict[str, dict[pa.DataType, None]] = {}
     for schema in schemas:
         for key, item in zip(_keys(schema), schema, strict=True):
-            if key not in names:
-                names[key] = item.name if item.name not in names.values() else f"{item.name}_"
+            base, _, sort = key.rpartition(":")
+            if base not in names:
+                name = item.name.removesuffix(f":{sort}")
+                names[base] = name if name not in names.values() else f"{name}_"
             kinds.setdefault(key, {})[item.type] = None
-    return {key: _Common(names[key], _common(list(found))) for key, found in kinds.items()}
+    first: dict[str, str] = {}
+    for key in sorted(kinds, key=_rank):
+        first.setdefault(key.rpartition(":")[0], key)
+    found = {}
+    for key, types in kinds.items():
+        base, _, sort = key.rpartition(":")
+        found[key] = _Common(names[base] if first[base] == key else f"{names[base]}:{sort}", _common(list(types)))
+    return found
 
 
 def _common(kinds: list[pa.DataType]) -> pa.DataType:
@@ -151,6 +274,8 @@ def _common(kinds: list[pa.DataType]) -> pa.DataType:
         return plain.pop()
     if all(map(_is_number, plain)):
         return _number(plain)
+    if all(map(pa.types.is_floating, plain)):
+        return pa.float64()
     if all(pa.types.is_list(kind) and _is_number(kind.value_type) for kind in plain):
         return pa.list_(_common(list({kind.value_type for kind in plain})))
     return pa.string()
@@ -214,14 +339,18 @@ def _readable_sql(value: str, kind: pa.DataType) -> str:
     return f"cast({value} as DOUBLE)" if pa.types.is_float32(kind) else value
 
 
-def _cast_sql(name: str, kind: pa.DataType, common: dict[str, _Common]) -> str:
-    wanted = _plain(common[name.lower()].type)
-    quoted = '"' + name.replace('"', '""') + '"'
-    if kind == wanted:
-        return quoted
-    if wanted != pa.string():
-        return f"cast({quoted} as {_type_sql(wanted)}) as {quoted}"
-    return f"{_text_sql(quoted, kind)} as {quoted}"
+def _columns_sql(schema: pa.Schema, common: dict[str, _Common]) -> list[str]:
+    found = []
+    for key, item in zip(_keys(schema), schema, strict=True):
+        value, kind, wanted = _quoted(item.name), _plain(item.type), _plain(common[key].type)
+        if kind != wanted:
+            value = _text_sql(value, kind) if wanted == pa.string() else f"cast({value} as {_type_sql(wanted)})"
+        found.append(f"{value} as {_quoted(common[key].name)}")
+    return found
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _type_sql(kind: pa.DataType) -> str:

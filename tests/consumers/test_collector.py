@@ -594,6 +594,34 @@ def test_columns_of_a_known_table_are_bounded_too(lake, monkeypatch):
     assert [name for name in columns if name.startswith("junk")] == ["junk0", "junk1"]
 
 
+@pytest.mark.parametrize("together", [True, False], ids=["one commit", "commits of their own"])
+def test_a_machine_that_calls_a_number_text_makes_no_text_of_that_of_others(lake, together):
+    usual, odd = _pages.FORMATS, _pages.formats(
+        {"sys:tick": _pages.event_text("tick", 7, ("char value[4]", 4, 0)).replace(
+            "unsigned char common_flags;", "char common_flags[1];"
+        )}
+    )  # fmt: skip
+    sent = []
+    for machine, body, what in (("odd", odd, b"abc\0"), *((f"m{i}", usual, bytes((i, 0, 0, 0))) for i in (1, 2))):
+        streams = [each._replace(machine=machine) for each in (SET, CPU)]
+        one = _pages.FORM.page(_pages.T, _pages.FORM.event(1, _pages.payload(7, what)))
+        sent.append([described(0, 0, body, stream=streams[0]), paged(0, [one], stream=streams[1], body=body)])
+    first, *others = (_pages.encoded(*frames) for frames in sent)
+    for messages in [[*first, *others[0], *others[1]]] if together else [first, [*others[0], *others[1]]]:
+        report = lake.collect(*messages)
+    assert (report.rows["trace_tick"], report.rows.get("dead_letters")) == (3, None)
+    sql = "select machine, value, value_text, irqs_off, flags from trace_tick order by machine"
+    rows = [("m1", 1, None, False, 0), ("m2", 2, None, False, 0), ("odd", None, "abc", None, None)]
+    for _ in range(2):
+        assert lake.query("select sum(value) from trace_tick where value > 0") == [(3,)]
+        assert lake.query(sql) == rows
+        compact(lake.storage, 10**16)
+    # What comes again is the same as what is stored, also beside the others of a merged file.
+    again = _pages.encoded(*(dataclasses.replace(frames[1], run="again") for frames in sent))
+    report = lake.collect(*again, collector=lake.new_collector())
+    assert "losses" not in report.rows and {each.contradicted for each in report.books} == {0}
+
+
 # Records of BPF rings
 
 

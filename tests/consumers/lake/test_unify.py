@@ -11,7 +11,7 @@ from consumers.lake import unify
 from consumers.lake.audit import audit
 from consumers.lake.compact import _digest, compact
 from consumers.lake.tables import WORD
-from consumers.lake.unify import WIDE, Source, columns_id, concatenated, read_sql, union_sql
+from consumers.lake.unify import WIDE, Source, columns_id, concatenated, folded, read_sql, union_sql, view_sql
 from consumers.lake.writer import Batch, CommitWriter
 from consumers.views import run_query
 from schemas.errors import StorageError
@@ -62,6 +62,13 @@ def both_ways(folder, *parts):
     return joined, values
 
 
+def as_text(folder, column):
+    """Return the column x of the view of the joined table, where most machines have `column`."""
+    with duckdb.connect() as connection:
+        sql = view_sql([Source(str(folder / "joined.parquet"), machines={"": 1, column: 2})])
+        return [value for (value,) in connection.execute(f"select x from {sql} order by n").fetchall()]
+
+
 @pytest.mark.parametrize(("one", "other"), list(itertools.product(VALUES, VALUES)))
 def test_every_pair_of_types_joins_alike_in_arrow_and_duckdb(tmp_path, one, other):
     parts = [pa.table({"n": [i, i + 1], "x": VALUES[name]}) for i, name in ((0, one), (2, other))]
@@ -73,9 +80,8 @@ def test_every_pair_of_types_joins_alike_in_arrow_and_duckdb(tmp_path, one, othe
     [
         (["i8", "u8"], pa.int16()), (["i32", "u8"], pa.int32()), (["i8", "u32"], pa.int64()), (["u8", "u64"], pa.uint64()),
         (["i8", "u64"], WIDE), (["wide", "u8"], WIDE), (["bool", "i8"], pa.int8()), (["bool", "u32"], pa.uint32()),
-        (["i32", "word"], pa.string()), (["word", "text"], pa.string()), (["text", "bytes"], pa.string()),
-        (["i32s", "u8s"], pa.list_(pa.int32())), (["i32s", "u64s"], pa.list_(WIDE)), (["i32s", "i32"], pa.string()),
-        (["i8", "u8", "i64", "u64"], WIDE), (["word", "word"], WORD),
+        (["word", "text"], pa.string()), (["chunks", "words"], pa.string()), (["float", "double"], pa.float64()),
+        (["i32s", "u8s"], pa.list_(pa.int32())), (["i32s", "u64s"], pa.list_(WIDE)), (["i8", "u8", "i64", "u64"], WIDE), (["word", "word"], WORD),
     ],
 )  # fmt: skip
 def test_the_common_type_loses_nothing(kinds, common):
@@ -98,8 +104,8 @@ def test_missing_columns_are_null_in_the_order_in_which_columns_first_came(tmp_p
 
 def test_names_that_differ_in_case_are_one_column(tmp_path):
     joined, rows = both_ways(tmp_path, pa.table({"n": [0], "cpu": [7]}), pa.table({"n": [1], "CPU": ["x"]}))
-    assert joined.column_names == ["n", "cpu"]
-    assert rows == [(0, "7"), (1, "x")]
+    assert joined.column_names == ["n", "cpu", "cpu:text"]
+    assert rows == [(0, 7, None), (1, None, "x")]
 
 
 def test_two_columns_of_one_file_whose_names_differ_in_case_stay_two(tmp_path):
@@ -116,15 +122,18 @@ def test_what_becomes_text_reads_the_same_by_both_ways(tmp_path):
     parts = [
         pa.table({"n": [2 * i, 2 * i + 1], "x": VALUES[name]}) for i, name in enumerate(("i8", "bytes", "u64s", "text"))
     ]
-    _, rows = both_ways(tmp_path, *parts)
+    joined, rows = both_ways(tmp_path, *parts)
+    assert joined.column_names == ["n", "x", "x:bytes", "x:numbers", "x:text"]
+    assert all(4 - row.count(None) == 1 for _, *row in rows)
     texts = ["-1", "2", "61", "ff00", "[1]", "[18446744073709551615, 3]", "a", "'b'"]
-    assert [value for _, value in rows] == texts
+    assert folded(joined)["x"].to_pylist() == as_text(tmp_path, "x:text") == texts
 
 
 def test_lists_floats_and_truths_have_one_text_each(tmp_path):
     names = ("bools", "bool", "float", "double", "floats", "chunks", "flags")
-    _, rows = both_ways(tmp_path, *(pa.table({"n": [2 * i, 2 * i + 1], "x": VALUES[n]}) for i, n in enumerate(names)))
-    assert [value for _, value in rows] == [
+    parts = [pa.table({"n": [2 * i, 2 * i + 1], "x": VALUES[n]}) for i, n in enumerate(names)]
+    joined, _ = both_ways(tmp_path, *parts)
+    assert folded(joined)["x"].to_pylist() == as_text(tmp_path, "x:other") == [
         "[true, NULL, false]", None, "true", None, "3.0", "0.10000000149011612", "3.0", "-1e+20",
         "[0.10000000149011612, inf]", "[]", "[6127ff, '']", "[NULL]", "[[true]]", "[]",
     ]  # fmt: skip
@@ -173,9 +182,9 @@ def test_files_whose_times_are_not_asked_for_are_not_opened(tmp_path):
 LATER_NS = ARRIVAL_NS + 10**14
 
 
-def trace_batch(start, values):
+def trace_batch(start, values, machine="m"):
     front = {
-        "machine": "m",
+        "machine": machine,
         "boot_id": "b",
         "layer": "host",
         "surface": "ftrace",
@@ -199,9 +208,13 @@ def test_an_hour_of_two_kernels_is_compacted_and_every_query_stays(storage):
     ]
     for i, values in enumerate(rows):
         assert CommitWriter(storage).commit(owner, trace_batch(i, values))
-    sql = "select page, flags, x, y from trace_e order by page"
+    sql = "select page, flags, flags_text, x, x_text, y from trace_e order by page"
     before = run_query(storage, sql)[1]
-    assert before == [(0, "1", "-1", None), (1, "A", str(2**64 - 1), None), (2, None, "0102", [1, 2])]
+    assert before == [
+        (0, 1, None, -1, None, None),
+        (1, None, "A", 2**64 - 1, None, None),
+        (2, None, None, None, "0102", [1, 2]),
+    ]
     assert compact(storage, LATER_NS).files_in == 3
     assert run_query(storage, sql)[1] == before
     report = audit(storage, deep=True)
@@ -212,11 +225,52 @@ def test_a_field_that_became_another_is_compacted(storage):
     owner, kinds = chain(storage), ("bools", "u32", "chunks", "float")
     for i, name in enumerate(kinds):
         assert CommitWriter(storage).commit(owner, trace_batch(i, {"armed": VALUES[name][:1]}))
-    sql = "select page, armed from trace_e order by page"
+    sql = "select page, armed, armed_text from trace_e order by page"
     before = run_query(storage, sql)[1]
-    assert before == [(0, "[true, NULL, false]"), (1, "1"), (2, "[6127ff, '']"), (3, "3.0")]
+    assert before == [(0, None, "[true, NULL, false]"), (1, 1, None), (2, None, "[6127ff, '']"), (3, None, "3.0")]
     assert compact(storage, LATER_NS).files_in == 4
     assert run_query(storage, sql)[1] == before
+
+
+def of_many(start, values):
+    """Return one batch with a row of three machines each."""
+    made = [trace_batch(start, values, f"honest{i}") for i in range(3)]
+    return made[0]._replace(tables={"trace_e": concatenated([each.tables["trace_e"] for each in made])})
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["the odd one first", "the odd ones last"])
+def test_a_machine_makes_no_text_of_what_most_have_as_numbers_and_no_numbers_of_their_text(storage, first):
+    owner = chain(storage)
+    usual = {"prev_pid": pa.array([5], pa.int32()), "comm": pa.array(["sh"]).cast(WORD), "x_text": pa.array([7])}
+    odd = {"prev_pid": pa.array(["5"]).cast(WORD), "comm": pa.array([8], pa.uint8()), "x": pa.array([b"\1"])}
+    usual["x"] = pa.array([[1]], pa.list_(pa.int64()))
+    # More files, more rows, and before all others.
+    for i, many in enumerate([not first, not first, first, False, False, False]):
+        made = of_many(i, usual) if many else trace_batch(i, odd, "odd")
+        assert CommitWriter(storage).commit(owner, made)
+    sums = (
+        "select sum(prev_pid), count(*) filter (prev_pid = 5), count(*) filter (comm = 'sh'), max(x_text) from trace_e"
+    )
+    of_odd = "select distinct prev_pid, prev_pid_text, comm, x, x_text_ from trace_e where machine = 'odd'"
+    of_usual = "select distinct prev_pid, prev_pid_text, comm, x, x_text_ from trace_e where machine <> 'odd'"
+    machines = 3 * (1 if first else 2)
+    for _ in range(2):
+        assert run_query(storage, sums)[1] == [(5 * machines, machines, machines, 7)]
+        assert run_query(storage, of_odd)[1] == [(None, "5", "8", None, "01")]
+        assert run_query(storage, of_usual)[1] == [(5, None, "sh", [1], None)]
+        assert compact(storage, LATER_NS).files_in in (6, 2)
+        assert audit(storage, deep=True).files == 1
+        assert CommitWriter(storage).commit(owner, trace_batch(owner.state.frontier, odd, "odd"))
+
+
+def test_a_merged_file_that_has_text_already_makes_no_text_of_what_comes_then(storage):
+    owner = chain(storage)
+    for i, kind in enumerate((pa.string(), pa.int32())):
+        assert CommitWriter(storage).commit(owner, trace_batch(i, {"pid_": pa.array([str(i)]).cast(kind)}))
+    assert run_query(storage, "select page, pid_, pid__text from trace_e order by page")[1] == [
+        (0, None, "0"),
+        (1, 1, None),
+    ]
 
 
 def test_tables_whose_names_differ_in_case_are_one(storage):
