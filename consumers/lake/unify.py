@@ -139,10 +139,19 @@ def machines_by_column(table: pa.Table) -> dict[str, set[str]]:
         for name, key in zip(table.column_names, _keys(table.schema), strict=True)
         if keys[key.rpartition(":")[0]] > 1
     ]
-    found = {"": set(pc.unique(table["machine"]).to_pylist())}
+    found = {"": _values(table["machine"])}
     return found | {
         name: set(pc.unique(table["machine"].filter(pc.is_valid(table[name]))).to_pylist()) for name in beside
     }
+
+
+# Of a dictionary of one word, which most are, no row need be looked at.
+def _values(column: pa.ChunkedArray) -> set[str]:
+    chunks = [chunk for chunk in column.chunks if len(chunk)]
+    dictionary = pa.types.is_dictionary(column.type)
+    if dictionary and all(len(each.dictionary) == 1 and not each.null_count for each in chunks):
+        return {each.dictionary[0].as_py() for each in chunks}
+    return set(pc.unique(column).to_pylist())
 
 
 def _rank(key: str) -> int:

@@ -75,7 +75,7 @@ def test_a_program_whose_tracepoints_are_all_missing_is_refused(loaded, monkeypa
 def test_without_optional_parts_a_program_has_none_to_tell_of(loaded):
     program = loaded("sched-delay")
     assert (program.active, program.missing) == ([], [])
-    assert names_of(program) == {"on_new_task", "on_switch"}
+    assert names_of(program) == {"on_new_task", "on_switch", "on_move"}
 
 
 @pytest.mark.kernel
