@@ -12,8 +12,8 @@ from operator import itemgetter
 from typing import Final
 
 from producers.clock_readings import ClockReading, read_clocks
-from producers.relay import CLOCKS, SURFACE, StateStream
-from producers.relay_guest import Guest, Host
+from producers.relay.guest import Guest, Host
+from producers.relay.source import CLOCKS, SURFACE, StateStream
 from schemas.frame import Frame
 from schemas.segment import StreamPosition
 from schemas.stream import Layer, Stream

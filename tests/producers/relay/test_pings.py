@@ -1,6 +1,6 @@
 """When a burst of pings ends."""
 
-from producers.relay_pings import PINGS_MAX, Burst
+from producers.relay.pings import PINGS_MAX, Burst
 
 
 def pings(burst, trips_ns):

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from producers.relay_vms import Connect, Listen, Vm, Vsock, in_folder, in_xml, parse, together
+from producers.relay.vms import Connect, Listen, Vm, Vsock, in_folder, in_xml, parse, together
 from schemas.errors import UsageError
 
 UUID = "5d1f8c1e-2b5c-4b6a-9a55-0f3a1c2d3e4f"

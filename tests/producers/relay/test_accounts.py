@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from producers.relay_accounts import Accounts
-from producers.relay_guest import Guest, Host
-from producers.relay_history import History
-from producers.relay_vms import Connect, Vm
+from producers.relay.accounts import Accounts
+from producers.relay.guest import Guest, Host
+from producers.relay.history import History
+from producers.relay.vms import Connect, Vm
 from schemas import heartbeat, state
 from schemas.relay import Hello
 from schemas.relay_host import Timed

@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 from typing import Final
 
-from producers import identity, relay_vms
+from producers import identity
 from producers.children import shipper_command
-from producers.relay_guest import Host
-from producers.relay_server import Relay, run_relay
-from producers.relay_vms import Vm, Vsock
-from producers.relay_ways import listen_vsock
+from producers.relay import vms as relay_vms
+from producers.relay.guest import Host
+from producers.relay.server import Relay, run_relay
+from producers.relay.vms import Vm, Vsock
+from producers.relay.ways import listen_vsock
 from producers.targets import broker, default_spool, open_log
 from schemas import logs, toml_config
 from schemas.config import Config

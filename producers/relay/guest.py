@@ -7,8 +7,8 @@ import time
 from collections import Counter, OrderedDict
 from typing import Any, Final, NamedTuple
 
-from producers.relay_history import History, boot_name, split_boot
-from producers.relay_vms import Vm
+from producers.relay.history import History, boot_name, split_boot
+from producers.relay.vms import Vm
 from schemas import frame as frames
 from schemas import limits
 from schemas.errors import BadInputError

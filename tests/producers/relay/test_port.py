@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from producers.relay_port import Port, verify
+from producers.relay.port import Port, verify
 from schemas.errors import UsageError
 
 _WRITE_BYTES = 32 << 10

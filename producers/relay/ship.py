@@ -1,4 +1,4 @@
-"""The agent's child that ships the spool to the relay on its host: `python -m producers.relay_ship --log DIR ...`.
+"""The agent's child that ships the spool to the relay on its host: `python -m producers.relay.ship --log DIR ...`.
 
 Standard input is a pipe from the agent: a byte says that there is new data, end of file that the agent is gone. Only
 what the relay says to be durable on its host is acknowledged in the spool; after every break it goes on from there.
@@ -17,8 +17,8 @@ from collections import deque
 from pathlib import Path
 from typing import Final
 
-from producers.relay_pings import Burst
-from producers.relay_port import Port
+from producers.relay.pings import Burst
+from producers.relay.port import Port
 from producers.ship_report import ShipReport
 from producers.spool import GOODBYE_S, Shipment, Spool
 from schemas import limits, logs

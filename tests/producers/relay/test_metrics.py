@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from producers import relay_metrics
-from producers.relay_guest import Guest, Host
-from producers.relay_history import History
-from producers.relay_metrics import RelayMetrics, Standing
-from producers.relay_vms import VMS_MAX, Connect, Vm
+from producers.relay import metrics
+from producers.relay.guest import Guest, Host
+from producers.relay.history import History
+from producers.relay.metrics import RelayMetrics, Standing
+from producers.relay.vms import VMS_MAX, Connect, Vm
 from producers.writer import WriterThread
 from schemas.relay import Refused
 from tests._logs import writer
@@ -36,7 +36,7 @@ def scraped(thread, guests, waiting=0, lag_s=0.0):
 def test_every_family_is_told(thread):
     text = RelayMetrics(thread, 1, lambda: Standing([], 0, 0.0, 0)).text()
     told = {line.split()[2].decode() for line in text.splitlines() if line.startswith(b"# TYPE")}
-    assert told == {each.name for each in relay_metrics.FAMILIES}
+    assert told == {each.name for each in metrics.FAMILIES}
 
 
 def test_what_a_guest_did_is_under_the_name_that_the_host_gives_it(thread):

@@ -6,8 +6,8 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-from producers.relay_guest import Bucket, Guest, boottime_ns
-from producers.relay_ways import opener
+from producers.relay.guest import Bucket, Guest, boottime_ns
+from producers.relay.ways import opener
 from schemas.config import RelayConfig
 from schemas.relay import Hello, Refused
 from schemas.relay_host import Arrived, Asked, Event, Greeted, HostEnd, Pinged, Timed, WentBack

@@ -11,11 +11,11 @@ import stat
 
 import pytest
 
-from producers import relay_ways
-from producers.relay_vms import Connect, Listen, Vm, Vsock
-from producers.relay_ways import Came, Listener, VsockDoor, listen_vsock, opener
+from producers.relay import ways
+from producers.relay.vms import Connect, Listen, Vm, Vsock
+from producers.relay.ways import Came, Listener, VsockDoor, listen_vsock, opener
 from schemas.errors import UsageError
-from tests.producers.test_relay_link import until
+from tests.producers.relay.test_link import until
 
 
 def connected(path):
@@ -67,7 +67,7 @@ def test_whoever_connects_is_served_and_the_socket_is_for_the_group(tmp_path, se
 
 
 def test_of_many_connections_at_once_the_newest_counts_and_more_wait(tmp_path, served, monkeypatch):
-    monkeypatch.setattr(relay_ways, "_AGAIN_S", 0.3)
+    monkeypatch.setattr(ways, "_AGAIN_S", 0.3)
     path = tmp_path / "s"
 
     async def story():
@@ -90,7 +90,7 @@ def test_of_many_connections_at_once_the_newest_counts_and_more_wait(tmp_path, s
 
 
 def test_a_socket_that_a_killed_relay_left_is_replaced_and_one_in_use_is_not(tmp_path, served, monkeypatch):
-    monkeypatch.setattr(relay_ways, "_AGAIN_S", 0.05)
+    monkeypatch.setattr(ways, "_AGAIN_S", 0.05)
     path, other = tmp_path / "s", Served()
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
@@ -114,7 +114,7 @@ def test_a_socket_that_a_killed_relay_left_is_replaced_and_one_in_use_is_not(tmp
 
 
 def test_what_lies_there_and_is_no_socket_stays(tmp_path, served, monkeypatch):
-    monkeypatch.setattr(relay_ways, "_AGAIN_S", 0.05)
+    monkeypatch.setattr(ways, "_AGAIN_S", 0.05)
     path = tmp_path / "s"
     path.write_text("kept")
 
@@ -202,7 +202,7 @@ def test_who_is_refused_is_let_go_and_counted(peers):
 
 
 def test_more_cids_than_there_are_guests_are_not_kept(peers, monkeypatch):
-    monkeypatch.setattr(relay_ways, "VMS_MAX", 20)
+    monkeypatch.setattr(ways, "VMS_MAX", 20)
 
     async def story():
         door = VsockDoor(peers)

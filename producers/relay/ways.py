@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
-from producers.relay_vms import VMS_MAX, Connect, Listen, Vm
+from producers.relay.vms import VMS_MAX, Connect, Listen, Vm
 from schemas.errors import UsageError
 
 log = logging.getLogger(__name__)

@@ -1,5 +1,5 @@
 from producers.log import LogWriter
-from producers.relay_history import _FRAMES_MAX, History, boot_name, recalled, split_boot
+from producers.relay.history import _FRAMES_MAX, History, boot_name, recalled, split_boot
 from schemas.frame import Tags, content, decode_tags, encode, stamp
 from schemas.segment import StreamPosition
 from schemas.stream import Stream
@@ -73,7 +73,7 @@ def test_a_log_says_what_it_holds_of_each_guest(tmp_path, monkeypatch):
     stands = log.positions
     log.close()
     read = []
-    monkeypatch.setattr("producers.relay_history._RECALL_BYTES", 100)
+    monkeypatch.setattr("producers.relay.history._RECALL_BYTES", 100)
     monkeypatch.setattr(History, "recall", lambda _, mark, content: read.append(mark.number))
     assert recalled(tmp_path / "log", stands)["vm"].epoch("boot") == 1
     assert 0 < len(read) < 8

@@ -4,9 +4,9 @@ import zlib
 
 import pytest
 
-from producers.relay_guest import Bucket, Guest, Host, boottime_ns
-from producers.relay_history import History
-from producers.relay_vms import Connect, Vm
+from producers.relay.guest import Bucket, Guest, Host, boottime_ns
+from producers.relay.history import History
+from producers.relay.vms import Connect, Vm
 from schemas import frame as frames
 from schemas.frame import encode
 from schemas.relay import Hello, Refused

@@ -1,13 +1,13 @@
 """The relay's metrics: what came of each guest and what waits for the disk; read off the guests when asked for.
 
-The label `vm` is the host's name for a guest, so its values are as many as the host configures (`relay_vms.VMS_MAX`).
+The label `vm` is the host's name for a guest, so its values are as many as the host configures (`vms.VMS_MAX`).
 """
 
 import time
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
-from producers.relay_guest import Guest
+from producers.relay.guest import Guest
 from producers.writer import WriterThread
 from schemas.command_line import version
 from schemas.metrics import Family, Type, Values, expose

@@ -2,7 +2,7 @@
 
 import random
 
-from producers.relay_turns import CREDIT_BYTES, Turns
+from producers.relay.turns import CREDIT_BYTES, Turns
 
 READ_BYTES = 128 << 10
 

@@ -7,10 +7,10 @@ import socket
 
 import pytest
 
-from producers.relay_guest import Guest, Host
-from producers.relay_history import History
-from producers.relay_link import READ_BYTES, Link
-from producers.relay_vms import Connect, Vm
+from producers.relay.guest import Guest, Host
+from producers.relay.history import History
+from producers.relay.link import READ_BYTES, Link
+from producers.relay.vms import Connect, Vm
 from schemas.config import RelayConfig
 from schemas.frame import encode
 from schemas.relay import HEADER_BYTES, Hello

@@ -11,10 +11,10 @@ import time
 
 import pytest
 
-from producers import relay_ship
-from producers.relay_pings import PINGS_MAX
-from producers.relay_port import Port
-from producers.relay_ship import RelayShipper
+from producers.relay import ship as relay_ship
+from producers.relay.pings import PINGS_MAX
+from producers.relay.port import Port
+from producers.relay.ship import RelayShipper
 from schemas.limits import RELAY_WINDOW_BYTES_MAX
 from schemas.relay import Hello
 from schemas.relay_host import Arrived, Asked, Greeted, HostEnd, Pinged, Timed
@@ -117,7 +117,7 @@ def shipping(tmp_path):
     GuestLog(path, boot="4f0c2f0e-8d0a-4a31-8f6c-0f6f3a0b9d55", run="before").write(range(100, 101))
     host = Host(port)
     ours, theirs = os.pipe()
-    words = f"-m producers.relay_ship --log {path} --port {port} --machine m --boot-id b --layer l".split()
+    words = f"-m producers.relay.ship --log {path} --port {port} --machine m --boot-id b --layer l".split()
     shipper = subprocess.Popen([sys.executable, *words], stdin=ours)
     os.close(ours)
 

@@ -7,14 +7,14 @@ import signal
 
 import pytest
 
-from producers.relay_guest import Host
-from producers.relay_server import Relay
-from producers.relay_vms import Vm, Vsock
+from producers.relay.guest import Host
+from producers.relay.server import Relay
+from producers.relay.vms import Vm, Vsock
 from schemas.config import Config, RelayConfig
 from schemas.relay_guest import GuestEnd
 from tests._logs import writer
-from tests.producers.test_relay_link import until
-from tests.producers.test_relay_ways import Peers
+from tests.producers.relay.test_link import until
+from tests.producers.relay.test_ways import Peers
 
 CONFIG = Config(relay=RelayConfig(metrics="off"))
 GUEST, OTHER = 3, 4

@@ -17,14 +17,14 @@ from typing import Any, Final, NamedTuple
 
 from producers import memory
 from producers.log import LogWriter
-from producers.relay_accounts import Accounts
-from producers.relay_guest import Guest, Host
-from producers.relay_history import History, recalled
-from producers.relay_link import ALONE_BYTES, READ_BYTES, Link
-from producers.relay_metrics import RelayMetrics, Standing
-from producers.relay_turns import Turns
-from producers.relay_vms import Vm, Vsock
-from producers.relay_ways import Accepting, VsockDoor
+from producers.relay.accounts import Accounts
+from producers.relay.guest import Guest, Host
+from producers.relay.history import History, recalled
+from producers.relay.link import ALONE_BYTES, READ_BYTES, Link
+from producers.relay.metrics import RelayMetrics, Standing
+from producers.relay.turns import Turns
+from producers.relay.vms import Vm, Vsock
+from producers.relay.ways import Accepting, VsockDoor
 from producers.ship_child import ShipperChild
 from producers.writer import WriterThread
 from schemas import metrics_http
