@@ -14,7 +14,7 @@ import pytest
 from producers import bpf_program, bpf_ring
 from schemas import bpf
 from schemas.errors import AccessError
-from tests.producers._ftrace import TRACEFS
+from tests.producers.ftrace._ftrace import TRACEFS
 
 _SCHED_DELAY = struct.Struct("=QIIQQIIII16s16s")
 

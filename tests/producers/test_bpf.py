@@ -22,7 +22,7 @@ from schemas.stream import Stream
 from schemas.surfaces import SURFACES
 from tests._logs import read_all
 from tests.producers._bpf import by_cpu, delays_of, hog, refused_by_cpu, skip_unless_loadable, traced_waits
-from tests.producers._ftrace import AgentProcess, busy
+from tests.producers.ftrace._ftrace import AgentProcess, busy
 
 pytestmark = pytest.mark.kernel
 BOOT = "65e71522-0000-0000-0000-000000000000"

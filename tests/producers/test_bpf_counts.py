@@ -12,8 +12,8 @@ from schemas import state
 from schemas.config import BpfConfig, BpfProgram, Config
 from schemas.stream import Stream
 from tests.producers._bpf import skip_unless_loadable
-from tests.producers._ftrace import busy
 from tests.producers._pinned import ME
+from tests.producers.ftrace._ftrace import busy
 
 STREAM = Stream(*ME, "bpf-counts", "", "mono")
 

@@ -16,8 +16,8 @@ from schemas.frame import decode
 from schemas.loss import Loss
 from schemas.surfaces import SURFACES
 from tests._logs import read_all
-from tests.producers._ftrace import AgentProcess
 from tests.producers._pinned import SLOT_BYTES, Pinned, items_of, read_by, reading
+from tests.producers.ftrace._ftrace import AgentProcess
 
 pytestmark = pytest.mark.kernel
 

@@ -20,7 +20,7 @@ from producers.bpf_btf import Btf
 from producers.registry import Identity, Opening
 from schemas.config import BpfConfig, BpfProgram, Config
 from tests.producers._bpf import records_of, refused_by_cpu
-from tests.producers._ftrace import TRACEFS
+from tests.producers.ftrace._ftrace import TRACEFS
 
 _ME = Identity("m", "65e71522-0000-0000-0000-000000000000", "guest-kernel")
 _TICK_S = 0.05

@@ -14,9 +14,9 @@ import pytest
 
 from producers import bpf_program
 from tests.producers._bpf import skip_unless_loadable
-from tests.producers._ftrace import TRACEFS
 from tests.producers.bpf_programs._disks import MIB, Holder
 from tests.producers.bpf_programs._programs import until
+from tests.producers.ftrace._ftrace import TRACEFS
 
 pytestmark = pytest.mark.kernel
 HUNG_TASK, OOM_VICTIM = 0, 2

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from producers import tracefs
-from tests.producers._ftrace import ROOT, TRACEFS
+from producers.ftrace import tracefs
+from tests.producers.ftrace._ftrace import ROOT, TRACEFS
 
 pytestmark = pytest.mark.kernel
 
@@ -38,7 +38,7 @@ def test_it_is_where_it_is_mounted():
 
 def test_where_it_is_not_mounted_it_is_for_this_process_alone():
     code = (
-        "from producers import tracefs; from pathlib import Path; f = tracefs.attach(); "
+        "from producers.ftrace import tracefs; from pathlib import Path; f = tracefs.attach(); "
         "p = f.path / 'instances' / 'hypocenter-mount-1-99'; p.mkdir(); print((p / 'tracing_on').read_text()); p.rmdir(); "
         "print(tracefs.mounted(), (f.path / 'trace_clock').exists()); f.close(); print(f.path.exists())"
     )
@@ -46,7 +46,7 @@ def test_where_it_is_not_mounted_it_is_for_this_process_alone():
 
 
 def test_check_says_so():
-    said = without_tracefs("from producers import ftrace; print(ftrace.check())")
+    said = without_tracefs("from producers.ftrace import source; print(source.check())")
     assert "private mount" in said
     assert " mono," in said
 
@@ -54,12 +54,12 @@ def test_check_says_so():
 def test_who_may_not_is_told_what_to_do():
     code = (
         "import os; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-        "from producers import tracefs; from schemas.errors import AccessError\n"
+        "from producers.ftrace import tracefs; from schemas.errors import AccessError\n"
         "try: tracefs.attach()\nexcept AccessError as e: print(e)"
     )
-    assert "run as root" in without_tracefs("import producers.tracefs, schemas.errors\n" + code)
+    assert "run as root" in without_tracefs("import producers.ftrace.tracefs, schemas.errors\n" + code)
     done = subprocess.run(
-        [sys.executable, "-c", "import producers.tracefs\n" + code],
+        [sys.executable, "-c", "import producers.ftrace.tracefs\n" + code],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -10,8 +10,8 @@ import mmap
 import os
 from typing import Final
 
-from producers.ftrace_instance import Instance, current_clock
-from producers.ftrace_pages import Heads, read_heads
+from producers.ftrace.instance import Instance, current_clock
+from producers.ftrace.pages import Heads, read_heads
 from producers.journal import Journal
 from schemas import ftrace
 

@@ -1,6 +1,6 @@
 import pytest
 
-from producers import ftrace_events
+from producers.ftrace import events as ftrace_events
 from schemas.errors import UsageError
 
 KNOWN = [

@@ -4,8 +4,10 @@ import dataclasses
 
 import pytest
 
-from producers import ftrace_events, ftrace_formats, ftrace_instance
-from producers.ftrace_formats import FormatsSource
+from producers.ftrace import events as ftrace_events
+from producers.ftrace import formats as ftrace_formats
+from producers.ftrace import instance as ftrace_instance
+from producers.ftrace.formats import FormatsSource
 from schemas import ftrace
 from schemas.stream import Stream
 

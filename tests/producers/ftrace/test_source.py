@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from producers import ftrace as source_module
+from producers.ftrace import source as source_module
 from producers.registry import Identity, Known, Opening
 from producers.source import Leaving
 from schemas import ftrace, heartbeat
@@ -20,7 +20,7 @@ from schemas.frame import decode
 from schemas.loss import Loss
 from schemas.stream import Stream
 from tests._logs import read_all
-from tests.producers._ftrace import TRACEFS, AgentProcess, busy, events_in, instances, register, settings, stats
+from tests.producers.ftrace._ftrace import TRACEFS, AgentProcess, busy, events_in, instances, register, settings, stats
 
 pytestmark = pytest.mark.kernel
 ME = Identity("m", "65e71522-0000-0000-0000-000000000000", "guest-kernel")

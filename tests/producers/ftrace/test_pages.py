@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from producers.ftrace_pages import Geometry, geometry, read_heads
+from producers.ftrace.pages import Geometry, geometry, read_heads
 
 HEADER = """\
 	field: u64 timestamp;	offset:0;	size:8;	signed:0;

@@ -12,11 +12,13 @@ import time
 from pathlib import Path
 from typing import Final
 
-from producers import ftrace_events, ftrace_instance, tracefs
-from producers.ftrace_formats import FormatsSource, packed
-from producers.ftrace_instance import Instance
-from producers.ftrace_ring import CpuRing
-from producers.ftrace_session import Session
+from producers.ftrace import events as ftrace_events
+from producers.ftrace import instance as ftrace_instance
+from producers.ftrace import tracefs
+from producers.ftrace.formats import FormatsSource, packed
+from producers.ftrace.instance import Instance
+from producers.ftrace.ring import CpuRing
+from producers.ftrace.session import Session
 from producers.journal import Journal
 from producers.registry import Opening
 from producers.source import Batch, Source

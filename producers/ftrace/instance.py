@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from producers import ftrace_events, ftrace_pages
+from producers.ftrace import events as ftrace_events
+from producers.ftrace import pages
 from schemas import ftrace
 from schemas.config import TraceSet
 from schemas.errors import AccessError, UsageError
@@ -58,7 +59,7 @@ class Instance:
         self.clock = current_clock(self.read("trace_clock"))
         self.header_page = self.read("events/header_page")
         try:
-            self.layout = ftrace_pages.geometry(self.header_page)
+            self.layout = pages.geometry(self.header_page)
         except ValueError as e:
             raise AccessError(f"the rings of this kernel cannot be read: {e}") from None
 

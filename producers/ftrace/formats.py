@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from producers import ftrace_events, ftrace_instance
-from producers.ftrace_instance import Instance
-from producers.ftrace_session import Session
+from producers.ftrace import events as ftrace_events
+from producers.ftrace import instance as ftrace_instance
+from producers.ftrace.instance import Instance
+from producers.ftrace.session import Session
 from producers.source import Batch
 from schemas import ftrace, limits
 from schemas.errors import UsageError

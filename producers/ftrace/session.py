@@ -5,10 +5,10 @@ import logging
 import re
 from pathlib import Path
 
-from producers.ftrace_instance import PREFIX, Instance
-from producers.ftrace_ring import CpuRing
+from producers.ftrace.instance import PREFIX, Instance
+from producers.ftrace.ring import CpuRing
+from producers.ftrace.tracefs import Tracefs
 from producers.journal import Journal, create, delete, find, others
-from producers.tracefs import Tracefs
 
 log = logging.getLogger(__name__)
 

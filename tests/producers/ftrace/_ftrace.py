@@ -16,7 +16,7 @@ from pathlib import Path
 from schemas import surfaces
 from schemas.surfaces import SURFACES, TOPIC_TRACE, Surface
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 TRACEFS = Path("/sys/kernel/tracing")
 ROW = Surface("ftrace", TOPIC_TRACE, "ftrace", 1, "mono", "page", "trace events, as raw ring pages")
 #: Of one pair of processes that wake each other: about 6 events a round trip.
@@ -102,7 +102,7 @@ class AgentProcess:
 
     def __init__(self, log, *flags, err=None, surface="ftrace"):
         self.err_path = err or log.with_suffix(".err")
-        command = [sys.executable, "-m", "tests.producers._ftrace", "run", "--surface", surface, "--log", str(log)]
+        command = [sys.executable, "-m", __spec__.name, "run", "--surface", surface, "--log", str(log)]
         with self.err_path.open("ab") as file:
             self.process = subprocess.Popen([*command, *flags], cwd=ROOT, stderr=file)
 
