@@ -57,9 +57,9 @@ def test_the_plain_package_names_resolve_inside_this_tree(module):
 
 @pytest.mark.parametrize("name", SURFACES)
 def test_a_surface_is_one_file_on_each_side_and_one_row(name):
-    module = name.replace("-", "_")
-    places = [ROOT / "producers" / f"{module}.py", ROOT / "producers" / module / "source.py"]
-    assert len([path for path in places if path.exists()]) == 1
+    module, room = name.replace("-", "_"), SURFACES[name].part_of
+    places = [f"{module}.py", f"{module}/source.py", f"{room}/{name.removeprefix(f'{room}-')}.py"]
+    assert len([place for place in places if (ROOT / "producers" / place).exists()]) == 1
     assert (ROOT / "consumers" / "decode" / f"{module}.py").exists()
     assert SURFACES[name].topic in TOPICS
 

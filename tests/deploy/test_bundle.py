@@ -16,7 +16,7 @@ from consumers.lake.layout import open_lake
 from consumers.views import run_query
 from tests.pipeline._processes import Running, children, kill_all
 from tests.pipeline._relayed import Relayed
-from tests.producers import _bpf
+from tests.producers.bpf import _bpf
 from tests.producers.conftest import kernel_log
 
 __all__ = ["kernel_log"]

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import pytest
 
-from producers import bpf_program
-from tests.producers._bpf import skip_unless_loadable
+from producers.bpf import program as bpf_program
+from tests.producers.bpf._bpf import skip_unless_loadable
 from tests.producers.bpf_programs._disks import MIB, Holder
 from tests.producers.bpf_programs._programs import until
 from tests.producers.ftrace._ftrace import TRACEFS

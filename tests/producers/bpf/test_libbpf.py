@@ -3,7 +3,7 @@ import errno
 
 import pytest
 
-from producers import bpf_libbpf
+from producers.bpf import libbpf as bpf_libbpf
 from schemas.errors import AccessError
 
 

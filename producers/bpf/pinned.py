@@ -14,12 +14,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from producers import bpf_anchors, bpf_libbpf, bpf_readers, bpf_ring
-from producers.bpf_btf import Btf
-from producers.bpf_held import HeldSource
-from producers.bpf_ring import SoleRing
-from producers.bpf_subset import subset
-from producers.bpf_types import TypesSource
+from producers.bpf import anchors as bpf_anchors
+from producers.bpf import libbpf as bpf_libbpf
+from producers.bpf import readers
+from producers.bpf import ring as bpf_ring
+from producers.bpf.btf import Btf
+from producers.bpf.held import HeldSource
+from producers.bpf.ring import SoleRing
+from producers.bpf.subset import subset
+from producers.bpf.types import TypesSource
 from producers.registry import Opening
 from producers.source import Source
 from schemas import bpf, limits
@@ -162,10 +165,10 @@ def _in_bpf_fs(path: Path) -> bool:
 
 
 def _refuse_if_read(path: Path, ring: SoleRing, ring_id: int) -> None:
-    pids = bpf_readers.others(ring_id, ring.ring_bytes)
+    pids = readers.others(ring_id, ring.ring_bytes)
     if pids:
         raise UsageError(
-            f"{path} is read by {bpf_readers.named(pids)}: a record goes to one reader alone, so end that one first"
+            f"{path} is read by {readers.named(pids)}: a record goes to one reader alone, so end that one first"
         )
     if ring.consumed() != ring.released:
         raise UsageError(f"{path} is read by another process, which cannot be seen from here: end that one first")

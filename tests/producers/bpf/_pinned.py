@@ -11,16 +11,16 @@ from typing import NamedTuple
 
 import pytest
 
-from producers import bpf_libbpf
-from producers.bpf import open_sources
-from producers.bpf_ring import MappedRing
+from producers.bpf import libbpf
+from producers.bpf.ring import MappedRing
+from producers.bpf.source import open_sources
 from producers.registry import Identity, Opening
 from schemas.config import BpfConfig, BpfPinned, Config
 from schemas.stream import Stream
-from tests.producers._bpf import records_of, skip_unless_loadable
+from tests.producers.bpf._bpf import records_of, skip_unless_loadable
 
 _OBJECT = Path(__file__).with_name("pinned.bpf.o")
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[3]
 _ITEM = struct.Struct("=QIHH16sQ")
 ITEM_BYTES = _ITEM.size
 #: In the ring, with its header.
@@ -69,7 +69,7 @@ class Owner:
 
     def __init__(self, pin, ring_bytes=1 << 20, pin_of="shop"):
         self.pin = pin
-        self._lib = bpf_libbpf.load()
+        self._lib = libbpf.load()
         raw = ctypes.CDLL("libbpf.so.1", use_errno=True)
         self._object = self._lib.bpf_object__open_file(os.fsencode(_OBJECT), None)
         assert self._object
@@ -148,9 +148,9 @@ def items_of(batches):
 
 _READER = """
 import os, sys
-from producers import bpf_libbpf
-from producers.bpf_ring import SoleRing
-get = bpf_libbpf.load().bpf_obj_get
+from producers.bpf import libbpf
+from producers.bpf.ring import SoleRing
+get = libbpf.load().bpf_obj_get
 held = [get(os.fsencode(path)) for path in sys.argv[2:]]
 if sys.argv[1] == "map":
     ring = SoleRing(held[0])

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from producers import bpf_readers, bpf_ring
-from tests.producers._pinned import reading
+from producers.bpf import readers, ring
+from tests.producers.bpf._pinned import reading
 
 pytestmark = pytest.mark.kernel
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.kernel
 def seen(owner, ring_bytes=1 << 16):
     fd = owner.open()
     try:
-        return bpf_readers.others(bpf_ring.map_info(fd).id, ring_bytes)
+        return readers.others(ring.map_info(fd).id, ring_bytes)
     finally:
         os.close(fd)
 
@@ -24,9 +24,9 @@ def test_a_process_that_has_mapped_the_ring_is_its_reader_and_one_that_holds_it_
         assert seen(owner) == []
     with reading(owner.pin) as process:
         assert seen(owner) == [process.pid]
-        assert bpf_readers.named([process.pid]).startswith(f"process {process.pid} (python")
+        assert readers.named([process.pid]).startswith(f"process {process.pid} (python")
     assert seen(owner) == []
-    assert bpf_readers.named([process.pid]) == f"process {process.pid} (gone)"
+    assert readers.named([process.pid]) == f"process {process.pid} (gone)"
 
 
 def test_another_ring_that_a_holder_reads_is_not_this_one(bpf_fs):

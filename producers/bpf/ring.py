@@ -12,7 +12,8 @@ import os
 from enum import IntEnum
 from typing import Final
 
-from producers import bpf_libbpf, native
+from producers import native
+from producers.bpf import libbpf as bpf_libbpf
 from schemas.errors import AccessError, BadInputError, UsageError
 
 #: How often the header of a record that is not committed is looked at again: some tens of us, a commit takes one.

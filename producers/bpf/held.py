@@ -11,10 +11,10 @@ import os
 from collections import deque
 from typing import Final
 
-from producers import bpf_readers
-from producers.bpf_anchors import Anchor, Anchors
-from producers.bpf_ring import SoleRing, Status
-from producers.bpf_stretches import BODY_BYTES, Stretches
+from producers.bpf import readers
+from producers.bpf.anchors import Anchor, Anchors
+from producers.bpf.ring import SoleRing, Status
+from producers.bpf.stretches import BODY_BYTES, Stretches
 from producers.source import Batch
 from schemas import bpf
 from schemas.errors import BadInputError
@@ -179,8 +179,8 @@ class HeldSource:
     def _break(self, why: BadInputError) -> None:
         detail = why.detail
         if why.reason == "reader":
-            pids = bpf_readers.others(self._ring_id, self._ring.ring_bytes)
-            detail += f"; {bpf_readers.named(pids)} has it mapped" if pids else ""
+            pids = readers.others(self._ring_id, self._ring.ring_bytes)
+            detail += f"; {readers.named(pids)} has it mapped" if pids else ""
         log.error("bpf %s: its ring is read no more: %s", self.stream.instance, detail)
         self._broken = True
         reason = "read-by-another" if why.reason == "reader" else "ring-broken"

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from producers.bpf_program import Counts, Program
+from producers.bpf.program import Counts, Program
 from producers.registry import Opening
 from producers.source import Source
 from producers.state_source import StateSource

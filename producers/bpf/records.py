@@ -8,9 +8,9 @@ import logging
 import time
 from typing import Final
 
-from producers.bpf_program import Counts, Program, Runs
-from producers.bpf_ring import Ring, Status
-from producers.bpf_stretches import Stretches
+from producers.bpf.program import Counts, Program, Runs
+from producers.bpf.ring import Ring, Status
+from producers.bpf.stretches import Stretches
 from producers.journal import Journal
 from producers.source import Batch
 from schemas import bpf
@@ -109,7 +109,7 @@ class RecordsSource:
 
         `attempts` = records ever in the ring + `ring_full` + `ring_busy` (not written: `bpf_programs/record.h`).
         `untracked` is what the program could not follow; `run_ns`, `runs` and `recursion_misses` are the kernel's
-        (`Runs` of `bpf_program.py`); `busy` is how often a record was waited for; `has_TRACEPOINT` is 1 for an optional
+        (`Runs` of `program.py`); `busy` is how often a record was waited for; `has_TRACEPOINT` is 1 for an optional
         part that is attached and 0 where the kernel has no such tracepoint; `final` is 1 when the program runs no more.
         The sums of this stream's losses are the counters at the last cut.
         """

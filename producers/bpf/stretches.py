@@ -4,7 +4,7 @@ import ctypes
 import sys
 from typing import Final
 
-from producers.bpf_ring import Ring, Status
+from producers.bpf.ring import Ring, Status
 from producers.source import Batch
 from schemas import bpf, limits
 from schemas.errors import BadInputError

@@ -9,8 +9,9 @@ import time
 
 import pytest
 
-from producers import bpf_ring, native
-from producers.bpf_ring import Ring, Status
+from producers import native
+from producers.bpf import ring
+from producers.bpf.ring import Ring, Status
 from schemas.errors import AccessError, BadInputError, UsageError
 
 BYTES = 4096
@@ -24,7 +25,7 @@ LIBC.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 @pytest.fixture(autouse=True)
 def built():
     try:
-        bpf_ring.load_helper()
+        ring.load_helper()
     except AccessError as e:
         pytest.skip(str(e))
 
@@ -161,7 +162,7 @@ def test_a_busy_record_holds_up_what_is_behind_it_and_is_never_skipped(memory):
 
 def test_a_record_that_is_committed_while_it_is_looked_at_is_taken(memory, monkeypatch):
     head = memory.put(b"busy", BUSY)
-    monkeypatch.setattr(bpf_ring, "SPINS_MAX", (1 << 32) - 1)
+    monkeypatch.setattr(ring, "SPINS_MAX", (1 << 32) - 1)
 
     def commit():
         time.sleep(0.05)
@@ -215,15 +216,15 @@ def test_a_writer_that_goes_back_is_refused(memory):
 
 
 def test_a_ring_that_overwrites_is_refused_by_name():
-    assert bpf_ring.check_kind(27, 0, 8192) == 8192
+    assert ring.check_kind(27, 0, 8192) == 8192
     with pytest.raises(UsageError, match="BPF_F_RB_OVERWRITE"):
-        bpf_ring.check_kind(27, 1 << 19, 8192)
+        ring.check_kind(27, 1 << 19, 8192)
     with pytest.raises(UsageError, match="a BPF map of type 2 is no ring buffer"):
-        bpf_ring.check_kind(2, 0, 8192)
+        ring.check_kind(2, 0, 8192)
 
 
 def test_a_helper_that_was_not_built_is_said_with_the_remedy(monkeypatch, tmp_path):
     monkeypatch.setattr(native, "FOLDER", tmp_path)
     native.load.cache_clear()
     with pytest.raises(AccessError, match="run `make bpf`"):
-        bpf_ring.load_helper.__wrapped__()
+        ring.load_helper.__wrapped__()

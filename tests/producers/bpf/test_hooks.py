@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from producers import bpf
-from producers.bpf_program import Program
+from producers.bpf import source as bpf
+from producers.bpf.program import Program
 from producers.registry import Identity, Opening
 from schemas.config import BpfConfig, BpfProgram, Config
-from tests.producers._bpf import skip_unless_loadable
+from tests.producers.bpf._bpf import skip_unless_loadable
 
 pytestmark = pytest.mark.kernel
 _ME = {"pids": os.getpid().to_bytes(4, sys.byteorder), "by_name": 0}

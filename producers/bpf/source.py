@@ -11,11 +11,14 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from producers import bpf_counts, bpf_libbpf, bpf_pinned, bpf_program, journal
-from producers.bpf_program import Program, SettingError
-from producers.bpf_records import ENDED, NEXT, SLOTS, RecordsSource
-from producers.bpf_ring import MappedRing, Ring, load_helper
-from producers.bpf_types import TypesSource
+from producers import journal
+from producers.bpf import counts, libbpf
+from producers.bpf import pinned as bpf_pinned
+from producers.bpf import program as bpf_program
+from producers.bpf.program import Program, SettingError
+from producers.bpf.records import ENDED, NEXT, SLOTS, RecordsSource
+from producers.bpf.ring import MappedRing, Ring, load_helper
+from producers.bpf.types import TypesSource
 from producers.journal import Journal
 from producers.registry import Opening
 from producers.source import Source
@@ -70,7 +73,7 @@ def open_sources(opening: Opening) -> list[Source]:
         undo.pop_all()
     snapshot_s = opening.config.bpf.snapshot_s
     if programs and snapshot_s:
-        sources.append(bpf_counts.source(opening, programs, snapshot_s))
+        sources.append(counts.source(opening, programs, snapshot_s))
     return sources
 
 
@@ -163,7 +166,7 @@ def check() -> str:
     Raises:
         AccessError: the kernel has no BTF, takes none of them, or a part is not installed or not built.
     """
-    version = bpf_libbpf.load().libbpf_version_string().decode()
+    version = libbpf.load().libbpf_version_string().decode()
     load_helper()
     if not _BTF_FILE.exists():
         raise AccessError(f"this kernel has no {_BTF_FILE} (CONFIG_DEBUG_INFO_BTF), which BPF programs are fitted by")

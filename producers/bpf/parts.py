@@ -13,8 +13,8 @@ import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from producers.bpf_btf import Btf
-from producers.bpf_libbpf import Libbpf
+from producers.bpf.btf import Btf
+from producers.bpf.libbpf import Libbpf
 
 _TYPE_SYSCALL: Final = 31  # BPF_PROG_TYPE_SYSCALL, include/uapi/linux/bpf.h
 _TRACEPOINT: Final = "tp_btf/"

@@ -6,9 +6,10 @@ import pytest
 
 from consumers.decode import bpf_layout
 from consumers.decode.bpf_btf import Btf
-from producers import bpf_btf as own_btf
-from producers import bpf_libbpf, bpf_program
-from producers.bpf_subset import subset
+from producers.bpf import btf as own_btf
+from producers.bpf import libbpf as bpf_libbpf
+from producers.bpf import program as bpf_program
+from producers.bpf.subset import subset
 from schemas.errors import AccessError
 
 _KERNEL = Path("/sys/kernel/btf/vmlinux")

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from producers import bpf_parts, bpf_program
-from producers.bpf_parts import fits
+from producers.bpf import parts
+from producers.bpf import program as bpf_program
+from producers.bpf.parts import fits
 from schemas.errors import AccessError
-from tests.producers._bpf import skip_unless_loadable
+from tests.producers.bpf._bpf import skip_unless_loadable
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,7 @@ def test_of_several_forms_one_is_loaded(loaded):
 
 @pytest.mark.kernel
 def test_a_kernel_with_the_older_form_gets_the_older_part(loaded, monkeypatch):
-    monkeypatch.setattr(bpf_parts.Btf, "arguments", lambda self, tracepoint: 2)
+    monkeypatch.setattr(parts.Btf, "arguments", lambda self, tracepoint: 2)
     # Chosen as for such a kernel; this one then refuses what looks for a second argument.
     with pytest.raises(AccessError, match="block-io cannot be loaded"):
         loaded("block-io")
@@ -66,7 +67,7 @@ def test_a_kernel_with_the_older_form_gets_the_older_part(loaded, monkeypatch):
 
 @pytest.mark.kernel
 def test_a_program_whose_tracepoints_are_all_missing_is_refused(loaded, monkeypatch):
-    monkeypatch.setattr(bpf_parts.Btf, "arguments", lambda self, tracepoint: None)
+    monkeypatch.setattr(parts.Btf, "arguments", lambda self, tracepoint: None)
     with pytest.raises(AccessError, match="hang: this kernel has none of its tracepoints"):
         loaded("hang")
 
@@ -101,8 +102,8 @@ def test_own_parts_run_when_they_are_due(loaded, monkeypatch):
     program = loaded("block-io")
     program.attach()
     ran = []
-    run = bpf_parts.run
-    monkeypatch.setattr(bpf_parts, "run", lambda *args: ran.append(args) or run(*args))
+    run = parts.run
+    monkeypatch.setattr(parts, "run", lambda *args: ran.append(args) or run(*args))
     for now_s in (10.0, 10.9, 11.0, 11.5, 12.0):
         program.run_own(now_s)
     assert len(ran) == 3

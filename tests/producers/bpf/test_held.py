@@ -4,12 +4,12 @@ import threading
 
 import pytest
 
-from producers import bpf_held
+from producers.bpf import held
 from producers.registry import Known
 from schemas import bpf
 from schemas.errors import BadInputError
 from schemas.loss import Loss
-from tests.producers._pinned import SLOT_BYTES, Pinned, items_of, read_by, reading
+from tests.producers.bpf._pinned import SLOT_BYTES, Pinned, items_of, read_by, reading
 
 pytestmark = pytest.mark.kernel
 UNCOUNTED = Loss("drop", 0, None, "refused-uncounted", "agent", "event")
@@ -184,7 +184,7 @@ def test_a_ring_that_lies_is_left_where_it_is(pinned, monkeypatch, caplog):
 
 def test_a_record_that_is_not_committed_is_waited_for_by_the_tick_alone(pinned, monkeypatch):
     _, source = pinned.owner(), pinned.open()
-    monkeypatch.setattr(source._stretches, "take", lambda: bpf_held.Status.STILL_BUSY)
+    monkeypatch.setattr(source._stretches, "take", lambda: held.Status.STILL_BUSY)
     assert not source.drain()
     assert source.fileno() == -1
     monkeypatch.undo()

@@ -4,15 +4,15 @@ import time
 
 import pytest
 
-from producers import bpf as source_module
-from producers import bpf_counts
-from producers.bpf_program import Counts, Program, Runs
+from producers.bpf import counts as bpf_counts
+from producers.bpf import source as source_module
+from producers.bpf.program import Counts, Program, Runs
 from producers.registry import Known, Opening
 from schemas import state
 from schemas.config import BpfConfig, BpfProgram, Config
 from schemas.stream import Stream
-from tests.producers._bpf import skip_unless_loadable
-from tests.producers._pinned import ME
+from tests.producers.bpf._bpf import skip_unless_loadable
+from tests.producers.bpf._pinned import ME
 from tests.producers.ftrace._ftrace import busy
 
 STREAM = Stream(*ME, "bpf-counts", "", "mono")

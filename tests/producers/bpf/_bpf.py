@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from producers import bpf_program, bpf_ring
+from producers.bpf import program, ring
 from schemas import bpf
 from schemas.errors import AccessError
 from tests.producers.ftrace._ftrace import TRACEFS
@@ -40,8 +40,8 @@ def skip_unless_loadable():
     if os.geteuid() != 0:
         pytest.skip("needs root")
     try:
-        bpf_ring.load_helper()
-        bpf_program.Program("sched-delay", 4096, {}).close()
+        ring.load_helper()
+        program.Program("sched-delay", 4096, {}).close()
     except AccessError as e:
         pytest.skip(str(e))
 

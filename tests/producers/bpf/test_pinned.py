@@ -7,7 +7,8 @@ import pytest
 
 from consumers.decode import bpf_layout
 from consumers.decode.bpf_btf import Btf
-from producers import bpf_pinned, bpf_readers, bpf_ring
+from producers.bpf import pinned as bpf_pinned
+from producers.bpf import readers, ring
 from producers.registry import Known
 from schemas import bpf
 from schemas.config import BpfPinned
@@ -16,7 +17,7 @@ from schemas.frame import decode
 from schemas.loss import Loss
 from schemas.surfaces import SURFACES
 from tests._logs import read_all
-from tests.producers._pinned import SLOT_BYTES, Pinned, items_of, read_by, reading
+from tests.producers.bpf._pinned import SLOT_BYTES, Pinned, items_of, read_by, reading
 from tests.producers.ftrace._ftrace import AgentProcess
 
 pytestmark = pytest.mark.kernel
@@ -99,14 +100,14 @@ def test_what_is_not_there_is_refused(pinned, tmp_path):
 
 def test_a_ring_that_overwrites_is_refused(pinned, monkeypatch):
     pinned.owner()
-    told = bpf_ring.map_info
+    told = ring.map_info
 
     def overwriting(fd):
         info = told(fd)
         info.map_flags |= 1 << 19
         return info
 
-    monkeypatch.setattr(bpf_ring, "map_info", overwriting)
+    monkeypatch.setattr(ring, "map_info", overwriting)
     with pytest.raises(UsageError, match="/shop: a BPF ring made with BPF_F_RB_OVERWRITE"):
         pinned.open()
 
@@ -128,7 +129,7 @@ def test_a_reader_that_cannot_be_seen_is_known_by_what_it_does(pinned, monkeypat
             read_by(process, SLOT_BYTES)
             return []
 
-        monkeypatch.setattr(bpf_readers, "others", blind)
+        monkeypatch.setattr(readers, "others", blind)
         with pytest.raises(UsageError, match="is read by another process, which cannot be seen"):
             pinned.open()
 

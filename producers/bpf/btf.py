@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from producers.bpf_libbpf import Libbpf
+from producers.bpf.libbpf import Libbpf
 
 _KIND_STRUCT: Final = 4
 _KIND_TYPEDEF: Final = 8

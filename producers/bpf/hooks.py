@@ -7,7 +7,7 @@ The kernel takes more for a second program at a tracepoint than many a program d
 import ctypes
 from collections.abc import Callable, Iterable
 
-from producers.bpf_libbpf import Libbpf
+from producers.bpf.libbpf import Libbpf
 
 
 def attach(libbpf: Libbpf, program: str, part: int) -> int:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from producers import bpf as source_module
-from producers import bpf_program, bpf_records, journal
+from producers import journal
+from producers.bpf import program
+from producers.bpf import records as bpf_records
+from producers.bpf import source as source_module
 from producers.registry import Identity, Known, Opening
 from schemas import bpf, heartbeat
 from schemas.config import BpfConfig, BpfProgram, Config
@@ -21,7 +23,7 @@ from schemas.loss import Loss
 from schemas.stream import Stream
 from schemas.surfaces import SURFACES
 from tests._logs import read_all
-from tests.producers._bpf import by_cpu, delays_of, hog, refused_by_cpu, skip_unless_loadable, traced_waits
+from tests.producers.bpf._bpf import by_cpu, delays_of, hog, refused_by_cpu, skip_unless_loadable, traced_waits
 from tests.producers.ftrace._ftrace import AgentProcess, busy
 
 pytestmark = pytest.mark.kernel
@@ -494,7 +496,7 @@ def test_a_user_without_the_capabilities_is_told_which():
     if (child := os.fork()) == 0:
         os.setresuid(65534, 65534, 65534)
         try:
-            bpf_program.Program("sched-delay", 4096, {})
+            program.Program("sched-delay", 4096, {})
         except AccessError as e:
             os.write(tell, str(e).encode())
         os._exit(0)
@@ -520,17 +522,17 @@ def test_what_is_not_there_is_said(opened, programs, said):
 
 
 def test_programs_that_were_not_built_are_said_with_the_remedy(monkeypatch, tmp_path):
-    monkeypatch.setattr(bpf_program, "FOLDER", tmp_path)
+    monkeypatch.setattr(program, "FOLDER", tmp_path)
     with pytest.raises(AccessError, match="run `make bpf`"):
         source_module.check()
     with pytest.raises(AccessError, match="run `make bpf`"):
-        bpf_program.Program("sched-delay", 4096, {})
+        program.Program("sched-delay", 4096, {})
 
 
 def test_check_says_what_the_kernel_takes():
     said = source_module.check()
     assert re.fullmatch(r"the kernel takes .*sched-delay.* \(libbpf v[0-9.]+\)", said)
-    assert all(name in said for name in bpf_program.names())
+    assert all(name in said for name in program.names())
 
 
 def test_a_program_that_the_kernel_refuses_costs_none_of_the_others(monkeypatch):
@@ -546,7 +548,7 @@ def test_a_program_that_the_kernel_refuses_costs_none_of_the_others(monkeypatch)
     said = source_module.check()
     assert said.startswith("the kernel takes hang")
     assert said.endswith("); BPF program block-io cannot be loaded: no such map")
-    refusing = set(bpf_program.names())
+    refusing = set(program.names())
     with pytest.raises(AccessError, match=f"^BPF program {min(refusing)} cannot be loaded: no such map$"):
         source_module.check()
 

@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from importlib.resources.abc import Traversable
 from typing import Final, NamedTuple
 
-from producers import bpf_hooks, bpf_libbpf, bpf_parts
-from producers.bpf_btf import Btf
-from producers.bpf_hooks import Hook, Room
+from producers.bpf import hooks as bpf_hooks
+from producers.bpf import libbpf, parts
+from producers.bpf.btf import Btf
+from producers.bpf.hooks import Hook, Room
 from producers.native import FOLDER
 from schemas.errors import AccessError, UsageError
 
@@ -87,7 +88,7 @@ class Program:
         looks = settings.get(_OWN_SETTING)
         self._own_every_s = looks / 1e9 if isinstance(looks, int) else OWN_PARTS_S
         self.loaded_ns = 0
-        self._libbpf = bpf_libbpf.load()
+        self._libbpf = libbpf.load()
         elf = _file(name).read_bytes()
         opened = self._libbpf.open_object(elf, name)
         if opened is None:
@@ -119,7 +120,7 @@ class Program:
             return
         self._own_due_s = now_s + self._own_every_s
         for part in self._parts.own:
-            ran = bpf_parts.run(self._libbpf, part)
+            ran = parts.run(self._libbpf, part)
             assert ran, f"{self.name}: its own parts cannot be run"
         self._walk()
 
@@ -186,7 +187,7 @@ class Program:
 
     def _walk(self) -> None:
         for link in self._walks:
-            walked = bpf_parts.walk(self._libbpf, link)
+            walked = parts.walk(self._libbpf, link)
             assert walked, f"{self.name}: its walks cannot be run"
 
     def _load(self, settings: Mapping[str, int | bytes]) -> None:
@@ -198,7 +199,7 @@ class Program:
         self.ring_bytes = int(
             self._libbpf.bpf_map__max_entries(ring)
         )  # at least a page, and this machine's may be large
-        self._parts = bpf_parts.choose(self._libbpf, self._object)
+        self._parts = parts.choose(self._libbpf, self._object)
         self.active, self.missing = self._parts.active, self._parts.missing
         if not self._parts.attached:
             raise AccessError(f"BPF program {self.name}: this kernel has none of its tracepoints")

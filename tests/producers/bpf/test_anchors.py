@@ -2,8 +2,8 @@ import os
 
 import pytest
 
-from producers import bpf_anchors
-from producers.bpf_anchors import Anchor, Resumed, resume
+from producers.bpf import anchors as bpf_anchors
+from producers.bpf.anchors import Anchor, Resumed, resume
 from schemas.errors import StorageError
 from schemas.loss import Loss
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from producers import bpf_program
-from tests.producers._bpf import skip_unless_loadable
+from producers.bpf import program
+from tests.producers.bpf._bpf import skip_unless_loadable
 
 pytestmark = pytest.mark.kernel
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 _RUN = """
 import sys
-from producers.bpf_program import Program
+from producers.bpf.program import Program
 from schemas.errors import AccessError
 try:
     program = Program(sys.argv[1], 4096, {})
@@ -38,7 +38,7 @@ def run_as_nobody(name, *capabilities):
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize("name", bpf_program.names())
+@pytest.mark.parametrize("name", program.names())
 def test_two_capabilities_suffice_and_one_is_not_enough(name):
     skip_unless_loadable()
     if shutil.which("setpriv") is None:
@@ -49,4 +49,4 @@ def test_two_capabilities_suffice_and_one_is_not_enough(name):
 
 
 def test_no_program_has_a_name_that_the_table_of_a_pinned_ring_could_have():
-    assert [name for name in bpf_program.names() if name.startswith("pinned")] == []
+    assert [name for name in program.names() if name.startswith("pinned")] == []
