@@ -7,7 +7,7 @@ FOR ?= 10
 MACHINE = kernel or broker or guest
 
 BPF = producers/bpf_programs
-BPF_TESTS = tests/producers
+BPF_TESTS = tests/producers/bpf
 BPF_BUILT = $(patsubst %.c,%.o,$(wildcard $(BPF)/*.bpf.c $(BPF_TESTS)/*.bpf.c)) $(foreach name,ring counter,$(BPF)/$(name)-x86_64.so $(BPF)/$(name)-aarch64.so)
 
 .PHONY: help setup setup-kafka setup-trace setup-rules setup-alert setup-guest bpf guest-bundle lab matrix run test test-computing test-machine bench kafka kafka-stop

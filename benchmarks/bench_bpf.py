@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from benchmarks.base import Options, Row, Skipped, scratch
-from producers import bpf
+from producers.bpf import source as bpf
 from producers.registry import Identity, Opening
 from producers.source import Source
 from schemas.config import BpfConfig, BpfProgram, Config

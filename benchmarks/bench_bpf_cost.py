@@ -13,8 +13,8 @@ import time
 
 from benchmarks.base import Options, Reach, Row, Skipped, scratch
 from benchmarks.processes import cpu_s, ours, start, tree
-from producers import bpf
-from producers.bpf_program import Program
+from producers.bpf import source as bpf
+from producers.bpf.program import Program
 from schemas.errors import HypocenterError
 
 _REACH = Reach(5)

@@ -21,7 +21,7 @@ from benchmarks.base import Options, Reach, Row, Skipped, log, median, scratch
 from benchmarks.calls import callers
 from benchmarks.processes import broker, cpu_s, ours, start, tree
 from benchmarks.spools import acknowledged, ends, until
-from producers import bpf_libbpf
+from producers.bpf import libbpf as bpf_libbpf
 
 _RATE: Final = 1_000_000
 _PINS: Final = Path("/sys/fs/bpf")

@@ -31,7 +31,7 @@ def shipper_command(log_dir: Path, config_json: str) -> list[str]:
 def relay_command(log_dir: Path, port: str, identity: "Identity") -> list[str]:
     """Return the command of the child that ships `log_dir` through `port` to the relay on the host."""
     claims = ["--machine", identity.machine, "--boot-id", identity.boot_id, "--layer", identity.layer]
-    return command("producers.relay_ship", "--log", os.fspath(log_dir), "--port", port, *claims)
+    return command("producers.relay.ship", "--log", os.fspath(log_dir), "--port", port, *claims)
 
 
 def run() -> int:

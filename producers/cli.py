@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from producers import identity, registry, relay_cli, relay_port
+from producers import identity, registry
 from producers.agent import run_agent
 from producers.children import relay_command, shipper_command
+from producers.relay import cli as relay_cli
+from producers.relay import port as relay_port
 from producers.targets import broker, default_spool, open_log, open_own_log
 from schemas import logs, toml_config
 from schemas.command_line import Parser, add_version, ended, open_streams

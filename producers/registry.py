@@ -1,4 +1,7 @@
-"""From a surface's name to its source: `producers/NAME.py` offers `open_source` and `check`."""
+"""From a surface's name to its source: `producers/NAME.py`, or `producers/NAME/source.py` where that is a folder.
+
+It offers `open_sources` and `check`, and `verify` where its configuration names what may not be there.
+"""
 
 import importlib
 from collections.abc import Mapping
@@ -74,4 +77,5 @@ def verify(name: str, config: Config) -> None:
 
 
 def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"producers.{surface(name).name.replace('-', '_')}")
+    module = importlib.import_module(f"producers.{surface(name).name.replace('-', '_')}")
+    return importlib.import_module(f"{module.__name__}.source") if hasattr(module, "__path__") else module

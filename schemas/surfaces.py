@@ -1,6 +1,7 @@
 """The registry of surfaces: one row each, and every other place finds a surface through its row.
 
-A surface named NAME is read by `producers/NAME.py` and decoded by `consumers/decode/NAME.py`, with `_` for each `-`.
+A surface named NAME is read by `producers/NAME.py`, or by `producers/NAME/source.py` where that is a folder, and
+decoded by `consumers/decode/NAME.py`, with `_` for each `-`. What comes with another lies in that one's folder.
 """
 
 from typing import Final, NamedTuple

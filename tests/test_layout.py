@@ -57,9 +57,10 @@ def test_the_plain_package_names_resolve_inside_this_tree(module):
 
 @pytest.mark.parametrize("name", SURFACES)
 def test_a_surface_is_one_file_on_each_side_and_one_row(name):
-    module = name.replace("-", "_") + ".py"
-    assert (ROOT / "producers" / module).exists()
-    assert (ROOT / "consumers" / "decode" / module).exists()
+    module, room = name.replace("-", "_"), SURFACES[name].part_of
+    places = [f"{module}.py", f"{module}/source.py", f"{room}/{name.removeprefix(f'{room}-')}.py"]
+    assert len([place for place in places if (ROOT / "producers" / place).exists()]) == 1
+    assert (ROOT / "consumers" / "decode" / f"{module}.py").exists()
     assert SURFACES[name].topic in TOPICS
 
 

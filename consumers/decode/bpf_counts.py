@@ -1,4 +1,4 @@
-"""Samples of what BPF programs count and measure (`producers/bpf_counts.py`), as rows; TABLES.md has their columns."""
+"""Samples of what BPF programs count and measure (`producers/bpf/counts.py`), as rows; TABLES.md has their columns."""
 
 from typing import Final
 

@@ -62,7 +62,7 @@ def test_the_document_has_no_other_table_and_every_kind_of_loss():
 
 
 def written_reasons():
-    for path in [*(ROOT / "producers").glob("*.py"), *(ROOT / "consumers").rglob("*.py")]:
+    for path in [*(ROOT / "producers").rglob("*.py"), *(ROOT / "consumers").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Loss":
                 reason = node.args[3] if len(node.args) > 3 else None

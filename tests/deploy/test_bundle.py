@@ -16,7 +16,7 @@ from consumers.lake.layout import open_lake
 from consumers.views import run_query
 from tests.pipeline._processes import Running, children, kill_all
 from tests.pipeline._relayed import Relayed
-from tests.producers import _bpf
+from tests.producers.bpf import _bpf
 from tests.producers.conftest import kernel_log
 
 __all__ = ["kernel_log"]
@@ -103,7 +103,7 @@ def test_its_child_takes_it_through_a_relay_by_the_same_file(bundle, tmp_path, k
         agent.said("relayed by the-host as web-1")
         (child,) = children(agent.pid)
         said = Path(f"/proc/{child}/cmdline").read_text().split("\0")
-        assert said[:5] == [*command(bundle), "--child=producers.relay_ship"]
+        assert said[:5] == [*command(bundle), "--child=producers.relay.ship"]
         kernel_log.write(20)
         assert agent.stop() == 0, agent.story()
         assert relay.stop() == 0, relay.story()

@@ -11,7 +11,7 @@ import pytest
 from consumers import alert_metrics
 from consumers import metrics as collector_metrics
 from producers import metrics as agent_metrics
-from producers import relay_metrics
+from producers.relay import metrics as relay_metrics
 from schemas import metrics_address
 from schemas.metrics import Type
 

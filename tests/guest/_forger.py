@@ -12,8 +12,8 @@ BUNDLE, PORT, SPOOL, NEIGHBOUR, HOST, SECONDS = sys.argv[1:7]
 sys.path.insert(0, BUNDLE)
 
 from producers.log import LogWriter  # noqa: E402
-from producers.relay_port import Port  # noqa: E402
-from producers.relay_ship import RelayShipper  # noqa: E402
+from producers.relay.port import Port  # noqa: E402
+from producers.relay.ship import RelayShipper  # noqa: E402
 from schemas import kmsg, limits  # noqa: E402
 from schemas.frame import Frame  # noqa: E402
 from schemas.relay import Hello  # noqa: E402

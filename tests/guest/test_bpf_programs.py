@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from producers import bpf_program
+from producers.bpf import program
 from tests.guest._disturb import frozen
 from tests.guest._python import PYTHON
 from tests.guest._vm import Vm
-from tests.producers._bpf import skip_unless_loadable
+from tests.producers.bpf._bpf import skip_unless_loadable
 from tests.producers.bpf_programs.test_hang import ALWAYS
 
 pytestmark = pytest.mark.guest
@@ -23,11 +23,11 @@ LEFT_OUT = (
     f"{FOLDER}/test_sched_delay.py::test_the_waits_are_as_long_as_the_trace_tells",
     f"{FOLDER}/test_block_io.py::test_requests_are_those_that_trace_events_tell_in_all_their_parts",
 )
-OTHERS = ("tests/producers/test_bpf_parts.py", "tests/producers/test_bpf_hooks.py")
+OTHERS = ("tests/producers/bpf/test_parts.py", "tests/producers/bpf/test_hooks.py")
 TESTS = " ".join([*OTHERS, FOLDER, *(f"--deselect {each}" for each in LEFT_OUT)])
 _ATTACH = """
 import ctypes, sys, time
-from producers.bpf_program import Program
+from producers.bpf.program import Program
 libbpf = ctypes.CDLL("libbpf.so.1")
 programs = lambda: [at.value for at in [ctypes.c_uint32(0)] if not libbpf.bpf_prog_get_next_id(0, ctypes.byref(at))]
 assert not programs()
@@ -61,7 +61,7 @@ print(stalls[0].text.decode(), stalls[0].detail.decode(), flush=True)
 #: Threads that live for a moment, each to be followed from its first switch on, while pages are reclaimed all the time.
 _NEW_THREADS = """
 import _thread, time
-from producers.bpf_program import Program
+from producers.bpf.program import Program
 program = Program("sched-delay", 65536, {})
 program.attach()
 _thread.stack_size(65536)
@@ -118,9 +118,9 @@ def built():
 
 
 def test_every_program_loads_attaches_and_leaves_nothing_in_the_kernel(guest):
-    said = guest.run(f"{PYTHON} - {' '.join(bpf_program.names())} <<'END'{_ATTACH}END")
+    said = guest.run(f"{PYTHON} - {' '.join(program.names())} <<'END'{_ATTACH}END")
     active = {name: set(parts) for name, *parts in map(str.split, said.splitlines())}
-    assert sorted(active) == sorted(bpf_program.names())
+    assert sorted(active) == sorted(program.names())
     assert active["hang"] >= ALWAYS
     assert active["block-io"] == {"block_rq_insert", "block_rq_issue", "block_rq_merge", "block_rq_requeue"}
     check = guest.run(f"{PYTHON} -m producers.cli check")

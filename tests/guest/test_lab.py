@@ -9,7 +9,7 @@ import pytest
 
 from tests.guest import _bundle, lab
 from tests.guest._python import ROOT
-from tests.producers import _bpf
+from tests.producers.bpf import _bpf
 
 pytestmark = [pytest.mark.guest, pytest.mark.kernel]
 _STUCK = re.compile(r"soft lockup - CPU#1 stuck for (\d+)s!")

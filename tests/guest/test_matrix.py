@@ -11,7 +11,7 @@ from consumers.verdict.verdict import Confidence, Owner
 from tests.guest import _bundle, lab, matrix
 from tests.guest._kernel import GuestError
 from tests.guest._python import ROOT
-from tests.producers import _bpf
+from tests.producers.bpf import _bpf
 
 pytestmark = [pytest.mark.guest, pytest.mark.kernel]
 #: Its guest never said again what time it was: the last seconds are not known, and may be too many.

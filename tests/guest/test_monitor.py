@@ -8,7 +8,7 @@ from consumers.reports.report import Kind
 from consumers.verdict.verdict import Confidence, Owner
 from tests.guest import _bundle, matrix
 from tests.guest._kernel import GuestError
-from tests.producers import _bpf
+from tests.producers.bpf import _bpf
 
 pytestmark = [pytest.mark.guest, pytest.mark.kernel]
 

@@ -15,7 +15,7 @@ from tests.guest._agent import PORT, PYTHON, GuestAgent, boot_id, kernel_log, lo
 from tests.guest._vm import Vm
 from tests.pipeline._processes import kill_all
 from tests.pipeline._relayed import Relayed
-from tests.producers._bpf import skip_unless_loadable
+from tests.producers.bpf._bpf import skip_unless_loadable
 
 pytestmark = pytest.mark.guest
 UUID = "7f2c1a9e-3d4b-4e5f-8a6b-9c0d1e2f3a4b"

@@ -13,7 +13,7 @@ from tests._relay import BOOT, Chardev, GuestLog, record_text
 from tests.pipeline._kernel import until
 from tests.pipeline._processes import AGENT, Running
 
-SHIP = (sys.executable, "-m", "producers.relay_ship")
+SHIP = (sys.executable, "-m", "producers.relay.ship")
 
 
 class Guest:

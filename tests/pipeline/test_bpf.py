@@ -10,11 +10,11 @@ from consumers.views import run_query
 from schemas.frame import decode
 from schemas.surfaces import TOPIC_TRACE
 from tests.pipeline._processes import AGENT, COLLECTOR, Running
-from tests.producers import _bpf
-from tests.producers._ftrace import busy
-from tests.producers._pinned import Filesystem, items_of
+from tests.producers.bpf import _bpf
+from tests.producers.bpf._pinned import Filesystem, items_of
 from tests.producers.bpf_programs._programs import until
 from tests.producers.bpf_programs._vcpus import Thread
+from tests.producers.ftrace._ftrace import busy
 
 pytestmark = pytest.mark.kernel
 # A ring of one page, and every wait a record: it is full most of the time.

@@ -17,8 +17,8 @@ from consumers.clocks.graph import Converted, Node
 from consumers.lake.layout import open_lake
 from consumers.views import connect
 from tests.pipeline._kernel import until
-from tests.producers._ftrace import TRACEFS
 from tests.producers.conftest import PRINTK_DEVKMSG
+from tests.producers.ftrace._ftrace import TRACEFS
 
 pytestmark = pytest.mark.kernel
 ROOT = Path(__file__).resolve().parents[2]

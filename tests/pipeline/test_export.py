@@ -10,7 +10,7 @@ from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import BUILTIN_CLOCK_BOOT
 from consumers.lake.layout import open_lake
 from tests.consumers.export import _trace
 from tests.pipeline.test_ftrace import machine, pipe  # noqa: F401 - fixtures
-from tests.producers._ftrace import busy
+from tests.producers.ftrace._ftrace import busy
 
 pytestmark = pytest.mark.kernel
 EVENTS = "sched:*,irq:*,timer:*,workqueue:*,raw_syscalls:*,block:*,kmem:kmalloc,kmem:kfree,net:*,task:*,writeback:*"

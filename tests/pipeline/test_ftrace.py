@@ -14,7 +14,7 @@ import pytest
 
 from consumers.lake.layout import open_lake
 from consumers.views import run_query
-from tests.producers._ftrace import TRACEFS, busy, instances
+from tests.producers.ftrace._ftrace import TRACEFS, busy, instances
 
 pytestmark = pytest.mark.kernel
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.producers._pinned import Filesystem
-
 PRINTK_DEVKMSG = Path("/proc/sys/kernel/printk_devkmsg")
 
 _WRITE = """
@@ -53,14 +51,6 @@ def kernel_log():
     finally:
         PRINTK_DEVKMSG.write_text(before + "\n")
         os.close(lock)
-
-
-@pytest.fixture
-def bpf_fs(tmp_path):
-    """A BPF filesystem, where `owner` pins the ring of somebody else's program."""
-    made = Filesystem(tmp_path / "bpf-fs")
-    yield made
-    made.close()
 
 
 @pytest.fixture

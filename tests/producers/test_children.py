@@ -16,7 +16,7 @@ def test_a_child_is_a_module_of_the_tree_run_by_the_same_interpreter():
     [
         ([], "producers.cli", []),
         (["run", "--child=x"], "producers.cli", ["run", "--child=x"]),
-        (["--child=producers.relay_ship", "--log", "d"], "producers.relay_ship", ["--log", "d"]),
+        (["--child=producers.relay.ship", "--log", "d"], "producers.relay.ship", ["--log", "d"]),
     ],
 )
 def test_an_archive_runs_the_agent_or_the_child_that_is_asked_for(monkeypatch, words, module, left):

@@ -11,7 +11,8 @@ import time
 import pytest
 
 from consumers.transport.log import DirectoryReader
-from producers import cli, kmsg, tracefs
+from producers import cli, kmsg
+from producers.ftrace import tracefs
 from producers.identity import boot_id, kernel_layer, machine_id
 from schemas import errors
 from schemas.errors import AccessError

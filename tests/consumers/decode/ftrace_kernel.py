@@ -17,7 +17,7 @@ import pytest
 from consumers.decode import ftrace_format
 from consumers.decode.ftrace_events import PageRun
 from consumers.decode.ftrace_print import printk_texts
-from producers.ftrace_events import read_printk_formats
+from producers.ftrace.events import read_printk_formats
 from schemas.stream import Stream
 
 TRACEFS = Path("/sys/kernel/tracing")

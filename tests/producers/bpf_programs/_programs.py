@@ -15,12 +15,12 @@ from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-from producers import bpf as source_module
-from producers.bpf_btf import Btf
+from producers.bpf import source as source_module
+from producers.bpf.btf import Btf
 from producers.registry import Identity, Opening
 from schemas.config import BpfConfig, BpfProgram, Config
-from tests.producers._bpf import records_of, refused_by_cpu
-from tests.producers._ftrace import TRACEFS
+from tests.producers.bpf._bpf import records_of, refused_by_cpu
+from tests.producers.ftrace._ftrace import TRACEFS
 
 _ME = Identity("m", "65e71522-0000-0000-0000-000000000000", "guest-kernel")
 _TICK_S = 0.05

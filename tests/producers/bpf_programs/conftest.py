@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.producers._bpf import skip_unless_loadable
+from tests.producers.bpf._bpf import skip_unless_loadable
 from tests.producers.bpf_programs._programs import Running, Trace
 
 

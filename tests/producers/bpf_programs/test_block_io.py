@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.producers._bpf import skip_unless_loadable
+from tests.producers.bpf._bpf import skip_unless_loadable
 from tests.producers.bpf_programs._disks import BLOCK_BYTES, MIB, Disk, Holder
 from tests.producers.bpf_programs._programs import Hash, until
 

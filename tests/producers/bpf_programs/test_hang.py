@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import pytest
 
-from producers import bpf_program
-from tests.producers._bpf import skip_unless_loadable
-from tests.producers._ftrace import TRACEFS
+from producers.bpf import program as bpf_program
+from tests.producers.bpf._bpf import skip_unless_loadable
 from tests.producers.bpf_programs._disks import MIB, Holder
 from tests.producers.bpf_programs._programs import until
+from tests.producers.ftrace._ftrace import TRACEFS
 
 pytestmark = pytest.mark.kernel
 HUNG_TASK, OOM_VICTIM = 0, 2

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.producers._ftrace import TRACEFS, busy
+from tests.producers.ftrace._ftrace import TRACEFS, busy
 
 pytestmark = pytest.mark.kernel
 HARDIRQ, VECTOR, SOFTIRQ = range(3)

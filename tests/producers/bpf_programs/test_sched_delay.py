@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.producers._bpf import _SCHED_DELAY, Delay, hog
+from tests.producers.bpf._bpf import _SCHED_DELAY, Delay, hog
 from tests.producers.bpf_programs._programs import PREEMPTED, WAIT_EVENTS, WOKEN, longer_than_told, told, uneven, until
 
 pytestmark = pytest.mark.kernel

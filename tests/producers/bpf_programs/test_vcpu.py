@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from producers.bpf_program import Program
+from producers.bpf.program import Program
 from schemas.config import BpfProgram
 from schemas.errors import UsageError
-from tests.producers._bpf import skip_unless_loadable
+from tests.producers.bpf._bpf import skip_unless_loadable
 from tests.producers.bpf_programs._disks import MIB, Disk, Holder
 from tests.producers.bpf_programs._programs import WAIT_EVENTS, longer_than_told, uneven, until
 from tests.producers.bpf_programs._vcpus import (
