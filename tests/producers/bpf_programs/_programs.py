@@ -201,21 +201,24 @@ def told(text):
     return found
 
 
-_SAME_NS = 500_000
+_WAKEUP = re.compile(r"\s(\d+)\.(\d+): sched_wakeup: .* pid=(\d+)")
 _SLEEP_NS = 10_000_000
 
 
-def longer_than_told(waits, text):
-    """Return how many `waits` (thread, end and ns) the trace knows, and how many of these are long by sleep."""
-    told_waits = {pid: sorted(each) for pid, each in told(text).items()}
-    known = too_long = 0
+def with_sleep(waits, text):
+    """Return how many `waits` (thread, end and ns) are of threads that the trace has woken, and how many of them began
+    before that.
+    """
+    woken = defaultdict(list)
+    for seconds, micros, pid in _WAKEUP.findall(text):
+        woken[int(pid)].append((int(seconds) * 1_000_000 + int(micros)) * 1000)
+    known = slept = 0
     for pid, end_ns, wait_ns in waits:
-        ends = told_waits.get(pid, [])
-        at = bisect.bisect_left(ends, (end_ns - _SAME_NS,))
-        if at < len(ends) and ends[at][0] < end_ns + _SAME_NS:
+        at = bisect.bisect_right(woken[pid], end_ns)
+        if at:
             known += 1
-            too_long += wait_ns - ends[at][1] > _SLEEP_NS
-    return known, too_long
+            slept += woken[pid][at - 1] - (end_ns - wait_ns) > _SLEEP_NS
+    return known, slept
 
 
 _UNEVEN = """
