@@ -170,6 +170,8 @@ class Books:
     def _close(self, stream: Stream) -> None:
         book = self.streams.pop(stream)
         self.machines[stream.machine] -= 1
+        if not self.machines[stream.machine]:
+            del self.machines[stream.machine]  # of machines that come and go no name is kept
         if book.rows:
             self.forgotten[stream.surface] += book.rows
         self.changed.add(stream)

@@ -16,6 +16,8 @@ OF_PARTITION_MAX: Final = 4 * OF_MACHINE_MAX
 #: Of one table: kernels differ in few of their formats, and in those a few times in ten years.
 OF_TABLE_MAX: Final = 64
 OF_TABLE_AND_MACHINE_MAX: Final = 8
+# Whoever invents machines has no line for each of them.
+_TOLD_MAX: Final = 1024
 
 
 class Kinds:
@@ -64,9 +66,9 @@ class Kinds:
             and self._of_both[table, machine] < OF_TABLE_AND_MACHINE_MAX
         )
 
-    # Once for each machine; each commit has its dead letter.
+    # Once for each of the first machines; each commit has its dead letter.
     def _tell(self, machines: Collection[str], table: str) -> None:
-        for machine in sorted({*machines} - self._told):
+        for machine in sorted({*machines} - self._told)[: _TOLD_MAX - len(self._told)]:
             self._told.add(machine)
             log.warning(
                 "machine %s has brought %d kinds of rows: no more tables and columns, as of %s, for what is new of it;"

@@ -221,7 +221,7 @@ static __always_inline void leave(struct task_struct *task, struct thread *its, 
 
 	if (!seen) {
 		MEASURE_ONE(missed);
-		if (!IS_RUNNING(stay) && task->sched_info.pcount == its->last.pcount + 1) {
+		if (!IS_RUNNING(stay) && task->sched_info.pcount == its->last.pcount + 1 && !its->last.asleep) {
 			/* It came unseen, and what it waited for that is booked. */
 			struct stay waited = {
 				.state = WAITS(stay),
@@ -234,6 +234,7 @@ static __always_inline void leave(struct task_struct *task, struct thread *its, 
 		}
 		its->last.run_delay_ns = task->sched_info.run_delay;
 		its->last.pcount = task->sched_info.pcount;
+		its->last.asleep = 0;
 	}
 	its->since_ns = now_ns;
 	its->ahead_ns = now_ns - clock_ns;

@@ -149,6 +149,15 @@ def test_a_stream_that_was_silent_for_a_day_and_has_no_rows_left_has_no_book_any
     assert again.partition_json() == books.partition_json()
 
 
+def test_of_a_machine_without_a_stream_not_even_the_name_is_kept():
+    books = Books()
+    for i, day in enumerate((1, 1, 3)):
+        books.offer(frame(0, 0, 0, stream=STREAM._replace(machine=f"m{i}")), day * DAY_NS)
+    books.take_changed()
+    books.forget(DAY_NS + 1)
+    assert dict(books.machines) == {"m2": 1}
+
+
 def test_whoever_reads_what_is_old_forgets_no_stream_that_goes_on_there():
     books = Books()
     books.offer(frame(0, 4, 0), DAY_NS)

@@ -41,6 +41,14 @@ def test_a_partition_is_bounded_whoever_invents_machines():
     assert [known.admit([f"m{i}"], f"trace_{i}", "c") for i in range(12)] == [True] * 10 + [False] * 2
 
 
+def test_whoever_invents_machines_has_no_line_for_each(monkeypatch, caplog):
+    monkeypatch.setattr(kinds, "_TOLD_MAX", 3)
+    known = Kinds({f"trace_{i}:c": "a" for i in range(10)})
+    with caplog.at_level(logging.WARNING):
+        assert not any(known.admit([f"m{i}", f"n{i}"], "trace_x", "c") for i in range(5))
+    assert len(caplog.records) == 3
+
+
 def test_what_is_noted_holds_after_a_restart_and_asking_notes_nothing():
     known = Kinds({f"trace_{i}:c": "a" for i in range(3)})
     assert known.has_room(["a"], "trace_3", "c")
